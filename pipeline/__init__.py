@@ -1,0 +1,56 @@
+"""The plugin API: everything that a producer, a filter or a consumer may import, and nothing else."""
+
+from pipeline.condition import Condition
+from pipeline.errors import ConfigError, PermanentError, PipelineError, Problem, RequestError, TemporaryError
+from pipeline.http import HttpConsumer, HttpRequest
+from pipeline.message import FIELDS, SEVERITIES, Message
+from pipeline.plugin import (
+    BatchConsumer,
+    Config,
+    Consumer,
+    Filter,
+    ListeningProducer,
+    Memory,
+    NoOptions,
+    PollingProducer,
+    Publish,
+    RememberingFilter,
+    WebhookProducer,
+    Window,
+    WindowFilter,
+)
+from pipeline.request import Request
+from pipeline.template import Template
+from pipeline.units import Duration, Size
+
+__all__ = [
+    "FIELDS",
+    "SEVERITIES",
+    "BatchConsumer",
+    "Condition",
+    "Config",
+    "ConfigError",
+    "Consumer",
+    "Duration",
+    "Filter",
+    "HttpConsumer",
+    "HttpRequest",
+    "ListeningProducer",
+    "Memory",
+    "Message",
+    "NoOptions",
+    "PermanentError",
+    "PipelineError",
+    "PollingProducer",
+    "Problem",
+    "Publish",
+    "RememberingFilter",
+    "Request",
+    "RequestError",
+    "Size",
+    "Template",
+    "TemporaryError",
+    "WebhookProducer",
+    "Window",
+    "WindowFilter",
+]

@@ -1,0 +1,65 @@
+"""The message: the frozen fact that travels from a producer through the filters to the consumers."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any, Final, Literal
+from uuid import UUID
+
+import msgspec
+import uuid_utils
+
+SEVERITIES: Final = ("debug", "info", "warning", "error", "critical")
+"""The severities that all producers map to, from least to most; a sender's own word passes unchanged, in lower case."""
+
+Status = Literal["firing", "resolved"]
+
+
+def new_id() -> str:
+    """Give a new UUIDv7: ids sort by the time they were made."""
+    return str(uuid_utils.uuid7())
+
+
+def derived_id(parent: str, *parts: str | int) -> str:
+    """Give the id of a part of a message: always the same for the same parent and parts, and sorted beside the parent.
+
+    The time of the parent's UUIDv7 is kept; the rest is a hash of parent and parts.
+    """
+    digest = int.from_bytes(blake2b("/".join([parent, *map(str, parts)]).encode(), digest_size=16).digest(), "big")
+    time = UUID(parent).int >> 80 << 80
+    return str(UUID(int=time | 7 << 76 | (digest & 0xFFF) << 64 | 2 << 62 | digest >> 66))
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What every ops tool agrees on, as one frozen value.
+
+    Make a changed copy with `replace`; never change `labels` or `data` in place.
+
+    `data` is the payload as it came: what JSON can hold. Times bear a time zone.
+    """
+
+    id: str = msgspec.field(default_factory=new_id)
+    source: str
+    """Where it came from: a URL or a name the sender gives."""
+    type: str = "event"
+    """What kind of fact it is: `alert`, `event`, or the sender's own word."""
+    time: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
+    title: str = ""
+    text: str = ""
+    severity: str = ""
+    """One of `SEVERITIES` where the producer can tell, else the sender's own word in lower case, or empty."""
+    status: Status = "firing"
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+    key: str = ""
+    """What the message is about: messages of one key tell of the same thing (an alert's fingerprint)."""
+    url: str = ""
+    data: Any = None
+
+    def replace(self, **changes: Any) -> Message:
+        """Give a copy with these fields changed; the copy shares `labels` and `data` unless they are among them."""
+        return msgspec.structs.replace(self, **changes)
+
+
+FIELDS: Final = tuple(field.name for field in msgspec.structs.fields(Message))
+"""The names that conditions and templates may use, in the order of `Message`."""

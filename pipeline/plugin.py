@@ -1,0 +1,216 @@
+"""The kinds of plugin: what a producer, a filter and a consumer promise, and what the engine promises them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.errors import PermanentError, TemporaryError
+from pipeline.message import Message
+from pipeline.request import Request
+
+
+class Config(BaseModel):
+    """A plugin's options. Subclass it; give every field a type and a `Field(description=…)`; secrets are `SecretStr`.
+
+    `shorthand` names the field that a bare value stands for: `match: severity == "critical"` is
+    `match: {condition: severity == "critical"}`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    shorthand: ClassVar[str | None] = None
+
+
+class NoOptions(Config):
+    """The options of a plugin that has none."""
+
+
+C = TypeVar("C", bound=Config)
+
+
+class Plugin(ABC, Generic[C]):
+    """What all kinds share: validated options in `self.config`, and a life from `open` to `close`.
+
+    An instance is made once per process and pipeline step and may be used by several threads at once. It keeps
+    nothing between messages that may not be lost: any worker can run any step. A plugin without options says
+    `Consumer[NoOptions]`.
+    """
+
+    config_type: ClassVar[type[Config]] = NoOptions
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Read the options' class from `Consumer[ThisConfig]`, so that it is named in one place."""
+        super().__init_subclass__(**kwargs)
+        for base in cls.__dict__.get("__orig_bases__", ()):
+            if isinstance(origin := get_origin(base), type) and issubclass(origin, Plugin):
+                (config_type,) = get_args(base)
+                if isinstance(config_type, type):
+                    cls.config_type = config_type
+
+    def __init__(self, config: C) -> None:
+        self.config = config
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+    def open(self) -> None:
+        """Called once before the first message, in the process that will use the plugin: open what is kept open."""
+
+    def close(self) -> None:
+        """Called once after the last message."""
+
+
+class Producer(Plugin[C]):
+    """Where messages come from: subclass one of `WebhookProducer`, `PollingProducer` and `ListeningProducer`."""
+
+
+class WebhookProducer(Producer[C]):
+    """Makes messages of what is posted to `/in/{pipeline}/{producer}`."""
+
+    @property
+    def verifies_sender(self) -> bool:
+        """True where `receive` itself proves who sent the request (a signature); else the intake asks for an API key."""
+        return False
+
+    @abstractmethod
+    def receive(self, request: Request) -> Iterable[Message]:
+        """Give the request's messages, all of them or none. Called in the web process; computes only, so it must be quick.
+
+        Raise `RequestError` (or `PermanentError`, answered 422) for what is not acceptable: the sender gets the
+        text, and nothing of the request is accepted. An empty result is answered 202 with no ids.
+        """
+
+
+class PollingProducer(Producer[C]):
+    """Asks another system, on the step's `schedule:` or on demand."""
+
+    @abstractmethod
+    def poll(self, cursor: str | None) -> Iterable[tuple[Message, str]]:
+        """Give what is new since `cursor`, each with the cursor that stands just behind it; None means the first poll.
+
+        Called by one clock at a time. A cursor is stored only after the messages up to it are on the queue, so what
+        was given may be asked for again. Raise `TemporaryError` to be called again later from the last stored cursor.
+        """
+
+
+class Publish(Protocol):
+    """Hands messages to the queue."""
+
+    def __call__(self, messages: Sequence[Message], /) -> None:
+        """Return when all are on the queue, durably; raise `TemporaryError` when none may be acknowledged."""
+
+
+class ListeningProducer(Producer[C]):
+    """Holds a long-lived connection to another system: a foreign queue, a chat."""
+
+    @abstractmethod
+    def listen(self, publish: Publish, stopping: Callable[[], bool]) -> None:
+        """Take what comes, `publish` it in batches, and acknowledge it to the other side only after `publish` returned.
+
+        Called in a thread of its own; return within a second or so when `stopping()` is true. When it raises or
+        returns early it is called again, after a pause.
+        """
+
+
+class Memory(Protocol):
+    """What a filter may remember, and what may be forgotten: losing it costs a duplicate at worst, never a message.
+
+    Each filter step sees its own keys only. Shared by all workers.
+    """
+
+    def first(self, key: str, within: timedelta) -> bool:
+        """Say whether this is the first call for `key` in the last `within`; such a call starts a new window."""
+
+    def count(self, key: str, within: timedelta) -> int:
+        """Count this call, and give how many there were for `key` since its window began; a window lasts `within`."""
+
+    def forget(self, key: str) -> None:
+        """Forget what is known of `key`: the next `first` is true and the next `count` is 1."""
+
+
+class Filter(Plugin[C]):
+    """Decides about a message, or changes it, by looking at nothing but the message."""
+
+    @abstractmethod
+    def filter(self, message: Message) -> Iterable[Message]:
+        """Yield nothing to drop the message, one to pass or change it, several to split it.
+
+        Never change `message` in place. One message out keeps its parent's id; several get ids derived from it, so
+        that a repeat gives the same ids. Raise `PermanentError` to bury the message, `TemporaryError` to have it
+        filtered again later; any other exception buries it with its traceback.
+        """
+
+
+class RememberingFilter(Plugin[C]):
+    """Decides about a message by what came before it."""
+
+    @abstractmethod
+    def filter(self, message: Message, memory: Memory) -> Iterable[Message]:
+        """As `Filter.filter`, and may ask and tell `memory`, which is this step's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Where a waiting message is put: with the others of its `key`, until `due`. The first message's `due` holds for all."""
+
+    key: str
+    due: datetime
+
+
+class WindowFilter(Plugin[C]):
+    """Lets messages wait: they are held in the store by key until they are due, then leave together."""
+
+    @abstractmethod
+    def window(self, message: Message, now: datetime) -> Window | None:
+        """Say where the message waits and until when; None lets it pass at once."""
+
+    @abstractmethod
+    def release(self, key: str, messages: Sequence[Message]) -> Iterable[Message]:
+        """Give what leaves of a key's messages, in the order they came. Called when the window is due.
+
+        As these messages end here, what leaves gets new ids that are derived from theirs, unless it bears one of them.
+        """
+
+
+AnyFilter = Filter[Any] | RememberingFilter[Any] | WindowFilter[Any]
+
+
+class Consumer(Plugin[C]):
+    """Tells another system of a message."""
+
+    @abstractmethod
+    def consume(self, message: Message) -> Awaitable[None] | None:
+        """Return when the other side has the message.
+
+        Write it as `def` (called in a thread pool) or `async def` (called on the worker's one event loop); several
+        calls are under way at once, as many as the step's `concurrency:`. Raise `TemporaryError` to have the message
+        held and tried again (`retry:`), `PermanentError` to bury it; any other exception buries it with its traceback.
+        """
+
+    def preview(self, message: Message) -> object:
+        """Give what would be sent, for `siftbell try`: without secrets, without sending."""
+        return {"title": message.title, "text": message.text}
+
+
+class BatchConsumer(Plugin[C]):
+    """Tells another system of several messages at once, where the other side takes batches."""
+
+    @abstractmethod
+    def consume_many(self, messages: Sequence[Message]) -> Mapping[str, TemporaryError | PermanentError]:
+        """Return when the other side has the messages, with an error for the id of each that it does not have.
+
+        Called in a thread pool with up to 100 messages. An exception holds for all of them, as in `Consumer.consume`.
+        """
+
+    def preview(self, message: Message) -> object:
+        """Give what would be sent, for `siftbell try`: without secrets, without sending."""
+        return {"title": message.title, "text": message.text}
+
+
+AnyConsumer = Consumer[Any] | BatchConsumer[Any]

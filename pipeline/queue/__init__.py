@@ -1,0 +1,1 @@
+"""Celery at one edge: the app, its tasks, the brokers and their settings."""

@@ -1,0 +1,105 @@
+"""Specs: pipelines as declared in YAML, validated, with each step's place in its file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pipeline.condition import Condition
+from pipeline.plugin import Config, Plugin
+
+Kind = Literal["producer", "filter", "consumer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in a file; line and column count from 1."""
+
+    file: Path
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class Schedule(Protocol):
+    """When a polling producer is asked: an interval (`30s`) or a cron line (`*/5 8-18 * * MON-FRI`) in a time zone."""
+
+    def after(self, moment: datetime) -> datetime:
+        """Give the first occurrence later than `moment`, as UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How long a consumer's temporary errors are tried again before the message is buried (`retry: {for: 6h}`)."""
+
+    lasting: timedelta = timedelta(hours=6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One line of a pipeline: a plugin, its validated options, and what the engine is told beside them."""
+
+    kind: Kind
+    plugin: str
+    """The plugin's name as in YAML: an entry point's name, or `module:Class`."""
+    type: type[Plugin[Any]]
+    label: str
+    """The name of this line: `as:`, else the plugin's name. Unique among the producers, and among filters and consumers."""
+    config: Config
+    position: Position
+    when: Condition | None = None
+    """Filter: applies to messages for which it holds, the others pass. Consumer: gets only those."""
+    active: bool = True
+
+    def build(self) -> Plugin[Any]:
+        """Make the plugin."""
+        return self.type(self.config)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProducerStep(Step):
+    """A producer; `schedule` is set for polling producers that are asked by the clock."""
+
+    schedule: Schedule | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterStep(Step):
+    """A filter; `queue` starts a new hop, on a queue of that name."""
+
+    queue: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerStep(Step):
+    """A consumer; its batches wait on the queue `out.QUEUE`."""
+
+    queue: str
+    concurrency: int = 10
+    retry: Retry = Retry()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineSpec:
+    """A pipeline as its file declares it. Inactive steps are left out of the lists."""
+
+    name: str
+    description: str = ""
+    producers: tuple[ProducerStep, ...] = ()
+    filters: tuple[FilterStep, ...] = ()
+    consumers: tuple[ConsumerStep, ...] = ()
+    revision: str = ""
+    """A hash of what is declared, secrets left out: changes when the pipeline's meaning may have changed."""
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """All pipelines by name, and the files they came from."""
+
+    pipelines: dict[str, PipelineSpec] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()

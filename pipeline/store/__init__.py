@@ -1,0 +1,1 @@
+"""What must survive: records, held messages, dead letters, cursors, schedules and keys, in SQL."""

@@ -1,0 +1,97 @@
+"""What the store keeps, as plain values: the rows that the engine hands over and gets back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from pipeline.message import Message
+
+
+class Outcome(StrEnum):
+    """What became of a message at a step."""
+
+    DROPPED = "dropped"
+    SPLIT = "split"
+    HELD = "held"
+    DELIVERED = "delivered"
+    BURIED = "buried"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What was decided about a message at a step, when and why: one row for each message and step, the last decision wins.
+
+    `attempt` counts the deliveries to a consumer, from 1; `since` is when the first of them failed, None if none did.
+    """
+
+    message_id: str
+    pipeline: str
+    step: str
+    outcome: Outcome
+    at: datetime
+    attempt: int = 1
+    since: datetime | None = None
+    reason: str = ""
+
+
+class Why(StrEnum):
+    """Why a message is held."""
+
+    SPOOL = "spool"
+    """The broker was away: the message is to be published as soon as it is back."""
+    FILTER = "filter"
+    """A filter could not work now: the message is to be filtered again, from that step on."""
+    WINDOW = "window"
+    """A window filter lets it wait; all messages of the step's key leave together."""
+    RETRY = "retry"
+    """A consumer could not take it now: it is to be delivered again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A message that waits in the store until it is due. One row for each (pipeline, step, message id).
+
+    `step` is the label of the step it waits for; empty: the pipeline's first filter. `attempt` is that of the
+    delivery or filtering to come. `revision` is the configuration's under which it was accepted.
+    """
+
+    message: Message
+    pipeline: str
+    step: str
+    why: Why
+    due: datetime
+    key: str = ""
+    attempt: int = 1
+    revision: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A message that was given up at a step, with the reason. One row for each (pipeline, step, message id)."""
+
+    message: Message
+    pipeline: str
+    step: str
+    error: str
+    """One line: what a person reads first."""
+    traceback: str = ""
+    """Where a bug was the cause."""
+    attempts: int = 1
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """What is known of an API key; the key itself is never stored."""
+
+    name: str
+    prefix: str
+    """The key's first characters, by which a person recognises it."""
+    digest: str
+    """SHA-256 of the whole key, in hex."""
+    scopes: frozenset[str]
+    """`intake` to post messages, `api` to read and steer."""
+    created: datetime
+    expires: datetime | None = None

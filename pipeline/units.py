@@ -1,0 +1,63 @@
+"""Units as people write them in YAML (`30s`, `10MiB`), as pydantic field types for plugin options."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated, Any
+
+import durationpy
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+
+_SIZES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d|w))+")
+_PART = re.compile(r"(\d+(?:\.\d+)?)([dw])")
+
+
+def parse_duration(value: Any) -> timedelta:
+    """Read `500ms`, `30s`, `5m`, `1h30m`, `7d` or `2w`; a timedelta passes as it is. Raises ValueError for anything else."""
+    if isinstance(value, timedelta):
+        return value
+    if not isinstance(value, str) or not _DURATION.fullmatch(value):
+        raise ValueError("a duration such as 500ms, 30s, 5m, 1h30m or 7d is expected")
+    hours = _PART.sub(lambda part: f"{float(part[1]) * {'d': 24, 'w': 168}[part[2]]:f}h", value)
+    duration: timedelta = durationpy.from_str(hours)
+    return duration
+
+
+def format_duration(value: timedelta) -> str:
+    """Write a duration as `parse_duration` reads it, in whole milliseconds: `1h30m`, `500ms`, `0s`."""
+    rest = round(value.total_seconds() * 1000)
+    parts = []
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
+def parse_size(value: Any) -> int:
+    """Read `10MiB`, `512kB` or a whole number of bytes. Raises ValueError for anything else."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    match = re.fullmatch(r"(\d+)\s*([kKMG]i?B|B)?", value) if isinstance(value, str) else None
+    if match is None or (match[2] or "B") not in _SIZES:
+        raise ValueError("a size such as 512kB or 10MiB is expected")
+    return int(match[1]) * _SIZES[match[2] or "B"]
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["30s", "5m", "1h30m", "7d"]}),
+]
+"""A timedelta, written as `500ms`, `30s`, `5m`, `1h30m`, `7d`."""
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    Field(ge=0),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^\d+\s*([kMG]B|[KMG]iB|B)?$"}]}),
+]
+"""A number of bytes, written as `512kB` or `10MiB`."""
