@@ -13,7 +13,8 @@ class Outcome(StrEnum):
     """What became of a message at a step."""
 
     DROPPED = "dropped"
-    SPLIT = "split"
+    REPLACED = "replaced"
+    """Other messages went on in its place: it was split, or left a window together with others."""
     HELD = "held"
     DELIVERED = "delivered"
     BURIED = "buried"

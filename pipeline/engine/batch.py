@@ -1,0 +1,77 @@
+"""The batch: several messages of one pipeline that stand at one place; the unit on the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Literal, Protocol
+
+import msgspec
+
+from pipeline.message import Message
+
+PROCESS_QUEUE: Final = "in"
+"""The queue of batches to filter; a filter with a `queue:` of its own has that one instead."""
+DELIVER_QUEUE: Final = "out.{}"
+"""The queue of batches for one consumer."""
+MAX_PROCESS: Final = 500
+MAX_DELIVER: Final = 100
+MAX_BYTES: Final = 192 * 1024
+"""A batch's size as JSON, about: SQS takes 256 KiB, and the broker's envelope comes on top. One message may be larger."""
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Messages and what is to be done with them; as JSON it is the only argument of both tasks.
+
+    `process`: filter them, going on after the filter that `step` names (empty: from the first).
+    `deliver`: give them to the consumer that `step` names, for the `attempt`-th time.
+    `revision` is the configuration's under which they were accepted. `deaths` counts the workers that died over it.
+    """
+
+    job: Literal["process", "deliver"]
+    queue: str
+    pipeline: str
+    step: str = ""
+    messages: list[Message]
+    attempt: int = 1
+    revision: str = ""
+    deaths: int = 0
+
+    def replace(self, **changes: Any) -> Batch:
+        """Give a copy with these fields changed."""
+        return msgspec.structs.replace(self, **changes)
+
+
+_encoder: Final = msgspec.json.Encoder()
+_decoder: Final = msgspec.json.Decoder(Batch)
+
+
+def encode(batch: Batch) -> str:
+    """Write a batch for the queue."""
+    return _encoder.encode(batch).decode()
+
+
+def decode(text: str) -> Batch:
+    """Read a batch from the queue; raises `msgspec.MsgspecError` for what is not one."""
+    return _decoder.decode(text)
+
+
+def split(messages: Sequence[Message], most: int) -> Iterator[list[Message]]:
+    """Cut messages into lists of at most `most` messages and about `MAX_BYTES`, in order."""
+    part: list[Message] = []
+    size = 0
+    for message in messages:
+        weight = len(_encoder.encode(message))
+        if part and (len(part) == most or size + weight > MAX_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(message)
+        size += weight
+    if part:
+        yield part
+
+
+class Queue(Protocol):
+    """The broker, as the engine sees it."""
+
+    def publish(self, batches: Sequence[Batch]) -> None:
+        """Return when all batches are on their queues, durably. Raises `TemporaryError`, within a bounded time."""

@@ -1,0 +1,206 @@
+"""The clock: brings held messages back when they are due, asks polling producers on schedule, and forgets old records."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import Final
+
+import structlog
+
+from pipeline.engine.batch import MAX_PROCESS, PROCESS_QUEUE, Batch, split
+from pipeline.engine.decisions import Decisions, bury_all
+from pipeline.engine.pipeline import Pipeline, UnknownStepError
+from pipeline.engine.runner import Runner, delivery
+from pipeline.errors import PipelineError
+from pipeline.message import Message, derived_id
+from pipeline.plugin import ListeningProducer, PollingProducer, WindowFilter
+from pipeline.spec.model import ProducerStep
+from pipeline.store.rows import Claim, Outcome, Why
+from pipeline.telemetry import DEAD, HELD
+
+log = structlog.get_logger()
+
+TICK: Final = 0.25
+"""Seconds between two looks at what is due."""
+LEASE: Final = timedelta(seconds=60)
+"""How long what a clock has claimed is its own; another clock takes it over when this one died."""
+POLL_LEASE: Final = timedelta(minutes=10)
+PURGE_EVERY: Final = timedelta(minutes=1)
+AT_ONCE: Final = 2000
+"""Held messages claimed in one go."""
+LISTEN_PAUSE: Final = 5.0
+"""Seconds before a listening producer that failed is called again."""
+
+
+class Clock:
+    """What happens without anybody sending anything. Any number of clocks may run at once: what is due is claimed by one."""
+
+    def __init__(self, runner: Runner, *, owner: str, retention: timedelta) -> None:
+        self._runner = runner
+        self._store = runner.store
+        self._owner = owner
+        self._retention = retention
+        self._polls: dict[tuple[str, str], Future[None]] = {}
+        self._next: dict[tuple[str, str], datetime] = {}
+        self._pool = ThreadPoolExecutor(8, thread_name_prefix="poll")
+        self._purged: datetime | None = None
+        self._since = runner.now()
+
+    def run(self, stopping: threading.Event) -> None:
+        """Tick until `stopping` is set. Trouble with the store or the queue is logged, and tried again at the next tick."""
+        listeners = self._listeners(stopping)
+        for listener in listeners:
+            listener.start()
+        while not stopping.is_set():
+            try:
+                more = self.tick()
+            except PipelineError as error:
+                log.warning("the clock could not work", error=str(error))
+                more = False
+            stopping.wait(0 if more else TICK)
+        for listener in listeners:
+            listener.join(timeout=10)
+        self._pool.shutdown(wait=True)
+
+    def tick(self) -> bool:
+        """Do what is due; true when more is known to be due."""
+        now = self._runner.now()
+        claims = self._store.claim_due(now, owner=self._owner, lease=LEASE, limit=AT_ONCE)
+        for _, group in groupby(sorted(claims, key=_place), key=_place):
+            self._bring_back(list(group))
+        self._ask(now)
+        self._purge(now)
+        return len(claims) >= AT_ONCE
+
+    def _bring_back(self, claims: Sequence[Claim]) -> None:
+        """Put claimed messages of one place back on the queue, then let go of them."""
+        held = claims[0].held
+        messages = [claim.held.message for claim in claims]
+        try:
+            self._requeue(self._runner.pipelines[held.pipeline], claims, messages)
+        except UnknownStepError as gone:
+            bury_all(self._store, held.pipeline, held.revision, held.step, messages, str(gone), self._runner.now())
+        self._store.release(claims)
+
+    def _requeue(self, pipeline: Pipeline, claims: Sequence[Claim], messages: list[Message]) -> None:
+        held = claims[0].held
+        if held.why is Why.RETRY:
+            step = pipeline.consumer(held.step)
+            batches = delivery(held.pipeline, step, messages, revision=held.revision, attempt=held.attempt)
+        elif held.why is Why.WINDOW:
+            batches = self._process(pipeline, held.step, self._window(pipeline, claims), held.revision)
+        else:
+            after = pipeline.before(held.step) if held.step else ""
+            batches = self._process(pipeline, after, messages, held.revision, attempt=held.attempt)
+        if batches:
+            self._runner.queue.publish(batches)
+
+    def _process(
+        self, pipeline: Pipeline, after: str, messages: Sequence[Message], revision: str, *, attempt: int = 1
+    ) -> list[Batch]:
+        behind = pipeline.filters_after(after)
+        queue = (behind[0].queue if behind else None) or PROCESS_QUEUE
+        name = pipeline.spec.name
+        return [
+            Batch(job="process", queue=queue, pipeline=name, step=after, messages=part, attempt=attempt, revision=revision)
+            for part in split(messages, MAX_PROCESS)
+        ]
+
+    def _window(self, pipeline: Pipeline, claims: Sequence[Claim]) -> list[Message]:
+        """Give what a window filter lets out of a key's messages; a bug in it buries them."""
+        held = claims[0].held
+        step = next((step for step in pipeline.spec.filters if step.label == held.step), None)
+        plugin = pipeline.filter_plugin(step) if step else None
+        if not isinstance(plugin, WindowFilter):
+            raise UnknownStepError(f"pipeline '{held.pipeline}' has no filter '{held.step}' that waits any more")
+        messages = [claim.held.message for claim in claims]
+        decisions = Decisions(held.pipeline, held.revision, self._runner.now())
+        try:
+            leaving = list(plugin.release(held.key, messages))
+        except Exception as error:  # noqa: BLE001 - a bug in a plugin buries its messages, never stops the clock
+            for message in messages:
+                decisions.bury(message, held.step, error)
+            decisions.settle(self._store)
+            return []
+        known = {message.id for message in messages}
+        left = [
+            message if message.id in known else message.replace(id=derived_id(messages[0].id, held.step, index))
+            for index, message in enumerate(leaving)
+        ]
+        gone = known - {message.id for message in left}
+        for message in messages:
+            if message.id in gone:
+                reason = f"left the window of {held.step} as {', '.join(m.id for m in left) or 'nothing'}"
+                decisions.record(message, held.step, Outcome.REPLACED if left else Outcome.DROPPED, reason=reason)
+        decisions.settle(self._store)
+        return left
+
+    def _ask(self, now: datetime) -> None:
+        """Start the polls that are due, each in a thread and once among all clocks; a missed time is made up for once."""
+        for pipeline in self._runner.pipelines:
+            for step in pipeline.spec.producers:
+                if step.schedule is None:
+                    continue
+                place = (pipeline.spec.name, step.label)
+                running = self._polls.get(place)
+                if (running is not None and not running.done()) or now < self._next.get(place, now):
+                    continue
+                occurrence = step.schedule.after(self._store.last_occurrence(*place) or self._since)
+                if occurrence > now:
+                    self._next[place] = occurrence
+                elif self._store.claim_occurrence(*place, occurrence, owner=self._owner, now=now, lease=POLL_LEASE):
+                    self._polls[place] = self._pool.submit(self._poll, pipeline, step, now)
+
+    def _poll(self, pipeline: Pipeline, step: ProducerStep, now: datetime) -> None:
+        name = pipeline.spec.name
+        try:
+            count = self._runner.poll(pipeline, step.label)
+            log.info("polled", pipeline=name, producer=step.label, messages=count)
+        except Exception as error:  # noqa: BLE001 - the next occurrence asks again from the same cursor
+            log.warning("poll failed", pipeline=name, producer=step.label, error=f"{type(error).__name__}: {error}")
+        self._store.finish_occurrence(name, step.label, now)
+
+    def _purge(self, now: datetime) -> None:
+        if self._purged is None or now - self._purged >= PURGE_EVERY:
+            self._purged = now
+            self._store.purge(now - self._retention, limit=10_000)
+            self._runner.memory.purge()
+            HELD.set(sum(self._store.held_counts().values()))
+            DEAD.set(self._store.count_dead())
+
+    def _listeners(self, stopping: threading.Event) -> list[threading.Thread]:
+        threads = []
+        for pipeline in self._runner.pipelines:
+            for step in pipeline.spec.producers:
+                if issubclass(step.type, ListeningProducer):
+                    name = f"listen {pipeline.spec.name}/{step.label}"
+                    threads.append(threading.Thread(target=self._listen, args=(pipeline, step, stopping), name=name, daemon=True))
+        return threads
+
+    def _listen(self, pipeline: Pipeline, step: ProducerStep, stopping: threading.Event) -> None:
+        def publish(messages: Sequence[Message], /) -> None:
+            self._runner.accept(pipeline, step.label, messages)
+
+        while not stopping.is_set():
+            try:
+                producer = pipeline.plugin(step)
+                assert isinstance(producer, ListeningProducer)
+                producer.listen(publish, stopping.is_set)
+            except Exception as error:  # noqa: BLE001 - it is called again; what it had not acknowledged comes again
+                log.warning("listening failed", pipeline=pipeline.spec.name, producer=step.label, error=str(error))
+            stopping.wait(LISTEN_PAUSE)
+
+
+def _place(claim: Claim) -> tuple[str, ...]:
+    """Give what messages must share to travel back in one batch."""
+    held = claim.held
+    return (held.pipeline, held.step, held.why.value, held.key, str(held.attempt), held.revision)
+
+
+def pollable(pipeline: Pipeline) -> list[str]:
+    """Give the labels of a pipeline's polling producers."""
+    return [step.label for step in pipeline.spec.producers if issubclass(step.type, PollingProducer)]

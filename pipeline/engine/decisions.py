@@ -1,0 +1,126 @@
+"""What was decided about the messages of a batch, collected until it is written to the store in one transaction."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pipeline.engine.retry import next_attempt
+from pipeline.errors import PipelineError, TemporaryError
+from pipeline.message import Message
+from pipeline.spec.model import Retry
+from pipeline.store.rows import DeadLetter, Held, Outcome, Record, Why
+from pipeline.store.sql import Store
+from pipeline.telemetry import DECIDED
+
+Now = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """Give the present moment."""
+    return datetime.now(UTC)
+
+
+@dataclass
+class Decisions:
+    """Decisions about messages of one pipeline, made at one moment, under one revision of the configuration."""
+
+    pipeline: str
+    revision: str
+    now: datetime
+    records: list[Record] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
+
+    def record(
+        self, message: Message, step: str, outcome: Outcome, *, reason: str = "", attempt: int = 1, since: datetime | None = None
+    ) -> None:
+        """Note what became of a message at a step."""
+        self.records.append(
+            Record(
+                message_id=message.id,
+                pipeline=self.pipeline,
+                step=step,
+                outcome=outcome,
+                at=self.now,
+                attempt=attempt,
+                since=since,
+                reason=reason,
+            )
+        )
+
+    def hold(self, message: Message, step: str, why: Why, due: datetime, *, key: str = "", attempt: int = 1) -> None:
+        """Let the message wait for a step until it is due."""
+        self.held.append(
+            Held(
+                message=message,
+                pipeline=self.pipeline,
+                step=step,
+                why=why,
+                due=due,
+                key=key,
+                attempt=attempt,
+                revision=self.revision,
+            )
+        )
+
+    def bury(
+        self, message: Message, step: str, error: Exception | str, *, attempt: int = 1, since: datetime | None = None
+    ) -> None:
+        """Give the message up at a step; the traceback is kept unless the error is one that Siftbell understands."""
+        known = isinstance(error, str | PipelineError)
+        text = str(error) if known else f"{type(error).__name__}: {error}"
+        self.dead.append(
+            DeadLetter(
+                message=message,
+                pipeline=self.pipeline,
+                step=step,
+                error=text,
+                traceback="" if isinstance(error, str) or known else "".join(traceback.format_exception(error)),
+                attempts=attempt,
+                at=self.now,
+            )
+        )
+        self.record(message, step, Outcome.BURIED, reason=text, attempt=attempt, since=since)
+
+    def fail(
+        self,
+        message: Message,
+        step: str,
+        error: Exception,
+        *,
+        why: Why,
+        retry: Retry,
+        attempt: int = 1,
+        since: datetime | None = None,
+    ) -> None:
+        """Hold the message for another attempt where the error is temporary and `retry` allows it, else bury it."""
+        if not isinstance(error, TemporaryError):
+            self.bury(message, step, error, attempt=attempt, since=since)
+            return
+        since = since or self.now
+        due = next_attempt(error, attempt=attempt, since=since, now=self.now, retry=retry)
+        if due is None:
+            self.bury(message, step, f"given up after {attempt} attempts: {error}", attempt=attempt, since=since)
+            return
+        self.hold(message, step, why, due, attempt=attempt + 1)
+        self.record(message, step, Outcome.HELD, reason=str(error), attempt=attempt, since=since)
+
+    def settle(self, store: Store) -> None:
+        """Write all decisions in one transaction, then count them."""
+        if self.records or self.held or self.dead:
+            store.settle(records=self.records, held=self.held, dead=self.dead)
+        for record in self.records:
+            DECIDED.labels(self.pipeline, record.step, record.outcome.value).inc()
+
+
+def bury_all(
+    store: Store, pipeline: str, revision: str, step: str, messages: Sequence[Message], error: str, now: datetime
+) -> None:
+    """Give up messages that stand where the configuration no longer has a place for them."""
+    decisions = Decisions(pipeline, revision, now)
+    for message in messages:
+        decisions.bury(message, step, error)
+    decisions.settle(store)

@@ -1,0 +1,106 @@
+"""Running pipelines: specs with their plugins, each made and opened in the process and at the moment that first needs it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, cast
+
+from pipeline.engine.loop import run_on_loop
+from pipeline.errors import PermanentError
+from pipeline.http import HttpConsumer
+from pipeline.plugin import AnyConsumer, AnyFilter, Plugin
+from pipeline.spec.model import Configuration, ConsumerStep, FilterStep, PipelineSpec, ProducerStep, Step
+
+
+class UnknownStepError(PermanentError):
+    """A message stands at a pipeline or step that the configuration no longer has."""
+
+
+class Pipeline:
+    """One pipeline: its spec, and its plugins by step."""
+
+    def __init__(self, spec: PipelineSpec) -> None:
+        self.spec = spec
+        self._plugins: dict[tuple[str, str], Plugin[Any]] = {}
+        self._opening = threading.Lock()
+
+    def producer(self, label: str) -> ProducerStep | None:
+        """Give the producer of that label, or None."""
+        return next((step for step in self.spec.producers if step.label == label), None)
+
+    def consumer(self, label: str) -> ConsumerStep:
+        """Give the consumer of that label; raises `UnknownStepError`."""
+        for step in self.spec.consumers:
+            if step.label == label:
+                return step
+        raise UnknownStepError(f"pipeline '{self.spec.name}' has no consumer '{label}' any more")
+
+    def filters_after(self, label: str) -> tuple[FilterStep, ...]:
+        """Give the filters behind the one of that label, all where it is empty; raises `UnknownStepError`."""
+        if not label:
+            return self.spec.filters
+        for index, step in enumerate(self.spec.filters):
+            if step.label == label:
+                return self.spec.filters[index + 1 :]
+        raise UnknownStepError(f"pipeline '{self.spec.name}' has no filter '{label}' any more")
+
+    def before(self, label: str) -> str:
+        """Give the label of the filter before the one of that label, empty for the first; raises `UnknownStepError`."""
+        behind = self.filters_after(label)
+        index = len(self.spec.filters) - len(behind) - 2
+        return self.spec.filters[index].label if index >= 0 else ""
+
+    def filter_plugin(self, step: FilterStep) -> AnyFilter:
+        """Give a filter step's plugin, opened."""
+        return cast("AnyFilter", self.plugin(step))
+
+    def consumer_plugin(self, step: ConsumerStep) -> AnyConsumer:
+        """Give a consumer step's plugin, opened."""
+        return cast("AnyConsumer", self.plugin(step))
+
+    def plugin(self, step: Step) -> Plugin[Any]:
+        """Give a step's plugin; it is made and opened at the first call in this process."""
+        place = (step.kind, step.label)
+        found = self._plugins.get(place)
+        if found is None:
+            with self._opening:
+                found = self._plugins.get(place)
+                if found is None:
+                    found = step.build()
+                    found.open()
+                    self._plugins[place] = found
+        return found
+
+    def close(self) -> None:
+        """Close the plugins that were opened."""
+        while self._plugins:
+            _, plugin = self._plugins.popitem()
+            if isinstance(plugin, HttpConsumer):
+                run_on_loop(plugin.aclose(), timeout=5)
+            plugin.close()
+
+
+class Pipelines:
+    """All pipelines of a configuration, by name."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self._pipelines = {name: Pipeline(spec) for name, spec in configuration.pipelines.items()}
+
+    def __iter__(self) -> Any:
+        return iter(self._pipelines.values())
+
+    def get(self, name: str) -> Pipeline | None:
+        """Give the pipeline of that name, or None."""
+        return self._pipelines.get(name)
+
+    def __getitem__(self, name: str) -> Pipeline:
+        """Give the pipeline of that name; raises `UnknownStepError`."""
+        if (found := self._pipelines.get(name)) is None:
+            raise UnknownStepError(f"there is no pipeline '{name}' any more")
+        return found
+
+    def close(self) -> None:
+        """Close all plugins."""
+        for pipeline in self._pipelines.values():
+            pipeline.close()

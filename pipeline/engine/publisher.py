@@ -1,0 +1,138 @@
+"""The intake's publisher: collects what waits while the last publish is under way, and spools while the broker is away."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final
+
+import structlog
+
+from pipeline.engine.batch import Queue
+from pipeline.engine.decisions import Now, utc_now
+from pipeline.engine.pipeline import Pipeline
+from pipeline.engine.runner import incoming
+from pipeline.errors import TemporaryError
+from pipeline.message import Message
+from pipeline.store.rows import Held, Why
+from pipeline.store.sql import Store
+from pipeline.telemetry import ACCEPTED, PUBLISH_SECONDS, SPOOLED
+
+log = structlog.get_logger()
+
+MAX_WAITING: Final = 20_000
+"""Messages that may wait for the publisher; beyond, requests are refused at once instead of piling up in memory."""
+PAUSE: Final = 1.0
+"""Seconds after a failed publish during which messages go straight to the spool."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Handed:
+    pipeline: Pipeline
+    producer: str
+    messages: Sequence[Message]
+    accepted: Future[None]
+
+
+class Publisher:
+    """One thread that publishes for all requests of a process.
+
+    Whatever was handed in while a publish was under way goes out with the next one: one batch per pipeline, no timer,
+    no delay when idle.
+    """
+
+    def __init__(self, queue: Queue, store: Store, *, now: Now = utc_now) -> None:
+        self._queue = queue
+        self._store = store
+        self._now = now
+        self._waiting: deque[_Handed] = deque()
+        self._count = 0
+        self._wake = threading.Condition()
+        self._closing = False
+        self._away_until = 0.0
+        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        self._thread.start()
+
+    def submit(self, pipeline: Pipeline, producer: str, messages: Sequence[Message]) -> Future[None]:
+        """Hand messages in; the future is done when they are accepted: on the queue, or fsynced in the spool.
+
+        It fails with `TemporaryError` when neither could be had, or when too many messages wait already.
+        """
+        future: Future[None] = Future()
+        with self._wake:
+            if self._closing:
+                future.set_exception(TemporaryError("this server is stopping", retry_after=5))
+            elif self._count + len(messages) > MAX_WAITING:
+                future.set_exception(TemporaryError("more messages arrive than the broker takes", retry_after=1))
+            else:
+                self._waiting.append(_Handed(pipeline, producer, messages, future))
+                self._count += len(messages)
+                self._wake.notify()
+        return future
+
+    def close(self) -> None:
+        """Publish what was handed in, then stop."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while handed := self._take():
+            try:
+                self._publish(handed)
+            except Exception as error:
+                log.exception("messages refused")
+                for one in handed:
+                    one.accepted.set_exception(error)
+                continue
+            for one in handed:
+                ACCEPTED.labels(one.pipeline.spec.name, one.producer).inc(len(one.messages))
+                one.accepted.set_result(None)
+
+    def _take(self) -> list[_Handed]:
+        """Wait for messages and take all there are; an empty list means that it is time to stop."""
+        with self._wake:
+            self._wake.wait_for(lambda: self._waiting or self._closing)
+            handed = list(self._waiting)
+            self._waiting.clear()
+            self._count = 0
+            return handed
+
+    def _publish(self, handed: Sequence[_Handed]) -> None:
+        by_pipeline: dict[str, tuple[Pipeline, list[Message]]] = {}
+        for one in handed:
+            by_pipeline.setdefault(one.pipeline.spec.name, (one.pipeline, []))[1].extend(one.messages)
+        if monotonic() >= self._away_until:
+            try:
+                with PUBLISH_SECONDS.time():
+                    self._queue.publish(
+                        [batch for pipeline, messages in by_pipeline.values() for batch in incoming(pipeline, messages)]
+                    )
+            except TemporaryError as away:
+                self._away_until = monotonic() + PAUSE
+                log.warning("the broker is away, messages go to the spool", error=str(away))
+            else:
+                return
+        self._spool(by_pipeline.values())
+
+    def _spool(self, waiting: Iterable[tuple[Pipeline, list[Message]]]) -> None:
+        now = self._now()
+        held = [
+            Held(
+                message=message,
+                pipeline=pipeline.spec.name,
+                step="",
+                why=Why.SPOOL,
+                due=now,
+                revision=pipeline.spec.revision,
+            )
+            for pipeline, messages in waiting
+            for message in messages
+        ]
+        self._store.settle(held=held)
+        SPOOLED.inc(len(held))

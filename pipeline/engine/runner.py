@@ -1,0 +1,169 @@
+"""The runner: takes one batch from the queue, and does with it what its pipeline says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from pipeline.engine.batch import DELIVER_QUEUE, MAX_DELIVER, MAX_PROCESS, PROCESS_QUEUE, Batch, Queue, split
+from pipeline.engine.decisions import Decisions, Now, bury_all, utc_now
+from pipeline.engine.delivery import deliver
+from pipeline.engine.filtering import FilterStage
+from pipeline.engine.pipeline import Pipeline, Pipelines, UnknownStepError
+from pipeline.errors import PermanentError
+from pipeline.memory import MemoryBackend
+from pipeline.message import Message
+from pipeline.plugin import PollingProducer
+from pipeline.spec.model import ConsumerStep, FilterStep
+from pipeline.store.rows import Outcome, Why
+from pipeline.store.sql import Store
+from pipeline.telemetry import ACCEPTED, DELIVERY_SECONDS, FILTER_SECONDS
+
+log = structlog.get_logger()
+
+DEATHS_BEFORE_SPLIT: Final = 2
+"""A batch over which this many workers died is halved, until the message that kills them stands alone."""
+DEATHS_BEFORE_BURIAL: Final = 3
+
+
+class Runner:
+    """What a worker does with a batch, and what a clock does with a polling producer.
+
+    Every method raises only when nothing may be acknowledged (the store or the queue is away); the batch is then to be
+    put back and run again. Plugin errors never leave it.
+    """
+
+    def __init__(self, pipelines: Pipelines, store: Store, memory: MemoryBackend, queue: Queue, *, now: Now = utc_now) -> None:
+        self.pipelines = pipelines
+        self.store = store
+        self.memory = memory
+        self.queue = queue
+        self.now = now
+
+    def run(self, batch: Batch) -> None:
+        """Filter or deliver the batch, as it says; one whose pipeline or step is gone is buried."""
+        try:
+            pipeline = self.pipelines[batch.pipeline]
+            if batch.job == "process":
+                self.process(pipeline, batch)
+            else:
+                self.deliver(pipeline, batch)
+        except UnknownStepError as gone:
+            bury_all(self.store, batch.pipeline, batch.revision, batch.step, batch.messages, str(gone), self.now())
+
+    def process(self, pipeline: Pipeline, batch: Batch) -> None:
+        """Run the batch through the filters and queue what is left, once per consumer."""
+        decisions = Decisions(batch.pipeline, batch.revision, self.now())
+        stage = FilterStage(
+            pipeline,
+            decisions,
+            remember=lambda step: self.memory.scoped(batch.pipeline, step.label),
+            recall=lambda step, ids: self.store.records(batch.pipeline, step, ids),
+            attempt=batch.attempt,
+        )
+        with FILTER_SECONDS.labels(batch.pipeline).time():
+            left, hop = stage.run(batch.messages, batch.step)
+        onward = [self._hop(pipeline, hop, left, batch)] if hop else self._deliveries(pipeline, left, batch, decisions)
+        decisions.settle(self.store)
+        if onward:
+            self.queue.publish(onward)
+
+    def deliver(self, pipeline: Pipeline, batch: Batch) -> None:
+        """Give the batch to its consumer; messages that the record says are done at this attempt are left out."""
+        step = pipeline.consumer(batch.step)
+        known = self.store.records(batch.pipeline, step.label, [message.id for message in batch.messages])
+        messages = [m for m in batch.messages if m.id not in known or known[m.id].attempt < batch.attempt]
+        if not messages:
+            return
+        with DELIVERY_SECONDS.labels(batch.pipeline, step.label).time():
+            outcomes = deliver(pipeline.consumer_plugin(step), messages, concurrency=step.concurrency)
+        decisions = Decisions(batch.pipeline, batch.revision, self.now())
+        for message in messages:
+            error = outcomes[message.id]
+            since = known[message.id].since if message.id in known else None
+            if error is None:
+                decisions.record(message, step.label, Outcome.DELIVERED, attempt=batch.attempt, since=since)
+                continue
+            log.warning("not delivered", pipeline=batch.pipeline, consumer=step.label, message=message.id, error=str(error))
+            decisions.fail(message, step.label, error, why=Why.RETRY, retry=step.retry, attempt=batch.attempt, since=since)
+        decisions.settle(self.store)
+
+    def accept(self, pipeline: Pipeline, producer: str, messages: Sequence[Message]) -> None:
+        """Put a producer's messages on the queue; when this returns they are accepted."""
+        self.queue.publish(incoming(pipeline, messages))
+        ACCEPTED.labels(pipeline.spec.name, producer).inc(len(messages))
+
+    def poll(self, pipeline: Pipeline, label: str) -> int:
+        """Ask a polling producer once, and give the number of messages it had; the cursor moves behind each accepted batch."""
+        step = pipeline.producer(label)
+        producer = pipeline.plugin(step) if step else None
+        if not isinstance(producer, PollingProducer):
+            raise PermanentError(f"pipeline '{pipeline.spec.name}' has no polling producer '{label}'")
+        name, count = pipeline.spec.name, 0
+        waiting: list[Message] = []
+        cursor = self.store.cursor(name, label)
+        for message, position in producer.poll(cursor):
+            waiting.append(message)
+            cursor = position
+            count += 1
+            if len(waiting) == MAX_PROCESS:
+                self._advance(pipeline, label, waiting, cursor)
+                waiting = []
+        if waiting and cursor is not None:
+            self._advance(pipeline, label, waiting, cursor)
+        return count
+
+    def lost(self, batch: Batch) -> None:
+        """Deal with a batch over which a worker died: again, then in halves, and a message that stands alone is buried."""
+        deaths = batch.deaths + 1
+        if len(batch.messages) == 1 and deaths >= DEATHS_BEFORE_BURIAL:
+            error = f"its worker died {deaths} times while it was working on this message"
+            bury_all(self.store, batch.pipeline, batch.revision, batch.step, batch.messages, error, self.now())
+            return
+        parts = [batch.messages]
+        if deaths >= DEATHS_BEFORE_SPLIT and len(batch.messages) > 1:
+            middle = len(batch.messages) // 2
+            parts, deaths = [batch.messages[:middle], batch.messages[middle:]], DEATHS_BEFORE_SPLIT - 1
+        self.queue.publish([batch.replace(messages=part, deaths=deaths) for part in parts])
+
+    def _advance(self, pipeline: Pipeline, label: str, messages: Sequence[Message], cursor: str) -> None:
+        self.accept(pipeline, label, messages)
+        self.store.set_cursor(pipeline.spec.name, label, cursor)
+
+    def _hop(self, pipeline: Pipeline, step: FilterStep, messages: list[Message], batch: Batch) -> Batch:
+        queue = step.queue or PROCESS_QUEUE
+        return batch.replace(step=pipeline.before(step.label), queue=queue, messages=messages, attempt=1, deaths=0)
+
+    def _deliveries(self, pipeline: Pipeline, messages: Sequence[Message], batch: Batch, decisions: Decisions) -> list[Batch]:
+        batches = []
+        for step in pipeline.spec.consumers:
+            wanted = [message for message in messages if step.when is None or step.when.matches(message)]
+            if step.when is not None and len(wanted) < len(messages):
+                kept = {message.id for message in wanted}
+                for message in messages:
+                    if message.id not in kept:
+                        reason = f"by when: {step.when.text} at {step.position}"
+                        decisions.record(message, step.label, Outcome.DROPPED, reason=reason)
+            batches += delivery(batch.pipeline, step, wanted, revision=batch.revision)
+        return batches
+
+
+def incoming(pipeline: Pipeline, messages: Sequence[Message]) -> list[Batch]:
+    """Give the batches that start messages on their way through a pipeline."""
+    spec = pipeline.spec
+    queue = (spec.filters[0].queue if spec.filters else None) or PROCESS_QUEUE
+    return [
+        Batch(job="process", queue=queue, pipeline=spec.name, messages=part, revision=spec.revision)
+        for part in split(messages, MAX_PROCESS)
+    ]
+
+
+def delivery(pipeline: str, step: ConsumerStep, messages: Sequence[Message], *, revision: str, attempt: int = 1) -> list[Batch]:
+    """Give the batches that bring messages to a consumer."""
+    queue = DELIVER_QUEUE.format(step.queue)
+    return [
+        Batch(job="deliver", queue=queue, pipeline=pipeline, step=step.label, messages=part, attempt=attempt, revision=revision)
+        for part in split(messages, MAX_DELIVER)
+    ]

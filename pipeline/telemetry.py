@@ -1,0 +1,58 @@
+"""Logs and metrics: what a process tells about itself, with every secret left out."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Final, Literal
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+ACCEPTED: Final = Counter("siftbell_messages_accepted_total", "Messages accepted from producers.", ["pipeline", "producer"])
+REFUSED: Final = Counter(
+    "siftbell_requests_refused_total", "Requests that the intake refused, by status.", ["pipeline", "status"]
+)
+SPOOLED: Final = Counter("siftbell_messages_spooled_total", "Messages accepted into the store while the broker was away.")
+DECIDED: Final = Counter(
+    "siftbell_messages_decided_total", "Decisions about messages, by step and outcome.", ["pipeline", "step", "outcome"]
+)
+FILTER_SECONDS: Final = Histogram("siftbell_filter_batch_seconds", "Time to filter one batch.", ["pipeline"])
+DELIVERY_SECONDS: Final = Histogram(
+    "siftbell_delivery_batch_seconds", "Time to give one batch to a consumer.", ["pipeline", "consumer"]
+)
+PUBLISH_SECONDS: Final = Histogram("siftbell_publish_seconds", "Time until the broker has confirmed what the intake published.")
+HELD: Final = Gauge("siftbell_messages_held", "Messages that wait in the store.", multiprocess_mode="mostrecent")
+DEAD: Final = Gauge("siftbell_dead_letters", "Messages that were given up.", multiprocess_mode="mostrecent")
+
+
+def configure_logging(level: str, style: Literal["auto", "console", "json"]) -> None:
+    """Send the process's logs, structlog's and the standard library's, to stderr in one form.
+
+    `auto` is `console` on a terminal and `json`, one object per line, elsewhere.
+    """
+    console = style == "console" or (style == "auto" and sys.stderr.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if console else structlog.processors.JSONRenderer()
+    processors = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, last]
+    if not console:
+        processors.insert(1, structlog.processors.format_exc_info)
+    formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=processors)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for chatty in ("httpx", "httpcore", "telegram", "aiohttp.access", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)  # httpx writes whole URLs, a bot's token among them
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
