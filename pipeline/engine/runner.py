@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
 import structlog
 
-from pipeline.engine.batch import DELIVER_QUEUE, MAX_DELIVER, MAX_PROCESS, PROCESS_QUEUE, Batch, Queue, split
+from pipeline.engine.batch import DELIVER_QUEUE, MAX_DELIVER, MAX_PROCESS, PROCESS_QUEUE, Batch, Queue, decode, split
 from pipeline.engine.decisions import Decisions, Now, bury_all, utc_now
-from pipeline.engine.delivery import deliver
+from pipeline.engine.delivery import Outcomes, deliver
 from pipeline.engine.filtering import FilterStage
 from pipeline.engine.pipeline import Pipeline, Pipelines, UnknownStepError
-from pipeline.errors import PermanentError
+from pipeline.errors import PermanentError, TemporaryError
 from pipeline.memory import MemoryBackend
 from pipeline.message import Message
 from pipeline.plugin import PollingProducer
@@ -41,6 +42,16 @@ class Runner:
         self.memory = memory
         self.queue = queue
         self.now = now
+
+    def run_text(self, text: str) -> None:
+        """Run a batch as it came from the queue; what cannot be read is buried as the text it is."""
+        try:
+            batch = decode(text)
+        except msgspec.MsgspecError as error:
+            unreadable = Message(source="queue", type="unreadable", data=text)
+            bury_all(self.store, "", "", "", [unreadable], f"not a batch: {error}", self.now())
+        else:
+            self.run(batch)
 
     def run(self, batch: Batch) -> None:
         """Filter or deliver the batch, as it says; one whose pipeline or step is gone is buried."""
@@ -78,7 +89,7 @@ class Runner:
         if not messages:
             return
         with DELIVERY_SECONDS.labels(batch.pipeline, step.label).time():
-            outcomes = deliver(pipeline.consumer_plugin(step), messages, concurrency=step.concurrency)
+            outcomes = self._outcomes(pipeline, step, messages)
         decisions = Decisions(batch.pipeline, batch.revision, self.now())
         for message in messages:
             error = outcomes[message.id]
@@ -127,6 +138,14 @@ class Runner:
             middle = len(batch.messages) // 2
             parts, deaths = [batch.messages[:middle], batch.messages[middle:]], DEATHS_BEFORE_SPLIT - 1
         self.queue.publish([batch.replace(messages=part, deaths=deaths) for part in parts])
+
+    def _outcomes(self, pipeline: Pipeline, step: ConsumerStep, messages: Sequence[Message]) -> Outcomes:
+        try:
+            consumer = pipeline.consumer_plugin(step)
+        except Exception as error:  # noqa: BLE001 - what hinders a plugin from opening may pass, and its messages wait for that
+            closed = TemporaryError(f"the consumer could not be opened: {type(error).__name__}: {error}")
+            return {message.id: closed for message in messages}
+        return deliver(consumer, messages, concurrency=step.concurrency)
 
     def _advance(self, pipeline: Pipeline, label: str, messages: Sequence[Message], cursor: str) -> None:
         self.accept(pipeline, label, messages)

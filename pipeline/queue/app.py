@@ -1,0 +1,130 @@
+"""The Celery app: its settings, its queues and its two tasks."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import structlog
+from billiard.exceptions import WorkerLostError
+from celery import Celery
+from celery.exceptions import Reject
+from celery.worker.request import Request
+from kombu import Exchange, Queue
+
+from pipeline.engine.batch import DELIVER_QUEUE, PROCESS_QUEUE, decode
+from pipeline.engine.runner import Runner
+from pipeline.queue.brokers import Broker
+from pipeline.spec.model import Configuration
+
+log = structlog.get_logger()
+
+PREFETCH: Final = 4
+"""Batches that a worker takes in advance for each of its processes or threads."""
+
+
+def queue_names(configuration: Configuration) -> tuple[list[str], list[str]]:
+    """Give the names of the queues to filter from and to deliver from, as the pipelines name them."""
+    filters, deliveries = {PROCESS_QUEUE}, set()
+    for spec in configuration.pipelines.values():
+        filters |= {step.queue for step in spec.filters if step.queue}
+        deliveries |= {DELIVER_QUEUE.format(step.queue) for step in spec.consumers}
+    return sorted(filters), sorted(deliveries)
+
+
+def make_app(broker: Broker, queues: Iterable[str] = ()) -> Celery:
+    """Make an app on a broker; `queues` are those that a worker consumes when it is not told which (`-Q`)."""
+    app = Celery("siftbell", set_as_current=False, autofinalize=True)
+    arguments = {"x-queue-type": "quorum"} if broker.quorum else None
+    app.conf.update(
+        broker_url=broker.url,
+        broker_transport_options=broker.transport_options,
+        broker_connection_timeout=2,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_pool_limit=None,
+        task_queues=[_queue(name, arguments) for name in queues] or None,
+        task_default_queue=PROCESS_QUEUE,
+        task_default_exchange="",
+        task_default_queue_type="quorum" if broker.quorum else "classic",
+        worker_detect_quorum_queues=broker.quorum,
+        task_ignore_result=True,
+        task_store_errors_even_if_ignored=False,
+        task_serializer="json",
+        accept_content=["json"],
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_publish_retry=True,
+        task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5},
+        worker_prefetch_multiplier=PREFETCH,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_hijack_root_logger=False,
+        worker_soft_shutdown_timeout=10,
+        worker_enable_soft_shutdown_on_idle=True,
+        worker_proc_alive_timeout=30,
+    )
+    return app
+
+
+def _queue(name: str, arguments: dict[str, str] | None) -> Any:
+    return Queue(name, Exchange("", type="direct"), routing_key=name, queue_arguments=arguments)
+
+
+class BatchRequest(Request):
+    """A batch under way, as the worker's parent process sees it: a worker that dies over it costs no message."""
+
+    runner: Callable[[], Runner]
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        """Take a batch apart that its worker died over; anything else is put back on the queue by Celery's own rules."""
+        if isinstance(exc_info.exception, WorkerLostError) and not self._already_cancelled:
+            try:
+                self.runner().lost(decode(self.args[0]))
+            except Exception:
+                log.exception("a batch whose worker died goes back as a whole", task=self.id)
+            else:
+                log.error("a worker died over a batch", task=self.id, batch=self._argsrepr)
+                self.acknowledge()
+        return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+
+class PerProcess:
+    """Makes a runner in each process that asks for one, for worker children come from a fork."""
+
+    def __init__(self, make: Callable[[], Runner]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._made: dict[int, Runner] = {}
+        os.register_at_fork(after_in_child=self._forget)
+
+    def __call__(self) -> Runner:
+        """Give this process's runner."""
+        with self._lock:
+            pid = os.getpid()
+            if pid not in self._made:
+                self._made[pid] = self._make()
+            return self._made[pid]
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._made = {}
+
+
+def add_tasks(app: Celery, runner: Callable[[], Runner]) -> None:
+    """Give the app its two tasks. Nothing may escape them but `Reject`: Celery acknowledges a task that fails otherwise."""
+    request = type("Request", (BatchRequest,), {"runner": staticmethod(runner)})
+
+    def run(text: str) -> None:
+        try:
+            runner().run_text(text)
+        except Exception as error:
+            log.exception("a batch goes back to its queue")
+            time.sleep(random.uniform(0.5, 2))  # noqa: S311 - so that a store that is away is not asked in a tight loop
+            raise Reject(str(error), requeue=True) from error
+
+    for job in ("process", "deliver"):
+        app.task(name=f"siftbell.{job}", shared=False, Request=request)(run)
