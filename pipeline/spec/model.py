@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from pipeline.condition import Condition
 from pipeline.plugin import Config, Plugin
-
-Kind = Literal["producer", "filter", "consumer"]
+from pipeline.registry import Kind as Kind  # noqa: PLC0414 - the kinds of plugin belong to the model's vocabulary, too
 
 
 @dataclass(frozen=True, slots=True)
