@@ -1,0 +1,50 @@
+"""The command line's root: which verbs there are. What a verb needs is imported when it is called, so that help is quick."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+import typer
+
+from pipeline.cli.check import check, schema
+from pipeline.cli.failures import report
+
+PROGRAM: Final = "siftbell"
+
+app = typer.Typer(
+    name=PROGRAM,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"{PROGRAM} {version(PROGRAM)}")
+        raise typer.Exit
+
+
+@app.callback()
+def siftbell(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """A pipeline of producers, filters and consumers for the people who are on call."""
+
+
+WRITING: Final = "Write pipelines"
+app.command(rich_help_panel=WRITING)(check)
+app.command(rich_help_panel=WRITING)(schema)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line, and exit with one of the codes of `pipeline.cli.failures.Exit`."""
+    try:
+        app(None if arguments is None else list(arguments), prog_name=PROGRAM)
+    except Exception as error:  # noqa: BLE001 - the end of every exception: a line and an exit code
+        sys.exit(report(error))

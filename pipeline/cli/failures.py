@@ -1,0 +1,81 @@
+"""How a verb fails: one line on stderr and an exit code, for every exception there is, in one place."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from enum import IntEnum
+
+from pydantic import ValidationError
+
+from pipeline.errors import ConfigError, PipelineError, TemporaryError
+
+
+class Exit(IntEnum):
+    """What the process tells the shell."""
+
+    OK = 0
+    FAILED = 1
+    """What was asked for failed."""
+    USAGE = 2
+    UNREACHABLE = 3
+    """Something is not reachable, or does not allow it."""
+    NOT_FOUND = 4
+    CONFIG = 78
+    """The configuration does not let it start."""
+
+
+class Failure(Exception):  # noqa: N818 - it ends a verb as a person expects; it is no error of the program
+    """Ends a verb: `text` goes to stderr (nothing where it is empty), `code` to the shell."""
+
+    def __init__(self, text: str, code: Exit = Exit.FAILED) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def report(error: Exception) -> int:
+    """Say on stderr what went wrong, in a line, and give the exit code; with SIFTBELL_LOG_LEVEL=debug the traceback too."""
+    if os.environ.get("SIFTBELL_LOG_LEVEL", "").lower() == "debug" and not isinstance(error, Failure):
+        traceback.print_exception(error)
+    text, code = explain(error)
+    if text:
+        print(f"siftbell: {text}", file=sys.stderr)
+    return int(code)
+
+
+def explain(error: Exception) -> tuple[str, Exit]:
+    """Give the words and the exit code for an exception."""
+    if isinstance(error, Failure):
+        return str(error), error.code
+    if isinstance(error, ConfigError):
+        return str(error), Exit.CONFIG
+    if isinstance(error, PipelineError):
+        return str(error), Exit.UNREACHABLE if isinstance(error, TemporaryError) else Exit.FAILED
+    if isinstance(error, ValidationError):
+        return _settings(error), Exit.CONFIG
+    if (database := _database(error)) is not None:
+        return f"the store does not answer: {database}", Exit.UNREACHABLE
+    if isinstance(error, OSError):
+        return _system(error), Exit.FAILED
+    hint = "SIFTBELL_LOG_LEVEL=debug shows where"
+    return f"this is a bug: {type(error).__name__}: {error} ({hint})", Exit.FAILED
+
+
+def _settings(error: ValidationError) -> str:
+    found = [f"SIFTBELL_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors(include_input=False)]
+    return "; ".join(found)
+
+
+def _database(error: Exception) -> str | None:
+    """Give a database error's first line, without statement and parameters; None for what is not one."""
+    known = sys.modules.get("sqlalchemy.exc")
+    if known is None or not isinstance(error, known.SQLAlchemyError):
+        return None
+    text = str(getattr(error, "orig", None) or error)
+    return text.strip().splitlines()[0]
+
+
+def _system(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename else reason
