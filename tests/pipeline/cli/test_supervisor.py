@@ -32,17 +32,24 @@ supervisor = Supervisor(parts, first_pause=0.01, longest_pause=0.05)
 
 async def started():
     structlog.get_logger().info("supervising")
-    if len(sys.argv) > 2:
-        raise RuntimeError(sys.argv[2])
+    if sys.argv[2] == "start":
+        raise RuntimeError("no key could be made")
 
-sys.exit(asyncio.run(supervisor.run(started, stopping=lambda: print(json.dumps({"event": "asked the parts"}), flush=True))))
+def stopping():
+    structlog.get_logger().info("asked the parts")
+    if sys.argv[2] == "stop":
+        raise RuntimeError("the socket could not be closed")
+
+sys.exit(asyncio.run(supervisor.run(started, stopping=stopping)))
 """
 SAY = """
 import json, os, signal, sys, threading
 def say(event, **more):
     os.write(1, (json.dumps({"event": event, "pid": os.getpid(), **more}) + chr(10)).encode())
 """
-STAYS = SAY + "say('up'); signal.sigwait([signal.SIGTERM]); say('asked')"
+STAYS = (
+    SAY + "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); say('up'); signal.sigwait([signal.SIGTERM]); say('asked')"
+)
 STUBBORN = SAY + "signal.signal(signal.SIGTERM, lambda *_: say('no')); say('up')\nwhile True: signal.pause()"
 TIED = SAY + "from pipeline.cli.orphan import end_with_supervisor; end_with_supervisor(); say('up'); threading.Event().wait()"
 BY_PIPE = "import pipeline.cli.orphan as o; o.die_with_parent = lambda: None\n" + TIED
@@ -56,7 +63,7 @@ class Driver:
     """A process that supervises; what it and its parts write to stdout are JSON lines."""
 
     def __init__(self, *parts: dict[str, Any], raising: str = "") -> None:
-        arguments = [json.dumps(parts)] + ([raising] if raising else [])
+        arguments = [json.dumps(parts), raising]
         self.process = subprocess.Popen(
             [sys.executable, "-c", DRIVER, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
@@ -203,7 +210,7 @@ def test_parts_end_when_the_supervisor_is_killed(drive: Any, command: str) -> No
 def test_the_end_of_the_pipe_kills_the_part_s_whole_group(monkeypatch: pytest.MonkeyPatch) -> None:
     killed: queue.Queue[tuple[int, int]] = queue.Queue()
     monkeypatch.setattr(orphan, "die_with_parent", lambda: None)
-    monkeypatch.setattr(orphan.os, "killpg", lambda *call: killed.put(call))  # the group would be pytest's
+    monkeypatch.setattr(os, "killpg", lambda *call: killed.put(call))  # the group would be pytest's
     reading, writing = os.pipe()
     monkeypatch.setenv("SIFTBELL_PARENT_PIPE", str(reading))
     orphan.end_with_supervisor()
@@ -228,10 +235,19 @@ def test_a_terminal_s_ctrl_c_does_not_reach_the_parts(drive: Any) -> None:
 
 
 def test_what_the_start_raises_ends_the_parts_and_is_raised(drive: Any) -> None:
-    driver = drive({"name": "web", "command": STAYS}, raising="no key could be made")
+    driver = drive({"name": "web", "command": STAYS}, raising="start")
     _, errors = driver.process.communicate(timeout=30)
     assert driver.process.returncode == 1
     assert b"no key could be made" in errors
+
+
+def test_what_the_stop_raises_ends_the_parts_and_is_raised(drive: Any) -> None:
+    driver = drive({"name": "web", "command": STUBBORN}, raising="stop")
+    (line,) = driver.until("up")
+    driver.process.terminate()
+    _, errors = driver.process.communicate(timeout=30)
+    assert (driver.process.returncode, gone(line["pid"])) == (1, True)
+    assert b"the socket could not be closed" in errors
 
 
 def test_a_command_that_cannot_be_run_is_no_loop(drive: Any, tmp_path: Path) -> None:
