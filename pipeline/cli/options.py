@@ -1,0 +1,30 @@
+"""Options that several verbs share, and the settings they amend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli.output import Output
+from pipeline.settings import Settings
+
+ConfigOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--config", "-c", help="A pipeline file or a directory of them; may be repeated. [SIFTBELL_CONFIG, else configs]"
+    ),
+]
+DataOption = Annotated[Path | None, typer.Option("--data", help="The data directory. [SIFTBELL_DATA, else .siftbell]")]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="For people, or for programs.")]
+
+
+def settings_for(config: list[Path] | None = None, data: Path | None = None) -> Settings:
+    """Give the process's settings, with what the command line says in their place; raises ValidationError."""
+    said: dict[str, Any] = {}
+    if config:
+        said["config"] = tuple(config)
+    if data is not None:
+        said["data"] = data
+    return Settings(**said)

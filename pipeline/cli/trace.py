@@ -1,0 +1,126 @@
+"""A dry run, printed so that a person sees what every step did to the message."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from pipeline.cli.output import clean
+from pipeline.engine.dryrun import Change, Delivery, Journey, Trace, Visit
+
+STYLES: Final = {
+    "passed": "green",
+    "changed": "cyan",
+    "dropped": "yellow",
+    "split": "cyan",
+    "held": "magenta",
+    "left out": "dim",
+    "failed": "bold red",
+    "would send": "green",
+}
+LONGEST: Final = 300
+"""Characters of a value that a person is shown; `-o json` has all of it."""
+MOST_LINES: Final = 24
+"""Lines of a preview that a person is shown."""
+STEP: Final = 2
+"""Columns by which what belongs to something stands further right."""
+
+
+def print_trace(trace: Trace, where: Console) -> None:
+    """Print a dry run."""
+    if trace.refused is not None:
+        refused = trace.refused
+        where.print(_line(("refused", STYLES["failed"]), f" by {trace.producer} ({refused.status}): {refused.reason}"))
+        for problem in refused.problems:
+            where.print(_line("  ", (problem.where or "the body", "bold"), f": {problem.text}"))
+        return
+    count = len(trace.journeys)
+    where.print(_line(f"{trace.pipeline}: {trace.producer} made {count} message{'' if count == 1 else 's'}"))
+    for number, journey in enumerate(trace.journeys, 1):
+        where.print()
+        for indent, line in _journey(journey, f"message {number} of {count}" if count > 1 else "message"):
+            where.print(Padding(line, (0, 0, 0, indent)))
+
+
+def _journey(journey: Journey, name: str) -> Iterator[tuple[int, Text]]:
+    message = journey.message
+    title = message.title or _short(message.text) or message.id
+    yield 0, _line((f"{name}: ", "bold"), title)
+    facts = " · ".join(fact for fact in (message.type, message.severity, message.status, message.source) if fact)
+    yield STEP, _line((facts, "dim"))
+    if message.labels:
+        yield STEP, _line((" ".join(f"{label}={value}" for label, value in message.labels.items()), "dim"))
+    for change in journey.changes:
+        yield STEP, _change(change)
+    yield from _way(journey)
+
+
+def _way(journey: Journey) -> Iterator[tuple[int, Text]]:
+    steps: tuple[Visit | Delivery, ...] = (*journey.visits, *journey.deliveries)
+    width = max((len(_name(step)) for step in steps), default=0)
+    for visit in journey.visits:
+        place = f"by {visit.place}" if visit.did == "dropped" else ""
+        yield STEP, _step(visit, width, visit.reason or place)
+        for change in visit.changes:
+            yield 3 * STEP, _change(change)
+        for number, part in enumerate(visit.parts, 1):
+            for indent, line in _journey(part, f"part {number} of {len(visit.parts)}"):
+                yield indent + 2 * STEP, line
+    for delivery in journey.deliveries:
+        yield STEP, _step(delivery, width, delivery.reason)
+        if delivery.did == "would send":
+            for text in _preview(delivery.preview):
+                yield 3 * STEP, _line(text)
+
+
+def _step(step: Visit | Delivery, width: int, reason: str) -> Text:
+    arrow = "» " if isinstance(step, Delivery) else "  "
+    return _line(
+        (arrow, "dim"), f"{_name(step):<{width}}  ", (f"{step.did:<10}", STYLES[step.did]), (f"  {reason}".rstrip(), "dim")
+    )
+
+
+def _name(step: Visit | Delivery) -> str:
+    return step.step if step.step == step.plugin else f"{step.step} ({step.plugin})"
+
+
+def _change(change: Change) -> Text:
+    return _line((f"{change.field}: ", "bold"), (_value(change.before), "red"), " → ", (_value(change.after), "green"))
+
+
+def _value(value: Any) -> str:
+    return "nothing" if value is None else _short(json.dumps(value, ensure_ascii=False))
+
+
+def _preview(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        found = [line for name, inner in value.items() for line in _field(str(name), inner)]
+    else:
+        found = value.splitlines() if isinstance(value, str) else [_value(value)]
+    if len(found) > MOST_LINES:
+        found = [*found[:MOST_LINES], f"… {len(found) - MOST_LINES} lines more: -o json has them"]
+    return [_short(line) for line in found]
+
+
+def _field(name: str, value: Any) -> list[str]:
+    if isinstance(value, str) and "\n" in value:
+        return [f"{name}:", *(f"    {line}" for line in value.splitlines())]
+    return [f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text)} characters)"
+
+
+def _line(*parts: str | tuple[str, str]) -> Text:
+    """Make a line of texts and of texts with a style; what is in it cannot steer the terminal."""
+    line = Text()
+    for part in parts:
+        text, style = (part, "") if isinstance(part, str) else part
+        line.append(clean(text), style)
+    return line

@@ -1,0 +1,105 @@
+"""`siftbell try`: the dry run of one payload through a pipeline."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli.failures import Exit, Failure
+from pipeline.cli.options import ConfigOption, OutputOption, settings_for
+from pipeline.cli.output import Output, console, print_data, say
+
+if TYPE_CHECKING:
+    from pipeline.spec.model import PipelineSpec, ProducerStep
+
+
+def try_payload(
+    pipeline: Annotated[str, typer.Argument(help="The pipeline's name.")],
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="The payload; - reads it from stdin.")] = None,
+    *,
+    producer: Annotated[str | None, typer.Option(help="Where the pipeline has several that take payloads.")] = None,
+    content_type: Annotated[str, typer.Option(help="The payload's media type.")] = "application/json",
+    header: Annotated[list[str] | None, typer.Option("--header", "-H", help="'Name: value'; may be repeated.")] = None,
+    now: Annotated[str | None, typer.Option(help="The time to pretend, such as 2026-03-29T01:59:00+01:00.")] = None,
+    config: ConfigOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Take one payload through a pipeline and tell what every step did to it; nothing is sent or stored."""
+    from pipeline.cli.trace import print_trace
+    from pipeline.engine.dryrun import dry_run, plain
+    from pipeline.request import Request
+
+    headers = {"content-type": content_type} | dict(map(_header, header or []))
+    moment = _moment(now)
+    spec = find_pipeline(pipeline, config)
+    step = taking_payloads(spec, producer)
+    request = Request(body=read_payload(file), headers=headers, path=f"/in/{spec.name}/{step.label}")
+    trace = dry_run(spec, step, request, now=moment)
+    if output is Output.TABLE:
+        print_trace(trace, console())
+        say("nothing was sent or stored")
+    else:
+        print_data(plain(trace), output)
+    if trace.failed:
+        raise Failure("", Exit.FAILED)
+
+
+def find_pipeline(name: str, config: list[Path] | None) -> PipelineSpec:
+    """Load the configuration and give a pipeline of it."""
+    from pipeline.engine.assembly import load_configuration
+    from pipeline.registry import did_you_mean
+
+    pipelines = load_configuration(settings_for(config)).pipelines
+    if name not in pipelines:
+        hint = did_you_mean(name, pipelines) or (f"there are {', '.join(sorted(pipelines))}" if pipelines else "there is none")
+        raise Failure(f"no pipeline is called '{name}': {hint}", Exit.NOT_FOUND)
+    return pipelines[name]
+
+
+def taking_payloads(spec: PipelineSpec, label: str | None) -> ProducerStep:
+    """Give the producer of that label, or the only one that takes payloads."""
+    from pipeline.plugin import WebhookProducer
+
+    takers = {step.label: step for step in spec.producers if issubclass(step.type, WebhookProducer)}
+    there = f"there are {', '.join(takers)}" if takers else "there is none"
+    if label is not None:
+        if label not in takers:
+            raise Failure(f"pipeline '{spec.name}' has no producer '{label}' that takes payloads: {there}", Exit.NOT_FOUND)
+        return takers[label]
+    if len(takers) != 1:
+        text = f"pipeline '{spec.name}' needs --producer: {there}" if takers else f"no producer of '{spec.name}' takes payloads"
+        raise Failure(text, Exit.USAGE)
+    return next(iter(takers.values()))
+
+
+def read_payload(file: Path | None) -> bytes:
+    """Read a file, or stdin where it is `-` or something is piped in."""
+    if file is not None and str(file) != "-":
+        try:
+            return file.read_bytes()
+        except OSError as error:
+            raise Failure(f"{file}: {error.strerror}", Exit.USAGE) from error
+    if file is None and sys.stdin.isatty():
+        raise Failure("a payload is needed: -f FILE, or - for stdin", Exit.USAGE)
+    return sys.stdin.buffer.read()
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise Failure("--header: 'Name: value' is expected", Exit.USAGE)
+    return name.strip().lower(), value.strip()
+
+
+def _moment(text: str | None) -> datetime:
+    if text is None:
+        return datetime.now(UTC)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise Failure("--now: a time such as 2026-03-29T01:59:00+01:00 is expected", Exit.USAGE) from None
+    return moment if moment.tzinfo else moment.astimezone()

@@ -1,0 +1,305 @@
+"""The dry run: takes one payload through a pipeline and tells what every step did; nothing is sent, stored or published."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal, cast
+
+import msgspec
+from pydantic import BaseModel, SecretBytes, SecretStr
+
+from pipeline.errors import PermanentError, PipelineError, Problem, RequestError
+from pipeline.message import FIELDS, Message, derived_id
+from pipeline.plugin import AnyConsumer, AnyFilter, Memory, Plugin, RememberingFilter, WebhookProducer, WindowFilter
+from pipeline.request import Request
+from pipeline.spec.model import ConsumerStep, FilterStep, PipelineSpec, ProducerStep, Step
+
+MASK: Final = "**********"
+_SHORTEST_SECRET: Final = 4
+"""Characters: a shorter secret is masked only where it is the whole text, for it may be part of any word."""
+
+Did = Literal["passed", "changed", "dropped", "split", "held", "left out", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A field of a message, or one of its labels, that a filter changed; None where there was or is no such label."""
+
+    field: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """What a filter did with a message. `left out`: its `when:` does not hold, so the message passed it by."""
+
+    step: str
+    plugin: str
+    place: str
+    did: Did
+    reason: str = ""
+    changes: tuple[Change, ...] = ()
+    parts: tuple[Journey, ...] = ()
+    """Where the message was split: each part with the rest of its way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What a consumer would do with a message: `preview` is what it would send."""
+
+    step: str
+    plugin: str
+    place: str
+    did: Literal["would send", "left out", "failed"]
+    reason: str = ""
+    preview: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Journey:
+    """A message as it came, and its way: filters, then consumers; these are empty where it did not come so far."""
+
+    message: Message
+    changes: tuple[Change, ...] = ()
+    """How a part of a split message differs from the whole."""
+    visits: tuple[Visit, ...] = ()
+    deliveries: tuple[Delivery, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why the producer did not take the payload. `status` is what its sender would be answered."""
+
+    status: int
+    reason: str
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """The outcome of a dry run."""
+
+    pipeline: str
+    producer: str
+    refused: Refusal | None = None
+    journeys: tuple[Journey, ...] = ()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the payload was refused, or a filter or a consumer raised."""
+        return self.refused is not None or any(map(_failed, self.journeys))
+
+
+class ThrowawayMemory:
+    """A memory in which time stands still; it ends with the dry run."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
+    def first(self, key: str, within: timedelta) -> bool:  # noqa: ARG002 - the protocol's; no time passes
+        """Say whether this is the first call for `key`."""
+        return self.count(key, timedelta()) == 1
+
+    def count(self, key: str, within: timedelta) -> int:  # noqa: ARG002 - the protocol's; no time passes
+        """Count this call for `key`."""
+        self._counts[key] = self._counts.get(key, 0) + 1
+        return self._counts[key]
+
+    def forget(self, key: str) -> None:
+        """Forget what is known of `key`."""
+        self._counts.pop(key, None)
+
+
+def dry_run(spec: PipelineSpec, producer: ProducerStep, request: Request, *, now: datetime) -> Trace:
+    """Take a request through a pipeline. Plugin errors are part of the trace.
+
+    Filters and the producer are opened and closed; consumers are only asked for a preview. A message that a window
+    filter holds goes on as if it were due at once, alone. Secrets in the options are masked in all that is told.
+    """
+    with ExitStack() as opened:
+        return _DryRun(spec, now, opened).run(producer, request)
+
+
+class _DryRun:
+    """One dry run: the plugins it opened, and the memories of its filters."""
+
+    def __init__(self, spec: PipelineSpec, now: datetime, opened: ExitStack) -> None:
+        self._spec = spec
+        self._now = now
+        self._opened = opened
+        self._plugins: dict[tuple[str, str], Plugin[Any]] = {}
+        self._memories: dict[str, Memory] = {}
+        steps: tuple[Step, ...] = (*spec.producers, *spec.filters, *spec.consumers)
+        self._mask = masker(secret for step in steps for secret in secrets_in(step.config))
+
+    def run(self, step: ProducerStep, request: Request) -> Trace:
+        """Let the producer make messages, and follow each."""
+        trace = Trace(pipeline=self._spec.name, producer=step.label)
+        producer = self._plugin(step)
+        if not isinstance(producer, WebhookProducer):
+            raise PermanentError(f"producer '{step.label}' of pipeline '{self._spec.name}' takes no payloads")
+        try:
+            messages = _checked(producer.receive(request), step.label)
+        except RequestError as error:
+            problems = tuple(Problem(problem.where, self._mask(problem.text)) for problem in error.problems)
+            return replace(trace, refused=Refusal(status=error.status, reason=self._words(error), problems=problems))
+        except Exception as error:  # noqa: BLE001 - a bug in a producer is what a dry run is there to show
+            status = 422 if isinstance(error, PermanentError) else 500
+            return replace(trace, refused=Refusal(status=status, reason=self._words(error)))
+        return replace(trace, journeys=tuple(self._journey(message, self._spec.filters) for message in messages))
+
+    def _journey(self, message: Message, filters: Sequence[FilterStep], changes: tuple[Change, ...] = ()) -> Journey:
+        visits: list[Visit] = []
+        current = message
+        for index, step in enumerate(filters):
+            visit, left = self._visit(step, current)
+            if len(left) > 1:
+                rest = filters[index + 1 :]
+                parts = tuple(self._journey(part, rest, self._changes(current, part)) for part in left)
+                visit = replace(visit, parts=parts)
+            visits.append(visit)
+            if len(left) != 1:
+                return Journey(message=message, changes=changes, visits=tuple(visits))
+            current = left[0]
+        deliveries = tuple(self._delivery(step, current) for step in self._spec.consumers)
+        return Journey(message=message, changes=changes, visits=tuple(visits), deliveries=deliveries)
+
+    def _visit(self, step: FilterStep, message: Message) -> tuple[Visit, list[Message]]:
+        visit = Visit(step=step.label, plugin=step.plugin, place=str(step.position), did="passed")
+        if step.when is not None and not step.when.matches(message):
+            return replace(visit, did="left out", reason=f"when: {step.when.text}"), [message]
+        try:
+            held, left = self._filter(step, message)
+        except Exception as error:  # noqa: BLE001 - whatever a filter raises is what a dry run is there to show
+            return replace(visit, did="failed", reason=self._words(error)), []
+        changes = self._changes(message, left[0]) if len(left) == 1 else ()
+        if held:
+            return replace(visit, did="held", reason=self._mask(held), changes=changes), left
+        if len(left) > 1:
+            return replace(visit, did="split", reason=f"into {len(left)}"), left
+        if not left:
+            return replace(visit, did="dropped"), left
+        return replace(visit, did="changed" if changes else "passed", changes=changes), left
+
+    def _filter(self, step: FilterStep, message: Message) -> tuple[str, list[Message]]:
+        """Give why the message is held, empty where it is not, and what leaves the filter."""
+        plugin = cast("AnyFilter", self._plugin(step))
+        if isinstance(plugin, WindowFilter):
+            window = plugin.window(message, self._now)
+            if window is None:
+                return "", [message]
+            left = _checked(plugin.release(window.key, [message]), step.label)
+            key = f" with the others of key '{window.key}'" if window.key else ""
+            return f"until {window.due:%Y-%m-%d %H:%M:%S %Z}{key}; goes on here as if alone", _named(step, message, left)
+        if isinstance(plugin, RememberingFilter):
+            memory = self._memories.setdefault(step.label, ThrowawayMemory())
+            return "", _named(step, message, _checked(plugin.filter(message, memory), step.label))
+        return "", _named(step, message, _checked(plugin.filter(message), step.label))
+
+    def _delivery(self, step: ConsumerStep, message: Message) -> Delivery:
+        delivery = Delivery(step=step.label, plugin=step.plugin, place=str(step.position), did="would send")
+        if step.when is not None and not step.when.matches(message):
+            return replace(delivery, did="left out", reason=f"when: {step.when.text}")
+        try:
+            preview = cast("AnyConsumer", step.build()).preview(message)
+        except Exception as error:  # noqa: BLE001 - whatever a consumer raises is what a dry run is there to show
+            return replace(delivery, did="failed", reason=self._words(error))
+        return replace(delivery, preview=self._masked(plain(preview)))
+
+    def _plugin(self, step: Step) -> Plugin[Any]:
+        place = (step.kind, step.label)
+        if place not in self._plugins:
+            plugin = step.build()
+            plugin.open()
+            self._opened.callback(plugin.close)
+            self._plugins[place] = plugin
+        return self._plugins[place]
+
+    def _changes(self, before: Message, after: Message) -> tuple[Change, ...]:
+        return tuple(
+            Change(change.field, self._masked(change.before), self._masked(change.after)) for change in changes(before, after)
+        )
+
+    def _words(self, error: Exception) -> str:
+        known = isinstance(error, PipelineError)
+        return self._mask(str(error) if known else f"{type(error).__name__}: {error}")
+
+    def _masked(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self._mask(value)
+        if isinstance(value, dict):
+            return {self._mask(str(name)): self._masked(inner) for name, inner in value.items()}
+        if isinstance(value, list):
+            return [self._masked(inner) for inner in value]
+        return value
+
+
+def changes(before: Message, after: Message) -> list[Change]:
+    """Give the fields in which two messages differ, each label by itself; the id is not among them."""
+    found = []
+    for name in FIELDS:
+        old, new = getattr(before, name), getattr(after, name)
+        if name == "labels":
+            labels = [*old, *(label for label in new if label not in old)]
+            found += [Change(f"labels.{label}", old.get(label), new.get(label)) for label in labels]
+        elif name != "id":
+            found.append(Change(name, plain(old), plain(new)))
+    return [change for change in found if change.before != change.after]
+
+
+def plain(value: object) -> Any:
+    """Give a value as JSON can hold it; what JSON has no form for is written as text."""
+    return msgspec.to_builtins(value, enc_hook=str, str_keys=True)
+
+
+def secrets_in(value: Any) -> Iterator[str]:
+    """Give all secrets in a plugin's options."""
+    if isinstance(value, SecretStr):
+        yield value.get_secret_value()
+    elif isinstance(value, SecretBytes):
+        yield value.get_secret_value().decode(errors="replace")
+    elif isinstance(value, BaseModel):
+        for _, inner in value:
+            yield from secrets_in(inner)
+    elif isinstance(value, dict | list | tuple | set | frozenset):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from secrets_in(inner)
+
+
+def masker(secrets: Iterable[str]) -> Callable[[str], str]:
+    """Give a function that masks these secrets wherever they stand in a text."""
+    known = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+    anywhere = [re.escape(secret) for secret in known if len(secret) >= _SHORTEST_SECRET]
+    pattern = re.compile("|".join(anywhere)) if anywhere else None
+
+    def mask(text: str) -> str:
+        if text in known:
+            return MASK
+        return pattern.sub(MASK, text) if pattern else text
+
+    return mask
+
+
+def _checked(out: Iterable[Message], label: str) -> list[Message]:
+    messages = list(out)
+    for message in messages:
+        if not isinstance(message, Message):
+            raise PermanentError(f"'{label}' yielded {type(message).__name__}, not a message")
+    return messages
+
+
+def _named(step: FilterStep, parent: Message, messages: Sequence[Message]) -> list[Message]:
+    """Give what a filter made of a message its ids, as the engine does."""
+    if len(messages) == 1:
+        return [messages[0].replace(id=parent.id)]
+    return [part.replace(id=derived_id(parent.id, step.label, index)) for index, part in enumerate(messages)]
+
+
+def _failed(journey: Journey) -> bool:
+    visits = any(visit.did == "failed" or any(map(_failed, visit.parts)) for visit in journey.visits)
+    return visits or any(delivery.did == "failed" for delivery in journey.deliveries)
