@@ -26,6 +26,7 @@ check: $(READY)  ## Format, lint, types, import contracts, generated files, exam
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy docs/generate.py
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/siftbell check --strict configs
