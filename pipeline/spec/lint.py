@@ -1,0 +1,59 @@
+"""What is valid and yet probably not meant: conditions that never hold, the same thing sent to the same place."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Final
+
+from pipeline.condition import Condition
+from pipeline.message import Message
+from pipeline.spec.problems import Problems
+from pipeline.spec.siblings import ConsumerSiblings, FilterSiblings
+from pipeline.spec.steps import Declared
+
+_ANY: Final = Message(source="")
+
+
+def lint(name: str, filters: list[Declared], consumers: list[Declared], problems: Problems) -> None:
+    """Tell what is suspicious about a pipeline's filters and consumers."""
+    for number, step in enumerate(filters):
+        _never(step, problems)
+        field = step.type.config_type.shorthand
+        condition = getattr(step.config, field, None) if field else None
+        if step.siblings.active and isinstance(condition, Condition) and never_holds(condition) and _always(step):
+            rest = len(filters) - number - 1 + len(consumers)
+            hint = f"nothing reaches the {rest} step{'s' * (rest != 1)} after it"
+            problems.warning(step.place, f"filter {step.plugin}: this condition never holds", hint)
+    for step in consumers:
+        _never(step, problems)
+    if consumers and not any(step.siblings.active for step in consumers):
+        problems.warning(consumers[0].place, f"no consumer of pipeline '{name}' is active")
+    for first, second in combinations((step for step in consumers if step.siblings.active), 2):
+        if _same(first, second):
+            text = f"consumer {second.plugin} sends the same to the same place as the one in line {first.place.line}"
+            problems.warning(second.place, text, "remove one of them, or give both a 'when:'")
+
+
+def never_holds(condition: Condition) -> bool:
+    """Say whether a condition reads nothing of a message and is false."""
+    return not condition.names and not condition.matches(_ANY)
+
+
+def _always(step: Declared) -> bool:
+    return isinstance(step.siblings, FilterSiblings) and step.siblings.when is None
+
+
+def _never(step: Declared, problems: Problems) -> None:
+    siblings = step.siblings
+    if isinstance(siblings, FilterSiblings | ConsumerSiblings) and siblings.when is not None and never_holds(siblings.when):
+        problems.warning(step.place, f"{step.kind} {step.plugin}: its 'when' never holds", "'active: false' says so more clearly")
+
+
+def _same(first: Declared, second: Declared) -> bool:
+    if first.type is not second.type:
+        return False
+    if first.config != second.config and first.options.plain() != second.options.plain():
+        return False
+    conditions = [step.siblings.when for step in (first, second) if isinstance(step.siblings, ConsumerSiblings)]
+    texts = {condition.text for condition in conditions if condition is not None}
+    return None in conditions or len(texts) == 1

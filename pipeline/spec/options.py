@@ -1,0 +1,216 @@
+"""Validates what stands in YAML with a pydantic model, and tells each error in our words at its place in the file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, get_args
+
+from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+
+from pipeline.registry import did_you_mean
+from pipeline.spec.document import Items, Mapping, Node, Scalar
+from pipeline.spec.problems import Place, Problems
+
+M = TypeVar("M", bound=BaseModel)
+
+_COLUMN: Final = re.compile(r"\bcolumn (\d+)")
+_LINE: Final = re.compile(r"\bline (\d+)")
+_IS_EXPECTED: Final = " is expected"
+_EXPECTED: Final = {
+    "string_type": "a text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "set_type": "a list",
+    "frozen_set_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "string_too_short": "a text of at least {min_length} characters",
+    "string_too_long": "a text of at most {max_length} characters",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "too_short": "a list of at least {min_length}",
+    "too_long": "a list of at most {max_length}",
+    "literal_error": "{expected}",
+    "enum": "{expected}",
+}
+
+
+def validate(model: type[M], node: Mapping, key: Place, subject: str, problems: Problems) -> M | None:
+    """Make the model of a mapping, or tell why not.
+
+    `key` is the place for what is missing; `subject` (`consumer telegram`) begins the paths in the texts. The texts
+    never repeat what came through interpolation or is a secret. None where anything in the mapping is wrong.
+    """
+    _mark_secrets(model, node)
+    broken = any(inner.broken for inner in node.all())
+    try:
+        made = model.model_validate(node.plain())
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False)
+        _Teller(model, node, key, subject, problems).tell(details)
+        return None
+    return None if broken else made
+
+
+@dataclass(slots=True)
+class _Found:
+    """Where an error's location leads in the tree; `path` is the part of it that exists there."""
+
+    node: Node
+    key: Place
+    path: list[str | int]
+
+
+class _Teller:
+    """Tells the errors of one mapping."""
+
+    def __init__(self, model: type[BaseModel], node: Mapping, key: Place, subject: str, problems: Problems) -> None:
+        self.model = model
+        self.node = node
+        self.key = key
+        self.subject = subject
+        self.problems = problems
+
+    def tell(self, errors: list[ErrorDetails]) -> None:
+        """Tell all errors; those of a union's branches become one."""
+        texts: dict[tuple[Place, str], list[str]] = {}
+        for error in errors:
+            found = self.follow(error["loc"])
+            if any(inner.broken for inner in found.node.all()) and error["type"] not in ("missing", "extra_forbidden"):
+                continue
+            if error["type"] == "extra_forbidden":
+                self.unknown(found)
+                continue
+            if error["type"] == "missing":
+                place, where, text = found.key, self.where([*found.path, error["loc"][-1]]), "required"
+            else:
+                text = _without_private(_words(error), found.node)
+                place, where = _shifted(found.node, text), self.where(found.path)
+            known = texts.setdefault((place, where), [])
+            if text not in known:
+                known.append(text)
+        for (place, where), words in texts.items():
+            self.problems.error(place, f"{where}: {_joined(words)}")
+
+    def unknown(self, found: _Found) -> None:
+        """Tell of an option that does not exist."""
+        known = [field.alias or name for name, field in _model_at(self.model, found.path[:-1]).model_fields.items()]
+        hint = did_you_mean(str(found.path[-1]), known) or (f"there are {', '.join(known)}" if known else "it has none")
+        self.problems.error(found.key, f"{self.where(found.path[:-1])} has no option '{found.path[-1]}'", hint)
+
+    def where(self, path: list[str | int]) -> str:
+        """Write a path: `consumer telegram.headers[0]`."""
+        text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+        return f"{self.subject}{text}" if self.subject else text.removeprefix(".")
+
+    def follow(self, location: tuple[str | int, ...]) -> _Found:
+        """Walk down as far as the tree goes; names of a union's branches are passed over."""
+        found = _Found(self.node, self.key, [])
+        for part in location:
+            if isinstance(found.node, Mapping) and str(part) in found.node.entries:
+                entry = found.node.entries[str(part)]
+                found = _Found(entry.value, entry.key, [*found.path, str(part)])
+            elif isinstance(found.node, Items) and isinstance(part, int) and part < len(found.node.items):
+                item = found.node.items[part]
+                found = _Found(item, item.place, [*found.path, part])
+        if found.node is self.node:
+            return _Found(Mapping(self.key, entries=self.node.entries), self.key, [])
+        return found
+
+
+def _words(error: ErrorDetails) -> str:
+    context = error.get("ctx", {})
+    if error["type"] in ("value_error", "assertion_error"):
+        return " ".join(str(context.get("error", error["msg"])).split()) or "not accepted"
+    if error["type"] in _EXPECTED:
+        return _EXPECTED[error["type"]].format(**context) + _IS_EXPECTED
+    text = error["msg"].removeprefix("Input should be ")
+    return text + _IS_EXPECTED if text != error["msg"] else text[:1].lower() + text[1:]
+
+
+def _joined(texts: list[str]) -> str:
+    if all(text.endswith(_IS_EXPECTED) for text in texts):
+        return " or ".join(text.removesuffix(_IS_EXPECTED) for text in texts) + _IS_EXPECTED
+    return "; or ".join(texts)
+
+
+def _without_private(text: str, node: Node) -> str:
+    """Give the text, or one that says less where it shares a word with a private value."""
+    words = set(re.findall(r"\w+", text.casefold()))
+    for value in _private(node):
+        if value in text or words & set(re.findall(r"\w+", value.casefold())):
+            return "its value is not accepted (not shown, as it may be a secret)"
+    return text
+
+
+def _private(node: Node) -> Iterator[str]:
+    for inner in node.all():
+        if isinstance(inner, Scalar):
+            yield from inner.private
+
+
+def _shifted(node: Node, text: str) -> Place:
+    """Give the place that a text's `column N` means, where the value stands in the file as it is."""
+    column, line = _COLUMN.search(text), _LINE.search(text)
+    if not isinstance(node, Scalar) or node.private or column is None or (line is not None and int(line[1]) > 1):
+        return node.place
+    return node.column(int(column[1]))
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
+
+
+def _is_secret(annotation: Any) -> bool:
+    return annotation in (SecretStr, SecretBytes) or any(_is_secret(part) for part in get_args(annotation))
+
+
+def _model_at(model: type[BaseModel], path: list[str | int]) -> type[BaseModel]:
+    """Give the model that a path into another one leads to."""
+    for part in path:
+        for name, field in model.model_fields.items():
+            if part == (field.alias or name):
+                model = next(_models(field.annotation), model)
+    return model
+
+
+def _mark_secrets(model: type[BaseModel], node: Node) -> None:
+    """Note the values of secret fields: they are masked where their line is shown, and never repeated."""
+    if isinstance(node, Items):
+        for item in node.items:
+            _mark_secrets(model, item)
+    if not isinstance(node, Mapping):
+        return
+    secret = {field.alias or name for name, field in model.model_fields.items() if _is_secret(field.annotation)}
+    for key, entry in node.entries.items():
+        meant = did_you_mean(key, [field.alias or name for name, field in model.model_fields.items()])
+        if key in secret or any(f"'{name}'" in meant for name in secret):
+            _hide(entry.value)
+    for name, field in model.model_fields.items():
+        for inner in _models(field.annotation):
+            if (field.alias or name) in node.entries:
+                _mark_secrets(inner, node.entries[field.alias or name].value)
+
+
+def _hide(node: Node) -> None:
+    for inner in node.all():
+        if isinstance(inner, Scalar) and inner.value is not None:
+            place = inner.place
+            place.source.secrets.add((place.line, place.column, place.column + place.width - 1))
+            inner.private += (str(inner.value),)

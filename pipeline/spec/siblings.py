@@ -1,0 +1,98 @@
+"""What belongs to the engine and stands beside a plugin's name in a step: `as`, `when`, `schedule`, `retry` and so on."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+
+from pipeline.condition import Condition
+from pipeline.registry import Kind
+from pipeline.spec.schedule import read_schedule, read_zone
+from pipeline.units import Duration
+
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+NAME_RULE: Final = "lower-case letters, digits, '-' and '_' are expected, at most 63"
+
+
+def _name(text: str) -> str:
+    if not NAME.fullmatch(text):
+        raise ValueError(NAME_RULE)
+    return text
+
+
+def _schedule(text: str) -> str:
+    read_schedule(text)
+    return text
+
+
+def _zone(text: str) -> str:
+    read_zone(text)
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME.pattern}$"})]
+
+
+class Siblings(BaseModel):
+    """What every step may have."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    label: Name | None = Field(default=None, alias="as", description="The name of this step; else the plugin's name.")
+    active: bool = Field(default=True, description="false leaves the step out.")
+
+
+class ProducerSiblings(Siblings):
+    """What a producer may have."""
+
+    schedule: Annotated[str, AfterValidator(_schedule)] | None = Field(
+        default=None,
+        description="When a polling producer is asked: 30s, a cron line of five fields, or @daily and the like.",
+    )
+    timezone: Annotated[str, AfterValidator(_zone)] | None = Field(
+        default=None, description="The time zone of a cron line, such as Europe/Berlin; UTC where it is not given."
+    )
+
+
+class FilterSiblings(Siblings):
+    """What a filter may have."""
+
+    when: Condition | None = Field(default=None, description="Messages for which this does not hold pass the filter unchanged.")
+    queue: Name | None = Field(default=None, description="Starts a new hop, on a queue of this name.")
+
+
+class RetrySiblings(BaseModel):
+    """How temporary errors are tried again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lasting: Duration = Field(alias="for", description="How long a message is tried again before it goes to the dead letters.")
+
+
+class ConsumerSiblings(Siblings):
+    """What a consumer may have."""
+
+    when: Condition | None = Field(default=None, description="The consumer gets only messages for which this holds.")
+    queue: Name | None = Field(default=None, description="The queue its batches wait on; else one of the step's own.")
+    concurrency: int = Field(default=10, ge=1, le=1000, description="How many messages of a batch are delivered at once.")
+    retry: RetrySiblings | None = Field(default=None, description="How temporary errors are tried again; else for 6h.")
+
+
+SIBLINGS: Final[dict[Kind, type[Siblings]]] = {
+    "producer": ProducerSiblings,
+    "filter": FilterSiblings,
+    "consumer": ConsumerSiblings,
+}
+LATER: Final = ("rate", "ordered")
+"""Keys of the format that are refused until they do something."""
+
+
+def keys(kind: Kind) -> list[str]:
+    """Give the sibling keys that a step of a kind may have, as they stand in YAML."""
+    return [field.alias or name for name, field in SIBLINGS[kind].model_fields.items()]
+
+
+RESERVED: Final = frozenset({*LATER, "use", *(key for kind in SIBLINGS for key in keys(kind))})
+"""Keys of a step that never are a plugin's name."""
