@@ -1,0 +1,227 @@
+"""The API: what is configured, what became of messages, and what lies in the dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+import msgspec
+from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi.security import APIKeyHeader, HTTPBasic, HTTPBearer
+from pydantic import BaseModel, Field
+
+from pipeline.message import Message
+from pipeline.plugin import WebhookProducer
+from pipeline.spec.model import PipelineSpec, Step
+from pipeline.store.rows import DeadLetter, Record
+from pipeline.web.access import Access
+from pipeline.web.answers import ErrorAnswer, Refusal
+from pipeline.web.services import Services
+
+_REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
+    401: {"model": ErrorAnswer, "description": "No API key, or one that is not known."},
+    403: {"model": ErrorAnswer, "description": "The key has expired or lacks the scope `api`."},
+    422: {"model": ErrorAnswer, "description": "A parameter is not what is expected."},
+    503: {"model": ErrorAnswer, "description": "The store is away; come again after `Retry-After` seconds."},
+}
+_NOT_FOUND: Final[dict[int | str, dict[str, Any]]] = {404: {"model": ErrorAnswer, "description": "There is none."}}
+
+
+class StepModel(BaseModel):
+    """One line of a pipeline."""
+
+    kind: str = Field(description="producer, filter or consumer")
+    label: str
+    plugin: str
+    active: bool
+    url: str | None = Field(None, description="Where messages are posted to: set for producers that take requests.")
+
+
+class PipelineModel(BaseModel):
+    """A pipeline as it is configured; options are left out, they may be secret."""
+
+    name: str
+    description: str
+    revision: str = Field(description="Changes when the pipeline's meaning may have changed.")
+    steps: list[StepModel] = Field(description="Producers, then filters in their order, then consumers.")
+
+
+class CountModel(BaseModel):
+    """How many messages a step decided on in the same way, of those whose records are still kept."""
+
+    pipeline: str
+    step: str
+    outcome: str
+    count: int
+
+
+class WaitingModel(BaseModel):
+    """How many messages stand at a step."""
+
+    pipeline: str
+    step: str
+    count: int
+
+
+class StatsModel(BaseModel):
+    """Where the messages are."""
+
+    decided: list[CountModel]
+    held: list[WaitingModel] = Field(description="Messages that wait in the store; step empty: for the broker.")
+    dead: int = Field(description="Messages in the dead letters.")
+
+
+class RecordModel(BaseModel):
+    """What was decided about a message at a step."""
+
+    pipeline: str
+    step: str
+    outcome: str
+    at: datetime
+    attempt: int
+    since: datetime | None = Field(description="When the first of several attempts failed.")
+    reason: str
+
+
+class MessageModel(BaseModel):
+    """What became of a message."""
+
+    id: str
+    records: list[RecordModel] = Field(description="In the order of time.")
+
+
+class DeadLetterModel(BaseModel):
+    """A message that was given up at a step."""
+
+    message_id: str
+    pipeline: str
+    step: str
+    error: str
+    attempts: int
+    at: datetime
+    title: str
+
+
+class FullDeadLetterModel(DeadLetterModel):
+    """The same with everything that is known."""
+
+    traceback: str
+    message: dict[str, Any]
+
+
+class DeadLettersModel(BaseModel):
+    """Dead letters, the newest first."""
+
+    dead_letters: list[DeadLetterModel]
+
+
+def api_routes(services: Services, access: Access) -> APIRouter:
+    """Give the routes under /api/v1; each needs a key with the scope `api`."""
+    routes = APIRouter(prefix="/api/v1", tags=["api"], dependencies=_guard(access), responses=_REFUSALS)
+    store = services.store
+
+    @routes.get("/pipelines", summary="The pipelines and their steps")
+    def pipelines() -> list[PipelineModel]:
+        return [_pipeline(pipeline.spec) for pipeline in services.pipelines]
+
+    @routes.get("/stats", summary="How many messages are where")
+    def stats() -> StatsModel:
+        decided = sorted(store.outcome_counts().items())
+        held = sorted(store.held_counts().items())
+        return StatsModel(
+            decided=[CountModel(pipeline=p, step=s, outcome=outcome, count=n) for (p, s, outcome), n in decided],
+            held=[WaitingModel(pipeline=p, step=s, count=n) for (p, s), n in held],
+            dead=store.count_dead(),
+        )
+
+    @routes.get("/messages/{message_id}", summary="What became of a message", responses=_NOT_FOUND)
+    def message(message_id: Annotated[str, Path(max_length=64)]) -> MessageModel:
+        records = store.history(message_id)
+        if not records:
+            raise Refusal(404, f"nothing is recorded about message '{message_id}': it is not known here, waits, or was long ago")
+        return MessageModel(id=message_id, records=[_record(record) for record in records])
+
+    @routes.get("/dead-letters", summary="Messages that were given up, the newest first")
+    def dead_letters(
+        pipeline: Annotated[str | None, Query(description="Only this pipeline's.")] = None,
+        step: Annotated[str | None, Query(description="Only those given up at this step.")] = None,
+        before: Annotated[datetime | None, Query(description="Only those given up before this time.")] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> DeadLettersModel:
+        found = store.dead_letters(pipeline=pipeline, step=step, before=before, limit=limit)
+        return DeadLettersModel(dead_letters=[DeadLetterModel(**_dead(letter)) for letter in found])
+
+    @routes.get("/dead-letters/{message_id}", summary="A message that was given up, once per step", responses=_NOT_FOUND)
+    def dead_letter(message_id: Annotated[str, Path(max_length=64)]) -> list[FullDeadLetterModel]:
+        found = store.dead_letters_of(message_id)
+        if not found:
+            raise Refusal(404, f"message '{message_id}' is not among the dead letters")
+        return [
+            FullDeadLetterModel(**_dead(letter), traceback=letter.traceback, message=_plain(letter.message)) for letter in found
+        ]
+
+    return routes
+
+
+def _guard(access: Access) -> list[Any]:
+    """Give the dependencies that ask for a key, each way of sending it described in the OpenAPI document."""
+
+    async def require(request: Request) -> None:
+        await access.require(request.headers, "api")
+
+    guard: Callable[[Request], Awaitable[None]] = require
+    return [
+        Depends(HTTPBearer(auto_error=False, scheme_name="bearer")),
+        Depends(APIKeyHeader(name="X-API-Key", auto_error=False, scheme_name="header")),
+        Depends(HTTPBasic(auto_error=False, scheme_name="basic", description="The key is the password.")),
+        Depends(guard),
+    ]
+
+
+def _pipeline(spec: PipelineSpec) -> PipelineModel:
+    steps: list[Step] = [*spec.producers, *spec.filters, *spec.consumers]
+    return PipelineModel(
+        name=spec.name,
+        description=spec.description,
+        revision=spec.revision,
+        steps=[
+            StepModel(
+                kind=step.kind,
+                label=step.label,
+                plugin=step.plugin,
+                active=step.active,
+                url=f"/in/{spec.name}/{step.label}" if issubclass(step.type, WebhookProducer) else None,
+            )
+            for step in steps
+        ],
+    )
+
+
+def _record(record: Record) -> RecordModel:
+    return RecordModel(
+        pipeline=record.pipeline,
+        step=record.step,
+        outcome=record.outcome.value,
+        at=record.at,
+        attempt=record.attempt,
+        since=record.since,
+        reason=record.reason,
+    )
+
+
+def _dead(letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "message_id": letter.message.id,
+        "pipeline": letter.pipeline,
+        "step": letter.step,
+        "error": letter.error,
+        "attempts": letter.attempts,
+        "at": letter.at,
+        "title": letter.message.title,
+    }
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(message)
+    return plain

@@ -1,0 +1,73 @@
+"""The web application: intake, API and health in one ASGI app."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import anyio.to_thread
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from pipeline.errors import TemporaryError
+from pipeline.keys import KeyCheck
+from pipeline.web.access import Access
+from pipeline.web.answers import Edge, Refusal, answer_http, answer_invalid, answer_refusal, answer_temporary
+from pipeline.web.api import api_routes
+from pipeline.web.health import checks_of, health_routes
+from pipeline.web.intake import Intake
+from pipeline.web.openapi import describe_with_intake
+from pipeline.web.services import Services
+
+
+def create_app(services: Services) -> FastAPI:
+    """Put the web application together.
+
+    When it stops, it closes the publisher (what was handed in is published first) and the plugins. While
+    `app.state.draining` is true /readyz answers 503 and everything else goes on.
+    """
+    access = Access(KeyCheck(services.store))
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await anyio.to_thread.run_sync(services.publisher.close)
+        await anyio.to_thread.run_sync(services.pipelines.close)
+        access.close()
+
+    app = FastAPI(
+        title="Siftbell",
+        description="Messages in by the intake; what became of them out by the API.",
+        version=version("siftbell"),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        exception_handlers={
+            Refusal: answer_refusal,
+            TemporaryError: answer_temporary,
+            HTTPException: answer_http,
+            RequestValidationError: answer_invalid,
+        },
+    )
+    app.state.draining = False
+    app.add_middleware(Edge)
+    app.router.routes.append(Route("/in/{pipeline}/{producer}", Intake(services, access), include_in_schema=False))
+    app.include_router(health_routes(checks_of(services)))
+    app.include_router(api_routes(services, access))
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> dict[str, str]:
+        return {
+            "name": "siftbell",
+            "version": app.version,
+            "openapi": "/openapi.json",
+            "api": "/api/v1/pipelines",
+            "ready": "/readyz",
+        }
+
+    describe_with_intake(app)
+    return app

@@ -1,0 +1,66 @@
+"""Reading a request's body within bounds of size and time."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from typing import Final
+
+from starlette.requests import ClientDisconnect, Request
+
+from pipeline.web.answers import Refusal
+
+PATIENCE: Final = 30.0
+"""Seconds within which a body must have arrived."""
+_GZIP: Final = 16 + zlib.MAX_WBITS
+
+
+async def read_body(request: Request, most: int) -> bytes:
+    """Give the body, decompressed where it says `content-encoding: gzip`.
+
+    Raises `Refusal`: 413 for more than `most` bytes, before or after decompressing, as soon as that is known; 415 for
+    another encoding; 400 for what is not gzip or ends early; 408 for one that takes longer than `PATIENCE`.
+    """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in {"identity", "gzip", "x-gzip"}:
+        raise Refusal(415, "the body may be compressed with gzip only", headers={"Accept-Encoding": "gzip"})
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal():
+        raise Refusal(400, "content-length is not a number")
+    if int(length) > most:
+        raise _too_large(most)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            body = await _collect(request, most)
+    except TimeoutError:
+        raise Refusal(408, f"the body did not arrive within {PATIENCE:g} s", headers={"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise Refusal(400, "the connection was closed before the body was complete") from None
+    return body if encoding == "identity" else _decompress(body, most)
+
+
+async def _collect(request: Request, most: int) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most:
+            raise _too_large(most)
+    return bytes(body)
+
+
+def _decompress(body: bytes, most: int) -> bytes:
+    """Decompress one gzip member, never making more than `most` bytes; several could cost a time that grows with the square."""
+    member = zlib.decompressobj(_GZIP)
+    try:
+        out = member.decompress(body, most + 1)
+    except zlib.error:
+        raise Refusal(400, "the body is not gzip, as its content-encoding says") from None
+    if len(out) > most:
+        raise _too_large(most)
+    if not member.eof or member.unused_data:
+        raise Refusal(400, "the body is not one whole gzip member")
+    return out
+
+
+def _too_large(most: int) -> Refusal:
+    return Refusal(413, f"the body is larger than {most} bytes (SIFTBELL_MAX_BODY)")

@@ -1,0 +1,52 @@
+"""Whether this process lives and can work, and its metrics."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import anyio.to_thread
+from fastapi import APIRouter, Query, Request
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import PlainTextResponse, Response
+
+from pipeline.errors import TemporaryError
+from pipeline.sideport import Checks, metrics, report
+from pipeline.web.services import Services
+
+
+def checks_of(services: Services) -> Checks:
+    """Give the checks that a web process must pass to be ready."""
+
+    def configuration() -> None:
+        if not list(services.pipelines):
+            raise TemporaryError("there is no pipeline")
+
+    return Checks({"broker": services.check_broker, "store": services.store.ping, "configuration": configuration})
+
+
+def health_routes(checks: Checks) -> APIRouter:
+    """Give the routes for probes and Prometheus; none asks for a key, none shows a secret."""
+    routes = APIRouter(tags=["health"], default_response_class=PlainTextResponse)
+    away: dict[int | str, dict[str, Any]] = {503: {"description": "Not ready.", "content": {"text/plain": {}}}}
+
+    @routes.get("/livez", summary="Whether the process answers")
+    @routes.get("/healthz", summary="The same as /livez")
+    async def livez() -> str:
+        return "ok\n"
+
+    @routes.get("/readyz", summary="Whether requests can be accepted now", responses=away)
+    async def readyz(
+        request: Request, verbose: Annotated[str | None, Query(description="Given with any value: name each check.")] = None
+    ) -> Response:
+        results = {} if not request.app.state.draining else {"draining": "this server is stopping"}
+        results |= await anyio.to_thread.run_sync(checks.run)
+        status, text = report(results)
+        failed = ", ".join(name for name, trouble in results.items() if trouble)
+        short = f"not ready: {failed}\n" if failed else "ready\n"
+        return PlainTextResponse(short if verbose is None else text, status)
+
+    @routes.get("/metrics", summary="Metrics for Prometheus")
+    def show_metrics() -> Response:
+        return Response(metrics(), media_type=CONTENT_TYPE_LATEST)
+
+    return routes

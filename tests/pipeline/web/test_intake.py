@@ -1,0 +1,459 @@
+"""The intake over real sockets: what is accepted, what is refused and how, and that nothing is ever a 500."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import hmac
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from prometheus_client import REGISTRY
+
+from pipeline import TemporaryError
+from pipeline.engine.batch import MAX_BYTES
+from pipeline.web import body as body_module
+from pipeline.web import intake as intake_module
+
+CODES = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "timeout",
+    413: "too_large",
+    415: "unsupported_media_type",
+    422: "unprocessable",
+    500: "internal",
+    503: "unavailable",
+}
+
+
+def refused(pipeline: str, status: int) -> float:
+    return REGISTRY.get_sample_value("siftbell_requests_refused_total", {"pipeline": pipeline, "status": str(status)}) or 0
+
+
+def test_accepted_messages_are_on_the_queue_when_their_ids_are_answered(web):
+    answer = web.post([{"title": "one"}, {"title": "two"}])
+
+    assert answer.status == 202
+    assert answer.json == {"ids": [message.id for message in web.queue.messages], "count": 2}
+    assert [message.title for message in web.queue.messages] == ["one", "two"]
+    assert [batch.pipeline for batch in web.queue.batches] == ["toy"]
+
+
+def test_an_empty_array_is_accepted_and_publishes_nothing(web):
+    answer = web.post([])
+
+    assert (answer.status, answer.json) == (202, {"ids": [], "count": 0})
+    assert web.queue.batches == []
+
+
+def test_every_answer_forbids_sniffing_and_storing_and_names_no_server(web):
+    for answer in (web.post({"title": "x"}), web.post(b"{"), web.get("/nothing"), web.get("/livez"), web.get("/in/toy/echo")):
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["Server"] is None
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b'{"title": "\xff"}', "not JSON"),
+        (b'{"title": NaN}', "not JSON"),
+        (b'{"title": Infinity}', "not JSON"),
+        (b'{"title": 1e999}', ""),
+        (b'{"title": "a\\u0000b"}', "NUL"),
+        (b'{"t\\u0000": 1}', "NUL"),
+        (b'{"title": ' + b"9" * 50 + b"}", ""),
+        (b'{"title": ' + b"9" * 5000 + b"}", ""),
+        (b"[" * 100 + b"]" * 100, "deeper"),
+        (b"[" * 200_000, ""),
+        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "deeper"),
+        (b'{"title": "\\ud800"}', ""),
+        (b"\xef\xbb\xbf{}", ""),
+        ('{"title": "x"}'.encode("utf-16"), ""),
+    ],
+)
+def test_rubbish_is_400_or_422_and_nothing_is_published(web, body, word):
+    answer = web.post(body)
+
+    assert answer.status in {400, 422}
+    assert answer.error["code"] == CODES[answer.status]
+    assert word in answer.error["message"]
+    assert web.queue.batches == []
+
+
+@pytest.mark.parametrize("value", [None, True, 5, "text", {"title": None}, {"title": 5}])
+def test_json_that_is_not_what_the_producer_expects_is_422_naming_the_field(web, value):
+    answer = web.post(value)
+
+    assert (answer.status, answer.error["code"], answer.places) == (422, "unprocessable", ["[0].title"])
+
+
+def test_an_array_with_bad_entries_is_refused_whole_naming_each_bad_index(web):
+    answer = web.post([{"title": "good"}, {}, {"title": "good"}, 7, {"title": []}])
+
+    assert answer.status == 422
+    assert answer.places == ["[1].title", "[3].title", "[4].title"]
+    assert web.queue.batches == []
+
+
+def test_more_problems_than_an_answer_should_hold_are_counted(web):
+    answer = web.post([{}] * 250)
+
+    assert len(answer.places) == 100
+    assert "100 of 250" in answer.error["message"]
+
+
+@given(body=st.one_of(st.binary(max_size=300), st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.fixed_dictionaries({"title": inner}),
+    max_leaves=20,
+).map(lambda value: json.dumps(value).encode("utf-8", "surrogatepass"))))  # fmt: skip
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_body_is_ever_a_500(web, body):
+    answer = web.post(body)
+
+    assert answer.status in {202, 400, 413, 415, 422}
+    assert answer.status == 202 or answer.error["code"] == CODES[answer.status]
+
+
+@given(
+    path=st.text(min_size=1, max_size=30).map(lambda text: quote(text, safe="/")),
+    value=st.text(st.characters(min_codepoint=33, max_codepoint=255), max_size=40),
+    header=st.sampled_from(
+        ["Authorization", "X-API-Key", "Content-Type", "Content-Encoding", "Accept", "Host", "Expect", "Cookie", "Forwarded"]
+    ),
+)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_path_or_header_is_ever_a_500(web, path, value, header):
+    sent = {"X-API-Key": web.key, header: value.encode("latin-1", "replace")}
+
+    for target in (f"/in/{path}", f"/{path}", f"/api/v1/{path}", "/in/toy/echo"):
+        assert web.ask("POST", target, b"{}", sent).status < 500
+        assert web.ask("GET", target, None, sent).status < 500
+
+
+# What the producer makes of it
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "code"),
+    [
+        ("permanent", 422, "unprocessable"),
+        ("temporary", 503, "unavailable"),
+        ("odd", 422, "unprocessable"),
+        ("teapot", 418, "refused"),
+        ("bug", 500, "internal"),
+    ],
+)
+def test_what_a_producer_raises_becomes_an_answer(web, what, status, code, caplog):
+    before = refused("toy", status)
+
+    answer = web.post({}, f"/in/toy/fails?with={what}")
+
+    assert (answer.status, answer.error["code"]) == (status, code)
+    assert refused("toy", status) == before + 1
+    assert answer.headers["Retry-After"] == ("8" if status == 503 else None)
+
+
+def test_a_bug_in_a_producer_is_logged_and_its_details_stay_here(web, capsys):
+    answer = web.post({}, "/in/toy/fails?with=bug")
+
+    assert b"secret detail" not in answer.body
+    assert "secret detail" in capsys.readouterr().out
+    assert web.post({"title": "goes on"}).status == 202
+
+
+def test_a_producer_that_cannot_be_opened_is_a_500_in_the_shape(web):
+    assert web.post({}, "/in/toy/unopened").error["code"] == "internal"
+
+
+@pytest.mark.parametrize(
+    ("what", "where"),
+    [
+        ("nul", "[1].title"),
+        ("label", "[1].labels.a"),
+        ("surrogate", "[1]"),
+        ("number", "[1]"),
+        ("set", "[1]"),
+        ("naive", "[1].time"),
+        ("stranger", "[1]"),
+    ],
+)
+def test_messages_that_could_not_be_read_behind_the_queue_are_refused_by_index(web, what, where):
+    answer = web.post({}, f"/in/toy/odd?with={what}")
+
+    assert (answer.status, answer.places) == (422, [where])
+    assert web.queue.batches == []
+
+
+def test_an_escaped_nul_that_is_text_is_taken(web):
+    assert web.post({}, "/in/toy/odd?with=escaped").status == 202
+    assert web.queue.messages[1].title == "\\u0000"
+
+
+# Size and encoding
+
+
+def test_a_body_of_the_largest_size_is_taken_and_one_byte_more_is_413(web_with):
+    web = web_with(max_body=1000)
+    body = b'{"title": "' + b"x" * (1000 - 13) + b'"}'
+
+    assert (len(body), web.post(body).status) == (1000, 202)
+    answer = web.post(body + b" ")
+    assert (answer.status, answer.error["code"]) == (413, "too_large")
+    assert "1000 bytes" in answer.error["message"]
+
+
+def test_a_body_without_a_length_is_cut_off_while_it_streams(web_with):
+    web = web_with(max_body=1000)
+
+    def chunks(count):
+        return (b"x" * 100 for _ in range(count))
+
+    assert web.ask("POST", "/in/toy/echo", chunks(11)).status == 413
+    assert web.ask("POST", "/in/toy/echo", chunks(10)).status == 400
+
+
+def test_a_gzip_body_is_understood_and_bounded_by_what_it_unpacks_to(web_with):
+    web = web_with(max_body=1000)
+    zipped = {"X-API-Key": web.key, "Content-Encoding": "gzip"}
+
+    assert web.post(gzip.compress(b'{"title": "x"}'), headers=zipped).status == 202
+    bomb = web.post(gzip.compress(b" " * 100_000), headers=zipped)
+    assert (bomb.status, bomb.error["code"]) == (413, "too_large")
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"not gzip", gzip.compress(b"{}")[:-5], gzip.compress(b"{}") + b"rest", gzip.compress(b"{}") * 2]
+)
+def test_what_is_not_one_whole_gzip_member_is_400(web, body):
+    answer = web.post(body, headers={"X-API-Key": web.key, "Content-Encoding": "gzip"})
+
+    assert (answer.status, answer.error["code"]) == (400, "bad_request")
+
+
+def test_another_encoding_is_415_and_says_which_one_is_understood(web):
+    answer = web.post(b"{}", headers={"X-API-Key": web.key, "Content-Encoding": "br"})
+
+    assert (answer.status, answer.error["code"]) == (415, "unsupported_media_type")
+    assert answer.headers["Accept-Encoding"] == "gzip"
+
+
+def test_more_messages_than_the_publisher_can_hold_are_413(web):
+    most = intake_module.MOST_MESSAGES
+
+    assert web.post({}, f"/in/toy/many?count={most + 1}").status == 413
+    assert web.post({}, f"/in/toy/many?count={most}").json["count"] == most
+
+
+def test_a_message_that_sqs_would_refuse_is_413_naming_it_and_fine_elsewhere(web_with):
+    body = [{"title": "small"}, {"title": "x" * MAX_BYTES}]
+
+    assert web_with().post(body).status == 202
+
+
+def test_on_sqs_a_message_that_is_too_large_is_413_naming_its_index(web_with):
+    answer = web_with(broker="sqs://").post([{"title": "small"}, {"title": "x" * MAX_BYTES}])
+
+    assert (answer.status, answer.places) == (413, ["[1]"])
+
+
+# Whom it is for
+
+
+def test_other_methods_are_405_and_say_which_one_is_meant(web):
+    for method in ("GET", "PUT", "PATCH", "DELETE", "OPTIONS"):
+        answer = web.ask(method, "/in/toy/echo")
+        assert (answer.status, answer.error["code"], answer.headers["Allow"]) == (405, "method_not_allowed", "POST")
+    assert web.ask("HEAD", "/in/toy/echo").status == 405
+
+
+def test_unknown_names_are_404_only_with_a_key_and_are_not_counted_by_name(web):
+    for path, word in (("/in/no/echo", "pipeline 'no'"), ("/in/toy/no", "producer 'no'"), ("/in/toy/polled", "fetches")):
+        answer = web.post({}, path)
+        assert (answer.status, answer.error["code"]) == (404, "not_found")
+        assert word in answer.error["message"]
+        assert web.post({}, path, headers={}).status == 401
+    before = refused("", 404)
+    web.post({}, "/in/no/echo")
+    assert refused("", 404) == before + 1
+    assert refused("no", 404) == 0
+
+
+def test_paths_that_nobody_knows_are_404_in_the_shape(web):
+    for path in ("/in", "/in/toy", "/in/toy/echo/more", "/in//", "/nothing", "/docs", "/in/toy/echo/"):
+        assert web.post({}, path).error["code"] == "not_found"
+
+
+def test_a_producer_that_verifies_its_sender_needs_no_key_but_the_signature(web):
+    signature = hmac.new(b"k1", b"{}", hashlib.sha256).hexdigest()
+
+    assert web.post(b"{}", "/in/toy/signed", headers={"X-Signature": f"sha256={signature}"}).status == 202
+    assert web.post(b"{}", "/in/toy/signed", headers={"X-Signature": "wrong"}).error["code"] == "unauthorized"
+
+
+def test_a_header_sent_twice_reaches_the_producer_joined(web):
+    signature = hmac.new(b"k1", b"{}", hashlib.sha256).hexdigest()
+    request = b"POST /in/toy/signed HTTP/1.0\r\nContent-Length: 2\r\nX-Signature: %s\r\nX-Signature: more\r\n\r\n{}"
+
+    assert web.raw(request % signature.encode()).startswith(b"HTTP/1.1 401")
+
+
+# The broker and the store
+
+
+def test_while_the_broker_is_away_messages_are_spooled_and_accepted(web):
+    def away():
+        raise TemporaryError("away")
+
+    web.queue.trouble = away
+
+    assert web.post({"title": "kept"}).status == 202
+    (claim,) = web.store.claim_due(datetime.now(UTC), owner="test", lease=timedelta(seconds=9), limit=10)
+    assert claim.held.message.title == "kept"
+
+
+def test_while_the_store_is_away_too_it_is_503_with_retry_after(web, tmp_path):
+    def away():
+        raise TemporaryError("away")
+
+    assert web.post({"title": "the key is known now"}).status == 202
+    web.queue.trouble = away
+    web.store.close()
+    for file in tmp_path.glob("store.db*"):
+        file.unlink()
+    answer = web.post({"title": "x"})
+
+    assert (answer.status, answer.error["code"]) == (503, "unavailable")
+    assert int(answer.headers["Retry-After"]) >= 1
+
+
+def test_while_only_the_store_is_away_a_known_key_goes_on_working_and_another_is_503(web, tmp_path):
+    assert web.post({"title": "the key is known now"}).status == 202
+    from pipeline.keys import create_key
+
+    other = create_key(web.store, "other", ["intake"])
+    web.store.close()
+    for file in tmp_path.glob("store.db*"):
+        file.unlink()
+
+    assert web.post({"title": "x"}).status == 202
+    answer = web.post({"title": "x"}, headers={"X-API-Key": other})
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+
+
+def test_a_bug_while_publishing_is_503_so_that_the_sender_comes_again(web):
+    def bug():
+        raise ZeroDivisionError
+
+    web.queue.trouble = bug
+
+    assert web.post({"title": "x"}).error["code"] == "unavailable"
+
+
+def test_a_broker_that_hangs_is_503_in_time_and_the_publisher_survives_it(web_with, monkeypatch):
+    monkeypatch.setattr(intake_module, "SPOOL_MARGIN", 0.1)
+    web = web_with(publish_timeout="100ms")
+    goes_on = threading.Event()
+    web.queue.trouble = lambda: goes_on.wait(30)
+
+    answer = web.post({"title": "late"})
+    goes_on.set()
+
+    assert (answer.status, answer.error["code"]) == (503, "unavailable")
+    assert web.post({"title": "next"}).status == 202
+    assert [message.title for message in web.queue.messages] == ["late", "next"]
+
+
+# Malformed and unfriendly HTTP
+
+
+def header(web, *lines: bytes) -> bytes:
+    return b"\r\n".join([b"POST /in/toy/echo HTTP/1.1", b"Host: x", b"X-API-Key: " + web.key.encode(), *lines, b"", b""])
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (b"Content-Length: abc",),
+        (b"Content-Length: -1",),
+        (b"Content-Length: 2", b"Content-Length: 3"),
+        (b"Content-Length: 2", b"Transfer-Encoding: chunked"),
+        (b"Content-Length: 99999999999999999999999999",),
+        (b"Bad Header: x",),
+    ],
+)
+def test_malformed_http_is_400_or_413(web, lines):
+    received = web.raw(header(web, b"Connection: close", *lines) + b"{}", half_close=True)
+
+    assert received.startswith((b"HTTP/1.1 400", b"HTTP/1.1 413"))
+    assert web.queue.batches == []
+
+
+def test_a_broken_chunk_is_400(web):
+    received = web.raw(header(web, b"Transfer-Encoding: chunked") + b"zz\r\n{}\r\n", half_close=True)
+
+    assert received.startswith(b"HTTP/1.1 400")
+
+
+def test_a_chunked_body_that_is_too_large_is_413_before_it_ends(web_with):
+    web = web_with(max_body=1000)
+
+    head = header(web, b"Transfer-Encoding: chunked", b"Connection: close")
+    received = web.raw(head + b"400\r\n" + b"x" * 1024 + b"\r\n")
+
+    assert received.startswith(b"HTTP/1.1 413")
+
+
+def test_a_sender_that_goes_away_in_the_middle_leaves_nothing_behind(web):
+    before = refused("toy", 400)
+
+    web.raw(header(web, b"Content-Length: 100") + b'{"title": ', half_close=True)
+
+    assert web.post({"title": "next"}).status == 202
+    assert [message.title for message in web.queue.messages] == ["next"]
+    assert refused("toy", 400) == before + 1
+
+
+def test_a_body_that_does_not_arrive_is_408_and_the_connection_ends(web, monkeypatch):
+    monkeypatch.setattr(body_module, "PATIENCE", 0.2)
+
+    received = web.raw(header(web, b"Content-Length: 100") + b"{")
+
+    assert received.startswith(b"HTTP/1.1 408")
+    assert b'"code":"timeout"' in received
+
+
+def test_two_requests_in_one_packet_are_both_answered(web):
+    one = header(web, b"Content-Length: 14") + b'{"title": "a"}'
+    two = header(web, b"Content-Length: 14", b"Connection: close") + b'{"title": "b"}'
+
+    assert web.raw(one + two).count(b"HTTP/1.1 202") == 2
+    assert [message.title for message in web.queue.messages] == ["a", "b"]
+
+
+def test_many_at_once_are_all_accepted_and_share_publishes(web):
+    statuses = []
+
+    def send():
+        statuses.extend(web.post({"title": "x"}).status for _ in range(10))
+
+    threads = [threading.Thread(target=send) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert statuses == [202] * 200
+    assert len(web.queue.messages) == 200
