@@ -20,13 +20,12 @@ ENV PATH=/opt/siftbell/bin:$PATH \
     SIFTBELL_DATA=/var/lib/siftbell \
     SIFTBELL_HOST=0.0.0.0 \
     SIFTBELL_PORT=8025 \
-    SIFTBELL_METRICS_PORT=8025 \
     SIFTBELL_LOG_FORMAT=json
 USER 10001:10001
 VOLUME /var/lib/siftbell
 EXPOSE 8025
 STOPSIGNAL SIGTERM
-# Web servers answer here on their port, workers and clocks on their metrics port.
+# Workers and clocks answer here when SIFTBELL_METRICS_PORT is 8025, as docker-compose.yml has it.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8025/livez', timeout=3)"]
 ENTRYPOINT ["siftbell"]
