@@ -26,20 +26,28 @@ HELD: Final = Gauge("siftbell_messages_held", "Messages that wait in the store."
 DEAD: Final = Gauge("siftbell_dead_letters", "Messages that were given up.", multiprocess_mode="mostrecent")
 
 
-def configure_logging(level: str, style: Literal["auto", "console", "json"]) -> None:
+def configure_logging(level: str, style: Literal["auto", "console", "json"], *, part: str = "") -> None:
     """Send the process's logs, structlog's and the standard library's, to stderr in one form.
 
-    `auto` is `console` on a terminal and `json`, one object per line, elsewhere.
+    `auto` is `console` on a terminal and `json`, one object per line, elsewhere. Every line bears `part`, where it is
+    set: the process's place in a process tree.
     """
+
+    def name_part(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        if part:
+            event["part"] = part
+        return event
+
     console = style == "console" or (style == "auto" and sys.stderr.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
+        name_part,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     last = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if console else structlog.processors.JSONRenderer()
-    processors = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, last]
+    processors: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, last]
     if not console:
         processors.insert(1, structlog.processors.format_exc_info)
     formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=processors)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -12,8 +11,6 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from pipeline.errors import ConfigError
-
 log = structlog.get_logger()
 
 GRACE: Final = 10
@@ -22,34 +19,6 @@ MOST_CONNECTIONS: Final = 800
 """Connections at once; more are answered 503. Below the 1024 open files that a process usually may have."""
 KEEP_ALIVE: Final = 75
 """Seconds that an idle connection is kept: senders of webhooks come again on the same one."""
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Bind a listening socket; port 0 takes a free one. Raises `ConfigError` where it is in use or cannot be had."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listening = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {host}: {error.strerror}; set SIFTBELL_HOST") from None
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(2048)  # from here on a second server on this port fails, not before
-    except OSError as error:
-        listening.close()
-        if error.errno == errno.EADDRINUSE:
-            raise ConfigError(f"port {port} on {host} is in use; set SIFTBELL_PORT") from None
-        raise ConfigError(
-            f"cannot listen on port {port} of {host}: {error.strerror}; set SIFTBELL_HOST and SIFTBELL_PORT"
-        ) from None
-    listening.setblocking(False)
-    return listening
-
-
-def url_of(listening: socket.socket) -> str:
-    """Give the URL under which a bound socket is reached."""
-    host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if listening.family is socket.AF_INET6 else f"http://{host}:{port}"
 
 
 class Server(uvicorn.Server):

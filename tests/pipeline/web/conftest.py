@@ -24,9 +24,10 @@ from pipeline.keys import create_key
 from pipeline.request import Request
 from pipeline.settings import Settings
 from pipeline.spec.model import Configuration, PipelineSpec, Position, ProducerStep
-from pipeline.store.sql import Store
+from pipeline.store import Store
 from pipeline.web.app import create_app
-from pipeline.web.server import Server, listen
+from pipeline.web.listening import listen
+from pipeline.web.server import Server
 from pipeline.web.services import Services
 
 SECRET = "k1"
