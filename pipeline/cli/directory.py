@@ -38,24 +38,25 @@ class DataDirectory:
         path.mkdir(mode=0o700)
         return path
 
-    def read(self, name: str) -> str:
-        """Give the text of a file, empty where there is none."""
-        with suppress(FileNotFoundError):
-            return (self.path / name).read_text().strip()
-        return ""
-
-    def write(self, name: str, text: str) -> Path:
-        """Write a file that only its owner may read, whole or not at all."""
-        path = self.path / name
-        new = path.with_name(f".{name}.new")
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"{text}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-        return path
-
     def close(self) -> None:
         """Let another process tree have the directory."""
         os.close(self._lock)
+
+
+def read_text(path: Path) -> str:
+    """Give the text of a file, empty where there is none."""
+    with suppress(FileNotFoundError):
+        return path.read_text().strip()
+    return ""
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(f"{text}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)

@@ -38,6 +38,8 @@ class Part:
     """File descriptors that the part gets under the same numbers."""
     stage: int = 0
     patience: float = 30.0
+    late: bool = False
+    """True: started only after `Supervisor.let_late_parts_start`, so that the first part has the machine to itself."""
 
 
 class Supervisor:
@@ -53,7 +55,12 @@ class Supervisor:
         self._running: dict[str, asyncio.subprocess.Process] = {}
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._early_done = asyncio.Event()
         self._code = 0
+
+    def let_late_parts_start(self) -> None:
+        """Start the parts that are `late`."""
+        self._early_done.set()
 
     async def run(self, started: Callable[[], Coroutine[Any, Any, None]], *, stopping: Callable[[], None] = lambda: None) -> int:
         """Keep the parts running until asked to stop; give the exit code: 0, 78, or 1 where a part had to be killed.
@@ -73,6 +80,7 @@ class Supervisor:
             await self._end()
         finally:
             self._stop.set()
+            self._early_done.set()
             first.cancel()
             for process in self._running.values():
                 _kill(process.pid)
@@ -94,8 +102,10 @@ class Supervisor:
 
     async def _keep(self, part: Part, pipe: int) -> None:
         """Run one part again and again until it is time to stop."""
+        if part.late:
+            await self._early_done.wait()
         deaths = 0
-        while True:
+        while not self._stop.is_set():
             began = monotonic()
             code = await self._once(part, pipe)
             if code == CONFIGURATION:
@@ -106,11 +116,9 @@ class Supervisor:
             deaths = 1 if monotonic() - began > STEADY else deaths + 1
             pause = min(self._pauses[0] * 2 ** min(deaths - 1, 20), self._pauses[1])
             tell = log.error if deaths >= HOPELESS else log.warning
-            tell(f"a part {_ended(code)}; it is started again", part=part.name, after=f"{pause:g} s", deaths=deaths)
+            tell(f"a part {_ended(code)}; it is started again", which=part.name, after=f"{pause:g} s", deaths=deaths)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), pause)
-            if self._stop.is_set():
-                return
 
     async def _once(self, part: Part, pipe: int) -> int:
         """Run one part until it ends, and give its exit code; nothing that it had started is left then."""
@@ -122,7 +130,7 @@ class Supervisor:
             start_new_session=True,
         )
         self._running[part.name] = process
-        log.debug("started", part=part.name, pid=process.pid)
+        log.debug("started", which=part.name, pid=process.pid)
         code = await process.wait()
         del self._running[part.name]
         _kill(process.pid)

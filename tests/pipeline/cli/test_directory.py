@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.directory import DataDirectory, InUseError
+from pipeline.cli.directory import DataDirectory, InUseError, read_text, write_private
 
 
 def mode(path: Path) -> int:
@@ -16,9 +16,11 @@ def mode(path: Path) -> int:
 
 def test_the_directory_and_what_is_written_are_for_the_owner_only(tmp_path: Path) -> None:
     data = DataDirectory(tmp_path / "a" / "data")
-    written = data.write("api-key", "sb_secret")
+    written = data.path / "api-key"
+    write_private(written, "sb_old")
+    write_private(written, "sb_secret")
     assert (mode(data.path), mode(written), mode(data.path / "lock")) == (0o700, 0o600, 0o600)
-    assert (data.read("api-key"), data.read("nothing")) == ("sb_secret", "")
+    assert (read_text(written), read_text(data.path / "nothing")) == ("sb_secret", "")
     assert sorted(path.name for path in data.path.iterdir()) == ["api-key", "lock"]
     data.close()
 

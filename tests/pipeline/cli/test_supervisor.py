@@ -31,7 +31,10 @@ parts = [Part(**{**one, "command": [sys.executable, "-c", one["command"]]}) for 
 supervisor = Supervisor(parts, first_pause=0.01, longest_pause=0.05)
 
 async def started():
+    if sys.argv[2] == "never":
+        await asyncio.Event().wait()
     structlog.get_logger().info("supervising")
+    supervisor.let_late_parts_start()
     if sys.argv[2] == "start":
         raise RuntimeError("no key could be made")
 
@@ -133,9 +136,27 @@ def test_a_part_that_dies_is_started_again_with_a_line_that_says_so(drive: Any) 
     second = driver.until("up", 2)[1]
     assert second["pid"] != first["pid"]
     (line,) = driver.until("a part was ended by SIGKILL; it is started again")
-    assert (line["part"], line["after"], line["level"]) == ("web", "0.01 s", "warning")
+    assert (line["which"], line["after"], line["level"]) == ("web", "0.01 s", "warning")
     driver.process.terminate()
     assert driver.end() == 0
+
+
+def test_late_parts_wait_for_the_start(drive: Any) -> None:
+    driver = drive({"name": "web", "command": STAYS}, {"name": "clock", "command": STAYS, "late": True})
+    driver.until("up", 2)
+    order = [line for line in driver.lines if line["event"] in {"supervising", "started"}]
+    assert [line.get("which") for line in order if line["event"] == "started"] == ["web", "clock"]
+    assert order.index({"event": "supervising", "level": "info"}) < len(order) - 1
+    driver.process.terminate()
+    assert driver.end() == 0
+
+
+def test_late_parts_are_not_started_when_it_is_over_before(drive: Any) -> None:
+    driver = drive(
+        {"name": "web", "command": "raise SystemExit(78)"}, {"name": "clock", "command": STAYS, "late": True}, raising="never"
+    )
+    assert driver.end() == 78
+    assert "up" not in driver.events()
 
 
 def test_from_the_fifth_death_in_a_row_each_is_an_error_and_it_goes_on(drive: Any) -> None:
