@@ -108,7 +108,7 @@ class QueueFile:
         self._lock = threading.RLock()
         self._handle: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
-        self._closed = False
+        self._ended: str | None = None  # why it is of no use any more
         with _files_lock:
             _files.add(self)
 
@@ -141,7 +141,7 @@ class QueueFile:
     def close(self) -> None:
         """Close for good; later uses raise QueueFileError."""
         with self._lock:
-            self._closed = True
+            self._ended = "this connection to the queue is closed"
             self._shut()
         with _files_lock:
             _files.discard(self)
@@ -152,14 +152,14 @@ class QueueFile:
             self._handle = None
 
     def _opened(self) -> sqlite3.Connection:
+        if self._ended is None and self._identity is not None and self._found() != self._identity:
+            self._shut()  # what is written to a file without a name is lost
+            self._ended = "was removed or replaced while in use; connect again"
+        if self._ended is not None:
+            raise QueueFileError(f"{self.path}: {self._ended}")
         if self._handle is None:
-            if self._closed:
-                raise QueueFileError(f"{self.path}: this connection to the queue is closed")
             self._handle = self._open()
             self._identity = self._found()
-        elif self._found() != self._identity:  # what is written to a file without a name is lost
-            self._shut()
-            raise QueueFileError(f"{self.path}: was removed or replaced while in use; nothing was stored, try again")
         return self._handle
 
     def _found(self) -> tuple[int, int] | None:
@@ -222,9 +222,8 @@ class QueueFile:
         try:
             yield
         except sqlite3.Error as error:
-            words = _WORDS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "{error}")
-            told = words.format(wait=self._busy_timeout, error=error)
-            raise QueueFileError(f"{self.path}: {told} (SQLite: {error})") from error
+            words = _WORDS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "the statement failed")
+            raise QueueFileError(f"{self.path}: {words.format(wait=self._busy_timeout)} (SQLite: {error})") from error
         except OSError as error:
             raise QueueFileError(f"{self.path}: {error.strerror or error}") from error
 
