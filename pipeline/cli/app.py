@@ -10,6 +10,8 @@ import typer
 
 from pipeline.cli.check import check, schema
 from pipeline.cli.failures import report
+from pipeline.cli.roles import clock, serve, worker
+from pipeline.cli.run import run
 
 PROGRAM: Final = "siftbell"
 
@@ -36,6 +38,12 @@ def siftbell(
 ) -> None:
     """A pipeline of producers, filters and consumers for the people who are on call."""
 
+
+RUNNING: Final = "Run"
+app.command(rich_help_panel=RUNNING)(run)
+app.command(rich_help_panel=RUNNING)(serve)
+app.command(rich_help_panel=RUNNING)(worker)
+app.command(rich_help_panel=RUNNING)(clock)
 
 WRITING: Final = "Write pipelines"
 app.command(rich_help_panel=WRITING)(check)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import socket
+from typing import Final
 
 from pipeline.errors import ConfigError
+
+_EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -31,6 +34,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def url_of(listening: socket.socket) -> str:
-    """Give the URL under which a bound socket is reached."""
+    """Give the URL under which a bound socket is reached from this machine."""
     host, port = listening.getsockname()[:2]
+    host = _EVERYWHERE.get(host, host)
     return f"http://[{host}]:{port}" if listening.family is socket.AF_INET6 else f"http://{host}:{port}"
