@@ -9,7 +9,7 @@ from pipeline.memory import open_memory
 from pipeline.settings import Settings
 from pipeline.spec.loader import load
 from pipeline.spec.model import Configuration
-from pipeline.store.sql import Store
+from pipeline.store import Store
 
 
 def load_configuration(settings: Settings) -> Configuration:

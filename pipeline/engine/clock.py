@@ -17,9 +17,9 @@ from pipeline.engine.pipeline import Pipeline, UnknownStepError
 from pipeline.engine.runner import Runner, delivery
 from pipeline.errors import PipelineError
 from pipeline.message import Message, derived_id
-from pipeline.plugin import ListeningProducer, PollingProducer, WindowFilter
-from pipeline.spec.model import ProducerStep
-from pipeline.store.rows import Claim, Outcome, Why
+from pipeline.plugin import ListeningProducer, WindowFilter
+from pipeline.spec.model import ProducerStep, Schedule
+from pipeline.store import Claim, Outcome, Why
 from pipeline.telemetry import DEAD, HELD
 
 log = structlog.get_logger()
@@ -70,8 +70,14 @@ class Clock:
         """Do what is due; true when more is known to be due."""
         now = self._runner.now()
         claims = self._store.claim_due(now, owner=self._owner, lease=LEASE, limit=AT_ONCE)
-        for _, group in groupby(sorted(claims, key=_place), key=_place):
-            self._bring_back(list(group))
+        places = [list(group) for _, group in groupby(sorted(claims, key=_place), key=_place)]
+        try:
+            while places:
+                self._bring_back(places[-1])
+                places.pop()
+        finally:
+            if places:
+                self._store.give_back([claim for place in places for claim in place])
         self._ask(now)
         self._purge(now)
         return len(claims) >= AT_ONCE
@@ -149,20 +155,21 @@ class Clock:
                 running = self._polls.get(place)
                 if (running is not None and not running.done()) or now < self._next.get(place, now):
                     continue
-                occurrence = step.schedule.after(self._store.last_occurrence(*place) or self._since)
-                if occurrence > now:
-                    self._next[place] = occurrence
-                elif self._store.claim_occurrence(*place, occurrence, owner=self._owner, now=now, lease=POLL_LEASE):
-                    self._polls[place] = self._pool.submit(self._poll, pipeline, step, now)
+                last = self._store.last_occurrence(*place) or self._since
+                occurrence = _latest(step.schedule, last, now)
+                if occurrence is None:
+                    self._next[place] = step.schedule.after(now)
+                elif self._store.claim_occurrence(*place, occurrence, self._owner, POLL_LEASE, now=now):
+                    self._polls[place] = self._pool.submit(self._poll, pipeline, step, occurrence)
 
-    def _poll(self, pipeline: Pipeline, step: ProducerStep, now: datetime) -> None:
+    def _poll(self, pipeline: Pipeline, step: ProducerStep, occurrence: datetime) -> None:
         name = pipeline.spec.name
         try:
             count = self._runner.poll(pipeline, step.label)
             log.info("polled", pipeline=name, producer=step.label, messages=count)
         except Exception as error:  # noqa: BLE001 - the next occurrence asks again from the same cursor
             log.warning("poll failed", pipeline=name, producer=step.label, error=f"{type(error).__name__}: {error}")
-        self._store.finish_occurrence(name, step.label, now)
+        self._store.finish_occurrence(name, step.label, occurrence, self._owner)
 
     def _purge(self, now: datetime) -> None:
         if self._purged is None or now - self._purged >= PURGE_EVERY:
@@ -170,7 +177,7 @@ class Clock:
             self._store.purge(now - self._retention, limit=10_000)
             self._runner.memory.purge()
             HELD.set(sum(self._store.held_counts().values()))
-            DEAD.set(self._store.count_dead())
+            DEAD.set(sum(self._store.count_dead().values()))
 
     def _listeners(self, stopping: threading.Event) -> list[threading.Thread]:
         threads = []
@@ -201,6 +208,14 @@ def _place(claim: Claim) -> tuple[str, ...]:
     return (held.pipeline, held.step, held.why.value, held.key, str(held.attempt), held.revision)
 
 
-def pollable(pipeline: Pipeline) -> list[str]:
-    """Give the labels of a pipeline's polling producers."""
-    return [step.label for step in pipeline.spec.producers if issubclass(step.type, PollingProducer)]
+def _latest(schedule: Schedule, last: datetime, now: datetime) -> datetime | None:
+    """Give the schedule's latest occurrence after `last` up to `now`, or None; looks back no further than it must."""
+    back = timedelta(minutes=1)
+    while now - back > last and schedule.after(now - back) > now:
+        back *= 2
+    occurrence = schedule.after(max(last, now - back))
+    if occurrence > now:
+        return None
+    while (later := schedule.after(occurrence)) <= now:
+        occurrence = later
+    return occurrence

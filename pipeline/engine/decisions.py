@@ -11,8 +11,8 @@ from pipeline.engine.retry import next_attempt
 from pipeline.errors import PipelineError, TemporaryError
 from pipeline.message import Message
 from pipeline.spec.model import Retry
+from pipeline.store import Store
 from pipeline.store.rows import DeadLetter, Held, Outcome, Record, Why
-from pipeline.store.sql import Store
 from pipeline.telemetry import DECIDED
 
 Now = Callable[[], datetime]

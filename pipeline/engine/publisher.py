@@ -18,8 +18,8 @@ from pipeline.engine.pipeline import Pipeline
 from pipeline.engine.runner import incoming
 from pipeline.errors import TemporaryError
 from pipeline.message import Message
+from pipeline.store import Store
 from pipeline.store.rows import Held, Why
-from pipeline.store.sql import Store
 from pipeline.telemetry import ACCEPTED, PUBLISH_SECONDS, SPOOLED
 
 log = structlog.get_logger()

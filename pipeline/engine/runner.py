@@ -18,8 +18,8 @@ from pipeline.memory import MemoryBackend
 from pipeline.message import Message
 from pipeline.plugin import PollingProducer
 from pipeline.spec.model import ConsumerStep, FilterStep
+from pipeline.store import Store
 from pipeline.store.rows import Outcome, Why
-from pipeline.store.sql import Store
 from pipeline.telemetry import ACCEPTED, DELIVERY_SECONDS, FILTER_SECONDS
 
 log = structlog.get_logger()

@@ -1,0 +1,167 @@
+"""An engine with everything real but the broker: a SQLite store, and a queue that is a list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pipeline.memory import open_memory
+
+from pipeline import Message, NoOptions, TemporaryError
+from pipeline.condition import Condition
+from pipeline.engine.batch import Batch
+from pipeline.engine.clock import Clock
+from pipeline.engine.pipeline import Pipelines
+from pipeline.engine.runner import Runner, incoming
+from pipeline.plugin import Plugin
+from pipeline.spec.model import Configuration, ConsumerStep, FilterStep, PipelineSpec, Position, ProducerStep
+from pipeline.store import Store
+
+START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+@dataclass
+class ListQueue:
+    """A broker that can be sent away."""
+
+    batches: list[Batch] = field(default_factory=list)
+    away: bool = False
+    calls: int = 0
+    before: Callable[[], None] = lambda: None
+
+    def publish(self, batches: Sequence[Batch]) -> None:
+        self.calls += 1
+        self.before()
+        if self.away:
+            raise TemporaryError("the broker is away")
+        self.batches += batches
+
+    def take(self) -> list[Batch]:
+        taken, self.batches = self.batches, []
+        return taken
+
+
+@dataclass
+class Engine:
+    """A runner on one pipeline, with a clock that stands until it is moved."""
+
+    runner: Runner
+    queue: ListQueue
+    store: Store
+    clock: Clock
+    moment: list[datetime]
+
+    def send(self, *messages: Message) -> None:
+        pipeline = next(iter(self.runner.pipelines))
+        self.queue.publish(incoming(pipeline, messages))
+
+    def work(self) -> None:
+        """Run what is on the queue until nothing is left."""
+        while batches := self.queue.take():
+            for batch in batches:
+                self.runner.run(batch)
+
+    def later(self, **by: float) -> None:
+        """Move the clock, bring back what is due, and work it off."""
+        self.moment[0] += timedelta(**by)
+        while self.clock.tick():
+            pass
+        self.work()
+
+    def outcomes(self, message: Message) -> dict[str, str]:
+        return {record.step: record.outcome.value for record in self.store.history(message.id)}
+
+
+def step_of(kind: type, plugin: type[Plugin[Any]], **siblings: Any) -> Any:
+    label = siblings.pop("label", plugin.__name__.lower())
+    if kind is ConsumerStep:
+        siblings.setdefault("queue", label)
+    if isinstance(siblings.get("when"), str):
+        siblings["when"] = Condition(siblings["when"])
+    names = {ProducerStep: "producer", FilterStep: "filter", ConsumerStep: "consumer"}
+    return kind(
+        kind=names[kind],
+        plugin=label,
+        type=plugin,
+        label=label,
+        config=siblings.pop("config", NoOptions()),
+        position=Position(Path("toy.yaml"), 3, 5),
+        **siblings,
+    )
+
+
+def spec_of(
+    producers: Iterable[ProducerStep] = (), filters: Iterable[FilterStep] = (), consumers: Iterable[ConsumerStep] = ()
+) -> PipelineSpec:
+    return PipelineSpec(
+        name="toy",
+        producers=tuple(producers),
+        filters=tuple(filters),
+        consumers=tuple(consumers),
+        revision="r1",
+        position=Position(Path("toy.yaml"), 1, 1),
+    )
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = Store(f"sqlite:///{tmp_path / 'store.db'}")
+    made.migrate()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def queue():
+    return ListQueue()
+
+
+@pytest.fixture
+def message():
+    def make(**fields: Any) -> Message:
+        return Message(**{"source": "test", "time": START} | fields)
+
+    return make
+
+
+@pytest.fixture
+def producer():
+    return lambda plugin, **siblings: step_of(ProducerStep, plugin, **siblings)
+
+
+@pytest.fixture
+def filter_step():
+    return lambda plugin, **siblings: step_of(FilterStep, plugin, **siblings)
+
+
+@pytest.fixture
+def consumer():
+    return lambda plugin, **siblings: step_of(ConsumerStep, plugin, **siblings)
+
+
+@pytest.fixture
+def spec():
+    return spec_of
+
+
+@pytest.fixture
+def engine(store, queue):
+    opened = []
+
+    def make(*, producers=(), filters=(), consumers=()) -> Engine:
+        configuration = Configuration({"toy": spec_of(producers, filters, consumers)})
+        moment = [START]
+        memory = open_memory(str(store.url), now=lambda: moment[0])
+        runner = Runner(Pipelines(configuration), store, memory, queue, now=lambda: moment[0])
+        clock = Clock(runner, owner="test", retention=timedelta(days=7))
+        opened.append((runner, memory))
+        return Engine(runner, queue, store, clock, moment)
+
+    yield make
+    for runner, memory in opened:
+        runner.pipelines.close()
+        memory.close()

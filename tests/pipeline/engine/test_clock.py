@@ -1,0 +1,275 @@
+"""The clock: windows, schedules, spool and retention, each once however many clocks run."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+
+import pytest
+
+from pipeline import (
+    Consumer,
+    ListeningProducer,
+    NoOptions,
+    PermanentError,
+    PollingProducer,
+    TemporaryError,
+    Window,
+    WindowFilter,
+)
+from pipeline.engine import clock as module
+from pipeline.engine.clock import Clock
+from pipeline.engine.publisher import Publisher
+
+
+@pytest.fixture
+def box():
+    class Box(Consumer[NoOptions]):
+        """Keeps what it gets."""
+
+        got: list = []  # noqa: RUF012
+
+        def consume(self, message):
+            Box.got.append(message)
+
+    return Box
+
+
+class Together(WindowFilter[NoOptions]):
+    """Lets messages of a key wait half a minute and makes one of them; critical ones pass."""
+
+    broken = False
+
+    def window(self, message, now):
+        return None if message.severity == "critical" else Window(message.key, now + timedelta(seconds=30))
+
+    def release(self, key, messages):
+        if Together.broken:
+            raise RuntimeError("oh")
+        if key == "nothing":
+            return []
+        if key == "same":
+            return messages[:1]
+        return [messages[0].replace(id=type(messages[0])(source="new").id, title=" ".join(m.title for m in messages))]
+
+
+class Every:
+    """A schedule: each full minute."""
+
+    def after(self, moment):
+        return moment.replace(second=0, microsecond=0) + timedelta(minutes=1)
+
+
+def test_a_window_holds_messages_by_key_until_the_first_is_due(engine, filter_step, consumer, box, message):
+    run = engine(filters=[filter_step(Together)], consumers=[consumer(box)])
+    first, second = message(key="k", title="a"), message(key="k", title="b")
+    run.send(first)
+    run.work()
+    run.later(seconds=20)
+    run.send(second, message(key="x", title="c"), message(key="k", title="now", severity="critical"))
+    run.work()
+    assert [m.title for m in box.got] == ["now"]
+    run.later(seconds=11)
+    assert [m.title for m in box.got] == ["now", "a b"]
+    assert run.outcomes(first) == {"together": "replaced"}
+    run.later(seconds=20)
+    assert [m.title for m in box.got] == ["now", "a b", "c"]
+    assert run.store.held_counts() == {}
+
+
+def test_what_leaves_a_window_as_itself_or_not_at_all(engine, filter_step, consumer, box, message):
+    run = engine(filters=[filter_step(Together)], consumers=[consumer(box)])
+    kept, merged, dropped = message(key="same"), message(key="same"), message(key="nothing")
+    run.send(kept, merged, dropped)
+    run.work()
+    run.later(seconds=31)
+    assert [m.id for m in box.got] == [kept.id]
+    assert run.outcomes(merged) == {"together": "replaced"}
+    assert run.outcomes(dropped) == {"together": "dropped"}
+
+
+def test_a_bug_in_a_window_buries_its_messages(engine, filter_step, consumer, box, message, monkeypatch):
+    run = engine(filters=[filter_step(Together)], consumers=[consumer(box)])
+    run.send(message(key="k"), message(key="k"))
+    run.work()
+    monkeypatch.setattr(Together, "broken", True)
+    run.later(seconds=31)
+    assert [letter.error for letter in run.store.dead_letters()] == ["RuntimeError: oh"] * 2
+
+
+def test_held_messages_of_a_step_that_is_gone_are_buried(engine, filter_step, consumer, box, message):
+    run = engine(filters=[filter_step(Together, label="old")], consumers=[consumer(box)])
+    run.send(message(key="k"))
+    run.work()
+    changed = engine(consumers=[consumer(box)])
+    changed.later(seconds=31)
+    (letter,) = run.store.dead_letters()
+    assert letter.error == "pipeline 'toy' has no filter 'old' that waits any more"
+
+
+def test_the_broker_away_gives_held_messages_back_for_the_next_tick(engine, filter_step, consumer, box, message):
+    run = engine(filters=[filter_step(Together)], consumers=[consumer(box)])
+    run.send(message(key="k", title="a"))
+    run.work()
+    run.queue.away = True
+    with pytest.raises(TemporaryError):
+        run.later(seconds=31)
+    run.queue.away = False
+    run.later(seconds=1)
+    assert [m.title for m in box.got] == ["a"]
+
+
+def test_two_clocks_bring_nothing_back_twice(engine, filter_step, consumer, box, message):
+    run = engine(filters=[filter_step(Together)], consumers=[consumer(box)])
+    second = Clock(run.runner, owner="other", retention=timedelta(days=7))
+    run.send(*(message(key=str(n)) for n in range(50)))
+    run.work()
+    run.moment[0] += timedelta(seconds=31)
+    threads = [threading.Thread(target=clock.tick) for clock in (run.clock, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    run.work()
+    assert len(box.got) == 50
+
+
+def test_a_poll_goes_on_from_its_cursor_and_each_time_is_polled_once(engine, producer, consumer, box, message):
+    class Numbers(PollingProducer[NoOptions]):
+        """Has three more numbers at each poll."""
+
+        def poll(self, cursor):
+            start = int(cursor or 0)
+            for number in range(start, start + 3):
+                yield message(title=str(number)), str(number + 1)
+
+    run = engine(producers=[producer(Numbers, schedule=Every())], consumers=[consumer(box)])
+    other = Clock(run.runner, owner="other", retention=timedelta(days=7))
+    run.later(seconds=30)
+    assert box.got == []
+    for _ in range(2):
+        run.moment[0] += timedelta(minutes=1)
+        run.clock.tick()
+        other.tick()
+        finish(run.clock)
+        finish(other)
+        run.clock.tick()
+    run.work()
+    assert [m.title for m in box.got] == ["0", "1", "2", "3", "4", "5"]
+    assert run.store.cursor("toy", "numbers") == "6"
+
+
+def test_a_poll_that_fails_moves_nothing_and_is_asked_again(engine, producer, consumer, box, message):
+    class Shaky(PollingProducer[NoOptions]):
+        """Fails at the first call."""
+
+        calls = 0
+
+        def poll(self, cursor):
+            Shaky.calls += 1
+            yield message(title=f"{Shaky.calls} from {cursor}"), "end"
+            if Shaky.calls == 1:
+                raise TemporaryError("connection reset")
+
+    run = engine(producers=[producer(Shaky, schedule=Every())], consumers=[consumer(box)])
+    for _ in range(2):
+        run.moment[0] += timedelta(minutes=1)
+        run.clock.tick()
+        finish(run.clock)
+    run.work()
+    assert [m.title for m in box.got] == ["2 from None"]
+
+
+def test_polling_on_demand(engine, producer, consumer, box, message):
+    class Many(PollingProducer[NoOptions]):
+        """Has more than one batch."""
+
+        def poll(self, cursor):
+            for number in range(1200):
+                yield message(title=str(number)), str(number)
+
+    run = engine(producers=[producer(Many)], consumers=[consumer(box)])
+    pipeline = run.runner.pipelines["toy"]
+    assert run.runner.poll(pipeline, "many") == 1200
+    assert [len(batch.messages) for batch in run.queue.batches] == [500, 500, 200]
+    with pytest.raises(PermanentError, match="no polling producer 'box'"):
+        run.runner.poll(pipeline, "box")
+
+
+def test_the_spool_is_published_when_the_broker_is_back(engine, consumer, box, message):
+    run = engine(consumers=[consumer(box)])
+    publisher = Publisher(run.queue, run.store, now=lambda: run.moment[0])
+    pipeline = run.runner.pipelines["toy"]
+    run.queue.away = True
+    sent = [message(title=str(number)) for number in range(5)]
+    for one in sent:
+        publisher.submit(pipeline, "http", [one]).result(timeout=5)
+    publisher.close()
+    assert sum(run.store.held_counts().values()) == 5
+    run.queue.away = False
+    run.later(seconds=1)
+    assert [m.title for m in box.got] == ["0", "1", "2", "3", "4"]
+    assert run.store.held_counts() == {}
+
+
+def test_old_records_are_forgotten(engine, consumer, box, message):
+    run = engine(consumers=[consumer(box)])
+    one = message()
+    run.send(one)
+    run.work()
+    run.later(days=6)
+    assert run.outcomes(one) == {"box": "delivered"}
+    run.later(days=2)
+    assert run.outcomes(one) == {}
+
+
+def test_a_running_clock_ticks_listens_and_stops(engine, producer, consumer, box, message, monkeypatch):
+    heard = threading.Event()
+
+    class Radio(ListeningProducer[NoOptions]):
+        """Hears one message, and fails at its first call."""
+
+        calls = 0
+
+        def listen(self, publish, stopping):
+            Radio.calls += 1
+            if Radio.calls == 1:
+                raise OSError("no reception")
+            publish([message(title="heard")])
+            heard.set()
+            while not stopping():
+                threading.Event().wait(0.01)
+
+    run = engine(producers=[producer(Radio)], consumers=[consumer(box)])
+    monkeypatch.setattr(module, "LISTEN_PAUSE", 0.01)
+    stopping = threading.Event()
+    thread = threading.Thread(target=run.clock.run, args=(stopping,))
+    thread.start()
+    assert heard.wait(10)
+    stopping.set()
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+    run.work()
+    assert [m.title for m in box.got] == ["heard"]
+
+
+def test_a_clock_outlives_a_store_that_is_away(engine, consumer, box, monkeypatch):
+    run = engine(consumers=[consumer(box)])
+    ticks = []
+    stopping = threading.Event()
+
+    def tick():
+        ticks.append(1)
+        if len(ticks) == 3:
+            stopping.set()
+        raise TemporaryError("the store is away")
+
+    monkeypatch.setattr(run.clock, "tick", tick)
+    run.clock.run(stopping)
+    assert len(ticks) == 3
+
+
+def finish(clock):
+    """Wait for the polls that a clock has started."""
+    for poll in clock._polls.values():
+        poll.result(timeout=10)

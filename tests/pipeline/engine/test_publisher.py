@@ -1,0 +1,109 @@
+"""The publisher: natural batching, and an answer for every request whatever happens to broker and store."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from pipeline import TemporaryError
+from pipeline.engine import publisher as module
+from pipeline.engine.publisher import Publisher
+
+
+@pytest.fixture
+def publisher(queue, store):
+    made = Publisher(queue, store)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pipeline(engine):
+    return engine().runner.pipelines["toy"]
+
+
+def test_accepted_means_on_the_queue(publisher, queue, pipeline, message):
+    one = message()
+    publisher.submit(pipeline, "http", [one]).result(timeout=5)
+    (batch,) = queue.batches
+    assert (batch.job, batch.queue, batch.pipeline, batch.revision, batch.messages) == ("process", "in", "toy", "r1", [one])
+
+
+def test_what_waits_while_a_publish_is_under_way_goes_out_as_one(publisher, queue, pipeline, message):
+    entered, go = threading.Event(), threading.Event()
+
+    def hold():
+        entered.set()
+        go.wait(5)
+
+    queue.before = hold
+    first = publisher.submit(pipeline, "http", [message()])
+    assert entered.wait(5)
+    rest = [publisher.submit(pipeline, "http", [message()]) for _ in range(20)]
+    assert not first.done()
+    go.set()
+    for future in [first, *rest]:
+        future.result(timeout=5)
+    assert [len(batch.messages) for batch in queue.batches] == [1, 20]
+    assert queue.calls == 2
+
+
+def test_the_broker_away_means_the_spool(publisher, queue, store, pipeline, message):
+    queue.away = True
+    for _ in range(3):
+        publisher.submit(pipeline, "http", [message()]).result(timeout=5)
+    assert sum(store.held_counts().values()) == 3
+    assert queue.calls == 1, "after a failure the broker is left alone for a moment"
+
+
+def test_the_store_away_too_means_refused(publisher, queue, store, pipeline, message, monkeypatch):
+    def away(**_):
+        raise TemporaryError("the store is away")
+
+    monkeypatch.setattr(store, "settle", away)
+    queue.away = True
+    with pytest.raises(TemporaryError, match="the store is away"):
+        publisher.submit(pipeline, "http", [message()]).result(timeout=5)
+
+
+def test_a_surprise_reaches_the_requests_and_the_publisher_goes_on(publisher, queue, pipeline, message):
+    def surprise():
+        raise ZeroDivisionError
+
+    queue.before = surprise
+    with pytest.raises(ZeroDivisionError):
+        publisher.submit(pipeline, "http", [message()]).result(timeout=5)
+    queue.before = lambda: None
+    publisher.submit(pipeline, "http", [message()]).result(timeout=5)
+
+
+def test_too_many_waiting_are_refused_at_once(publisher, queue, pipeline, message, monkeypatch):
+    monkeypatch.setattr(module, "MAX_WAITING", 3)
+    entered, go = threading.Event(), threading.Event()
+
+    def hold():
+        entered.set()
+        go.wait(5)
+
+    queue.before = hold
+    first = publisher.submit(pipeline, "http", [message()])
+    assert entered.wait(5)
+    waiting = publisher.submit(pipeline, "http", [message()] * 3)
+    refused = publisher.submit(pipeline, "http", [message()])
+    with pytest.raises(TemporaryError) as caught:
+        refused.result(timeout=5)
+    assert caught.value.retry_after == 1
+    go.set()
+    first.result(timeout=5)
+    waiting.result(timeout=5)
+
+
+def test_closing_publishes_what_was_handed_in_and_refuses_the_rest(queue, store, pipeline, message):
+    publisher = Publisher(queue, store)
+    handed = [publisher.submit(pipeline, "http", [message()]) for _ in range(5)]
+    publisher.close()
+    for future in handed:
+        future.result(timeout=0)
+    with pytest.raises(TemporaryError, match="stopping"):
+        publisher.submit(pipeline, "http", [message()]).result(timeout=0)
