@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -242,6 +242,7 @@ class _Builder:
         node = Items(self.place(start))
         for event in events:
             if isinstance(event, SequenceEndEvent):
+                node.place = _until(node.place, start, event)
                 break
             node.items.append(self.node(event, events, depth + 1))
         return node
@@ -252,6 +253,7 @@ class _Builder:
         merged: list[Node] = []
         for event in events:
             if isinstance(event, MappingEndEvent):
+                node.place = _until(node.place, start, event)
                 break
             if not isinstance(event, ScalarEvent):
                 self.refuse(event, "a key is a plain text")
@@ -310,6 +312,13 @@ class _Builder:
         one_line = start.line == end.line and isinstance(event, ScalarEvent)
         stop = end.column if one_line else len(line.rstrip())
         return Place(self.source, start.line + 1, start.column + 1, max(1, stop - start.column))
+
+
+def _until(place: Place, start: Any, end: Any) -> Place:
+    """Give the place of a list or mapping: all of it where it ends in the line in which it begins."""
+    if start.start_mark.line != end.end_mark.line:
+        return place
+    return replace(place, width=max(1, end.end_mark.column - start.start_mark.column))
 
 
 def _resolve(text: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, get_args
@@ -87,12 +88,10 @@ class _Teller:
     def tell(self, errors: list[ErrorDetails]) -> None:
         """Tell all errors; those of a union's branches become one."""
         texts: dict[tuple[Place, str], list[str]] = {}
-        for error in errors:
+        misspelt = [self.unknown(self.follow(error["loc"])) for error in errors if error["type"] == "extra_forbidden"]
+        for error in _relevant(errors, misspelt):
             found = self.follow(error["loc"])
-            if any(inner.broken for inner in found.node.all()) and error["type"] not in ("missing", "extra_forbidden"):
-                continue
-            if error["type"] == "extra_forbidden":
-                self.unknown(found)
+            if any(inner.broken for inner in found.node.all()) and error["type"] != "missing":
                 continue
             if error["type"] == "missing":
                 place, where, text = found.key, self.where([*found.path, error["loc"][-1]]), "required"
@@ -105,11 +104,12 @@ class _Teller:
         for (place, where), words in texts.items():
             self.problems.error(place, f"{where}: {_joined(words)}")
 
-    def unknown(self, found: _Found) -> None:
-        """Tell of an option that does not exist."""
+    def unknown(self, found: _Found) -> str:
+        """Tell of an option that does not exist, and give the hint."""
         known = [field.alias or name for name, field in _model_at(self.model, found.path[:-1]).model_fields.items()]
         hint = did_you_mean(str(found.path[-1]), known) or (f"there are {', '.join(known)}" if known else "it has none")
         self.problems.error(found.key, f"{self.where(found.path[:-1])} has no option '{found.path[-1]}'", hint)
+        return hint
 
     def where(self, path: list[str | int]) -> str:
         """Write a path: `consumer telegram.headers[0]`."""
@@ -129,6 +129,17 @@ class _Teller:
         if found.node is self.node:
             return _Found(Mapping(self.key, entries=self.node.entries), self.key, [])
         return found
+
+
+def _relevant(errors: list[ErrorDetails], misspelt: list[str]) -> Iterator[ErrorDetails]:
+    """Leave out what is told already, and the branch of a type that also takes an instance of itself."""
+    branches = Counter(error["loc"][:-1] for error in errors)
+    for error in errors:
+        told = error["type"] == "extra_forbidden"
+        named_otherwise = error["type"] == "missing" and f"did you mean '{error['loc'][-1]}'?" in misspelt
+        instance = error["type"] == "is_instance_of" and branches[error["loc"][:-1]] > 1
+        if not told and not named_otherwise and not instance:
+            yield error
 
 
 def _words(error: ErrorDetails) -> str:

@@ -1,4 +1,4 @@
-"""Values written as YAML."""
+"""Writes plain values as YAML, for the command line."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from ruamel.yaml import YAML
 
 
 def to_yaml(value: Any) -> str:
-    """Write a value that JSON can hold as a YAML 1.2 document, fields in their order."""
-    yaml = YAML(typ="rt")
-    yaml.width = 120
-    yaml.indent(mapping=2, sequence=4, offset=2)
+    """Write what JSON can hold as YAML 1.2 in block style, keys in their order."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False  # type: ignore[assignment]  # ruamel annotates it with the type of its default, None
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.allow_unicode = True
     text = StringIO()
     yaml.dump(value, text)
-    return text.getvalue()
+    return text.getvalue().removesuffix("...\n")
