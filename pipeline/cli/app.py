@@ -9,9 +9,16 @@ from typing import Annotated, Final
 import typer
 
 from pipeline.cli.check import check, schema
+from pipeline.cli.database import database
+from pipeline.cli.doctor import doctor
 from pipeline.cli.failures import report
+from pipeline.cli.keys import keys
+from pipeline.cli.letters import letters
+from pipeline.cli.polling import run_now
 from pipeline.cli.roles import clock, serve, worker
 from pipeline.cli.run import run
+from pipeline.cli.sending import send
+from pipeline.cli.trying import try_payload
 
 PROGRAM: Final = "siftbell"
 
@@ -47,7 +54,18 @@ app.command(rich_help_panel=RUNNING)(clock)
 
 WRITING: Final = "Write pipelines"
 app.command(rich_help_panel=WRITING)(check)
+app.command("try", rich_help_panel=WRITING)(try_payload)
 app.command(rich_help_panel=WRITING)(schema)
+
+LIVING: Final = "Live with them"
+app.command(rich_help_panel=LIVING)(send)
+app.command("run-now", rich_help_panel=LIVING)(run_now)
+app.add_typer(letters, name="dead-letters", rich_help_panel=LIVING)
+
+CARING: Final = "Care for the installation"
+app.add_typer(keys, name="keys", rich_help_panel=CARING)
+app.add_typer(database, name="db", rich_help_panel=CARING)
+app.command(rich_help_panel=CARING)(doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

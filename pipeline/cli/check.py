@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.failures import Failure
+from pipeline.cli.options import settings_for
+
 
 class Format(StrEnum):
     """How a report is written."""
@@ -18,15 +21,36 @@ class Format(StrEnum):
 
 
 def check(
-    paths: Annotated[list[Path] | None, typer.Argument(help="Files and directories; none: the configured ones.")] = None,
+    paths: Annotated[list[Path] | None, typer.Argument(help="Files and directories. [SIFTBELL_CONFIG, else configs]")] = None,
     *,
-    output: Annotated[Format, typer.Option("--format", help="For people, programs, or GitHub's annotations.")] = Format.TEXT,
+    style: Annotated[Format, typer.Option("--format", help="For people, for programs, or for GitHub.")] = Format.TEXT,
     strict: Annotated[bool, typer.Option("--strict", help="Let warnings fail too.")] = False,
 ) -> None:
-    """Say what is wrong with the configuration, all of it at once, each with its place."""
+    """Say what is wrong with the configuration: all of it at once, each with its place."""
+    from pipeline.cli.output import say
+    from pipeline.spec.loader import check as check_files
+    from pipeline.spec.problems import RENDERERS, summary
+
+    settings = settings_for(paths)
+    report = check_files(settings.config, secrets=settings.secrets)
+    if text := RENDERERS[style](report):
+        print(text)
+    if style is not Format.TEXT:
+        say(summary(report))
+    if report.errors or (strict and report.warnings):
+        raise Failure("")
 
 
 def schema(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it to this file.")] = None,
 ) -> None:
-    """Print the JSON Schema of pipeline files, for editors."""
+    """Print the JSON Schema of pipeline files, for editors and other checkers."""
+    import json
+
+    from pipeline.spec.schema import make_schema
+
+    text = json.dumps(make_schema(), indent=2, ensure_ascii=False)
+    if output is None:
+        print(text)
+    else:
+        output.write_text(f"{text}\n", encoding="utf-8")

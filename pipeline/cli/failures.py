@@ -48,32 +48,19 @@ def explain(error: Exception) -> tuple[str, Exit]:
     """Give the words and the exit code for an exception."""
     if isinstance(error, Failure):
         return str(error), error.code
-    if isinstance(error, ConfigError):
-        return str(error), Exit.CONFIG
     if isinstance(error, PipelineError):
-        return str(error), Exit.UNREACHABLE if isinstance(error, TemporaryError) else Exit.FAILED
+        codes = {ConfigError: Exit.CONFIG, TemporaryError: Exit.UNREACHABLE}
+        return str(error), next((code for kind, code in codes.items() if isinstance(error, kind)), Exit.FAILED)
     if isinstance(error, ValidationError):
         return _settings(error), Exit.CONFIG
-    if (database := _database(error)) is not None:
-        return f"the store does not answer: {database}", Exit.UNREACHABLE
     if isinstance(error, OSError):
         return _system(error), Exit.FAILED
-    hint = "SIFTBELL_LOG_LEVEL=debug shows where"
-    return f"this is a bug: {type(error).__name__}: {error} ({hint})", Exit.FAILED
+    return f"this is a bug: {type(error).__name__}: {error} (SIFTBELL_LOG_LEVEL=debug shows where)", Exit.FAILED
 
 
 def _settings(error: ValidationError) -> str:
     found = [f"SIFTBELL_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors(include_input=False)]
     return "; ".join(found)
-
-
-def _database(error: Exception) -> str | None:
-    """Give a database error's first line, without statement and parameters; None for what is not one."""
-    known = sys.modules.get("sqlalchemy.exc")
-    if known is None or not isinstance(error, known.SQLAlchemyError):
-        return None
-    text = str(getattr(error, "orig", None) or error)
-    return text.strip().splitlines()[0]
 
 
 def _system(error: OSError) -> str:

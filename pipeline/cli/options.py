@@ -28,3 +28,10 @@ def settings_for(config: list[Path] | None = None, data: Path | None = None) -> 
     if data is not None:
         said["data"] = data
     return Settings(**said)
+
+
+def log_to_stderr(settings: Settings) -> None:
+    """Have what is logged in this process go to stderr, warnings and worse; all of it where the settings say debug."""
+    from pipeline.telemetry import configure_logging
+
+    configure_logging("debug" if settings.log_level == "debug" else "warning", settings.log_format)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.failures import Exit, Failure
-from pipeline.cli.options import ConfigOption, OutputOption, settings_for
+from pipeline.cli.options import ConfigOption, OutputOption, log_to_stderr, settings_for
 from pipeline.cli.output import Output, console, print_data, say
 
 if TYPE_CHECKING:
-    from pipeline.spec.model import PipelineSpec, ProducerStep
+    from pipeline.spec.model import Configuration, PipelineSpec, ProducerStep
 
 
 def try_payload(
@@ -51,9 +51,17 @@ def try_payload(
 def find_pipeline(name: str, config: list[Path] | None) -> PipelineSpec:
     """Load the configuration and give a pipeline of it."""
     from pipeline.engine.assembly import load_configuration
+
+    settings = settings_for(config)
+    log_to_stderr(settings)
+    return pipeline_of(load_configuration(settings), name)
+
+
+def pipeline_of(configuration: Configuration, name: str) -> PipelineSpec:
+    """Give a pipeline of a configuration."""
     from pipeline.registry import did_you_mean
 
-    pipelines = load_configuration(settings_for(config)).pipelines
+    pipelines = configuration.pipelines
     if name not in pipelines:
         hint = did_you_mean(name, pipelines) or (f"there are {', '.join(sorted(pipelines))}" if pipelines else "there is none")
         raise Failure(f"no pipeline is called '{name}': {hint}", Exit.NOT_FOUND)
