@@ -13,8 +13,8 @@ from time import monotonic
 from typing import Final
 
 from pipeline.errors import PermanentError, TemporaryError
+from pipeline.store import Store
 from pipeline.store.rows import ApiKey
-from pipeline.store.sql import Store
 
 SCOPES: Final = ("intake", "api")
 """What a key may be good for: `intake` to post messages, `api` to read and steer."""

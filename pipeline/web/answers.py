@@ -102,10 +102,10 @@ async def answer_refusal(_request: Request, refusal: Exception) -> Response:
     return error_response(refusal.status, str(refusal), refusal.problems, refusal.headers)
 
 
-async def answer_temporary(request: Request, error: Exception) -> Response:
-    """Answer that the store or the queue is away."""
-    assert isinstance(error, TemporaryError)
-    return await answer_refusal(request, unavailable(error))
+async def answer_away(request: Request, error: Exception) -> Response:
+    """Answer that the store cannot be used now: it is away, or lacks its tables."""
+    again = error if isinstance(error, TemporaryError) else TemporaryError(str(error))
+    return await answer_refusal(request, unavailable(again))
 
 
 async def answer_http(request: Request, error: Exception) -> Response:

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.security import APIKeyHeader, HTTPBasic, HTTPBearer
 from pydantic import BaseModel, Field
 
+from pipeline.errors import Problem
 from pipeline.message import Message
 from pipeline.plugin import WebhookProducer
 from pipeline.spec.model import PipelineSpec, Step
@@ -56,8 +57,17 @@ class CountModel(BaseModel):
     count: int
 
 
-class WaitingModel(BaseModel):
-    """How many messages stand at a step."""
+class HeldModel(BaseModel):
+    """How many messages wait in the store for a step; an empty step stands for the pipeline's first."""
+
+    pipeline: str
+    step: str
+    why: str = Field(description="spool, filter, window or retry")
+    count: int
+
+
+class DeadModel(BaseModel):
+    """How many messages a step gave up."""
 
     pipeline: str
     step: str
@@ -68,8 +78,8 @@ class StatsModel(BaseModel):
     """Where the messages are."""
 
     decided: list[CountModel]
-    held: list[WaitingModel] = Field(description="Messages that wait in the store; step empty: for the broker.")
-    dead: int = Field(description="Messages in the dead letters.")
+    held: list[HeldModel]
+    dead: list[DeadModel]
 
 
 class RecordModel(BaseModel):
@@ -101,6 +111,7 @@ class DeadLetterModel(BaseModel):
     attempts: int
     at: datetime
     title: str
+    place: str = Field(description="Where it stands in the list: what `before` takes.")
 
 
 class FullDeadLetterModel(DeadLetterModel):
@@ -114,6 +125,7 @@ class DeadLettersModel(BaseModel):
     """Dead letters, the newest first."""
 
     dead_letters: list[DeadLetterModel]
+    next: str | None = Field(description="The next page's path and query, where there may be one.")
 
 
 def api_routes(services: Services, access: Access) -> APIRouter:
@@ -127,12 +139,13 @@ def api_routes(services: Services, access: Access) -> APIRouter:
 
     @routes.get("/stats", summary="How many messages are where")
     def stats() -> StatsModel:
-        decided = sorted(store.outcome_counts().items())
+        decided = sorted(store.counts().items())
         held = sorted(store.held_counts().items())
+        dead = sorted(store.count_dead().items())
         return StatsModel(
             decided=[CountModel(pipeline=p, step=s, outcome=outcome, count=n) for (p, s, outcome), n in decided],
-            held=[WaitingModel(pipeline=p, step=s, count=n) for (p, s), n in held],
-            dead=store.count_dead(),
+            held=[HeldModel(pipeline=p, step=s, why=why, count=n) for (p, s, why), n in held],
+            dead=[DeadModel(pipeline=p, step=s, count=n) for (p, s), n in dead],
         )
 
     @routes.get("/messages/{message_id}", summary="What became of a message", responses=_NOT_FOUND)
@@ -144,17 +157,25 @@ def api_routes(services: Services, access: Access) -> APIRouter:
 
     @routes.get("/dead-letters", summary="Messages that were given up, the newest first")
     def dead_letters(
+        request: Request,
         pipeline: Annotated[str | None, Query(description="Only this pipeline's.")] = None,
         step: Annotated[str | None, Query(description="Only those given up at this step.")] = None,
-        before: Annotated[datetime | None, Query(description="Only those given up before this time.")] = None,
+        before: Annotated[str | None, Query(description="The `place` of the last one of the page before.")] = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> DeadLettersModel:
-        found = store.dead_letters(pipeline=pipeline, step=step, before=before, limit=limit)
-        return DeadLettersModel(dead_letters=[DeadLetterModel(**_dead(letter)) for letter in found])
+        try:
+            found = store.dead_letters(pipeline=pipeline, step=step, before=before, limit=limit)
+        except ValueError as error:
+            raise Refusal(422, str(error), problems=[Problem("before", str(error))]) from None
+        following = request.url.include_query_params(before=found[-1].place) if len(found) == limit else None
+        return DeadLettersModel(
+            dead_letters=[DeadLetterModel(**_dead(letter)) for letter in found],
+            next=f"{following.path}?{following.query}" if following else None,
+        )
 
     @routes.get("/dead-letters/{message_id}", summary="A message that was given up, once per step", responses=_NOT_FOUND)
     def dead_letter(message_id: Annotated[str, Path(max_length=64)]) -> list[FullDeadLetterModel]:
-        found = store.dead_letters_of(message_id)
+        found = store.dead_letter(message_id)
         if not found:
             raise Refusal(404, f"message '{message_id}' is not among the dead letters")
         return [
@@ -219,6 +240,7 @@ def _dead(letter: DeadLetter) -> dict[str, Any]:
         "attempts": letter.attempts,
         "at": letter.at,
         "title": letter.message.title,
+        "place": letter.place,
     }
 
 

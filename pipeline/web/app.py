@@ -12,10 +12,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from pipeline.errors import TemporaryError
+from pipeline.errors import ConfigError, TemporaryError
 from pipeline.keys import KeyCheck
 from pipeline.web.access import Access
-from pipeline.web.answers import Edge, Refusal, answer_http, answer_invalid, answer_refusal, answer_temporary
+from pipeline.web.answers import Edge, Refusal, answer_away, answer_http, answer_invalid, answer_refusal
 from pipeline.web.api import api_routes
 from pipeline.web.health import checks_of, health_routes
 from pipeline.web.intake import Intake
@@ -48,15 +48,17 @@ def create_app(services: Services) -> FastAPI:
         lifespan=lifespan,
         exception_handlers={
             Refusal: answer_refusal,
-            TemporaryError: answer_temporary,
+            TemporaryError: answer_away,
+            ConfigError: answer_away,
             HTTPException: answer_http,
             RequestValidationError: answer_invalid,
         },
     )
     app.state.draining = False
+    app.state.checks = checks_of(services)
     app.add_middleware(Edge)
     app.router.routes.append(Route("/in/{pipeline}/{producer}", Intake(services, access), include_in_schema=False))
-    app.include_router(health_routes(checks_of(services)))
+    app.include_router(health_routes(app.state.checks))
     app.include_router(api_routes(services, access))
 
     @app.get("/", include_in_schema=False)

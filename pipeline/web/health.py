@@ -11,6 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from pipeline.errors import TemporaryError
 from pipeline.sideport import Checks, metrics, report
+from pipeline.web.answers import ErrorAnswer
 from pipeline.web.services import Services
 
 
@@ -27,14 +28,17 @@ def checks_of(services: Services) -> Checks:
 def health_routes(checks: Checks) -> APIRouter:
     """Give the routes for probes and Prometheus; none asks for a key, none shows a secret."""
     routes = APIRouter(tags=["health"], default_response_class=PlainTextResponse)
-    away: dict[int | str, dict[str, Any]] = {503: {"description": "Not ready.", "content": {"text/plain": {}}}}
+    refusals: dict[int | str, dict[str, Any]] = {
+        422: {"model": ErrorAnswer, "description": "A parameter is not what is expected."},
+        503: {"description": "Not ready; the text says what failed.", "content": {"text/plain": {}}},
+    }
 
     @routes.get("/livez", summary="Whether the process answers")
     @routes.get("/healthz", summary="The same as /livez")
     async def livez() -> str:
         return "ok\n"
 
-    @routes.get("/readyz", summary="Whether requests can be accepted now", responses=away)
+    @routes.get("/readyz", summary="Whether requests can be accepted now", responses=refusals)
     async def readyz(
         request: Request, verbose: Annotated[str | None, Query(description="Given with any value: name each check.")] = None
     ) -> Response:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pipeline.engine.pipeline import Pipelines
 from pipeline.engine.publisher import Publisher
 from pipeline.settings import Settings
-from pipeline.store.sql import Store
+from pipeline.store import Store
 
 
 @dataclass(frozen=True)

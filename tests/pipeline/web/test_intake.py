@@ -17,6 +17,7 @@ from prometheus_client import REGISTRY
 
 from pipeline import TemporaryError
 from pipeline.engine.batch import MAX_BYTES
+from pipeline.keys import create_key
 from pipeline.web import body as body_module
 from pipeline.web import intake as intake_module
 
@@ -341,8 +342,6 @@ def test_while_the_store_is_away_too_it_is_503_with_retry_after(web, tmp_path):
 
 def test_while_only_the_store_is_away_a_known_key_goes_on_working_and_another_is_503(web, tmp_path):
     assert web.post({"title": "the key is known now"}).status == 202
-    from pipeline.keys import create_key
-
     other = create_key(web.store, "other", ["intake"])
     web.store.close()
     for file in tmp_path.glob("store.db*"):
