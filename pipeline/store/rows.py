@@ -69,6 +69,15 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A held message that a clock may publish now, until its lease ends; then another clock may claim it."""
+
+    row: int
+    owner: str
+    held: Held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
     """A message that was given up at a step, with the reason. One row for each (pipeline, step, message id)."""
 
@@ -81,6 +90,11 @@ class DeadLetter:
     """Where a bug was the cause."""
     attempts: int = 1
     at: datetime
+
+    @property
+    def place(self) -> str:
+        """Where it stands in the list, newest first: what `Store.dead_letters(before=…)` takes to go on behind it."""
+        return f"{self.at.isoformat()}/{self.message.id}/{self.pipeline}/{self.step}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

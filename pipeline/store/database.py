@@ -1,0 +1,159 @@
+"""The way to the store's database: engines, transactions, and its errors in Siftbell's words."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+from weakref import WeakSet
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from pipeline.errors import ConfigError, TemporaryError
+
+BUSY_SECONDS: Final = 5
+"""How long a statement waits for another's lock before the store counts as away."""
+
+_POSTGRES_OPTIONS: Final = {
+    "connect_timeout": 3,
+    "application_name": "siftbell",
+    "tcp_user_timeout": 10_000,
+    "options": f"-c lock_timeout={BUSY_SECONDS}s -c statement_timeout=15s -c idle_in_transaction_session_timeout=60s",
+}
+_MISSING: Final = {"42P01", "42703"}  # undefined table, undefined column
+_NOT_ALLOWED: Final = "42501"
+_WRITE: Final = "siftbell_write"
+
+
+class StoreAway(TemporaryError):  # noqa: N818 -- named for what it says, as the errors it descends from say what comes next
+    """The store's database is away, locked or full. The text names the place without the password."""
+
+
+class Database:
+    """A database, by URL: `sqlite:///FILE` or `postgresql+psycopg://…`. Opened when first used; safe with threads and after fork.
+
+    `durable=False` is for what may be forgotten: a commit does not wait for the disk. Raises ConfigError for a URL
+    that cannot be used, or whose driver is missing.
+    """
+
+    def __init__(self, url: str, *, durable: bool = True) -> None:
+        self._url = _checked(url)
+        self.file = Path(self._url.database or "") if self._url.get_backend_name() == "sqlite" else None
+        self._durable = durable
+        self._inherited: list[Any] = []
+        try:
+            self.engine = self._sqlite() if self.file else self._postgres()
+        except ImportError as error:
+            raise ConfigError('the store needs: pip install "siftbell[postgres]"') from error
+        _databases.add(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.place}>"
+
+    @property
+    def place(self) -> str:
+        """Where the database is, without a password."""
+        if self.file:
+            return str(self.file)
+        return f"postgresql at {self._url.host or 'localhost'}:{self._url.port or 5432}/{self._url.database or ''}"
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Give a connection to read from. Raises StoreAway."""
+        with self._translated(), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Give a connection with a transaction that is committed at the end. Raises StoreAway; then nothing was written."""
+        with self._translated(), self.engine.connect().execution_options(**{_WRITE: True}) as connection, connection.begin():
+            yield connection
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+    def forked(self) -> None:
+        """Leave the parent's connections alone: called in a child just after the fork."""
+        self._inherited.append(self.engine.pool)  # or they would be closed when collected, which the parent would notice
+        self.engine.dispose(close=False)
+
+    def _sqlite(self) -> Engine:
+        engine = create_engine(self._url, hide_parameters=True, pool_timeout=BUSY_SECONDS, connect_args={"timeout": BUSY_SECONDS})
+        event.listen(engine, "do_connect", self._file_is_there)
+        event.listen(engine, "connect", self._sqlite_connected)
+        event.listen(engine, "begin", _sqlite_begin)
+        return engine
+
+    def _postgres(self) -> Engine:
+        options = dict(_POSTGRES_OPTIONS)
+        if not self._durable:
+            options["options"] = f"{options['options']} -c synchronous_commit=off"
+        return create_engine(self._url, hide_parameters=True, pool_timeout=BUSY_SECONDS, pool_pre_ping=True, connect_args=options)
+
+    def _file_is_there(self, *_: Any) -> None:
+        """Keep SQLite from making an empty file, for everyone to read, where the store's is gone."""
+        if self.file and not self.file.exists():
+            raise sqlite3.OperationalError("no such file")
+
+    def _sqlite_connected(self, connection: sqlite3.Connection, _: Any) -> None:
+        connection.isolation_level = None  # transactions are begun below, not by the driver's guess
+        connection.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'NORMAL'}")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (DBAPIError, PoolTimeoutError) as error:
+            found = self._translate(error)
+            if found is None:
+                raise
+            raise found from error
+
+    def _translate(self, error: SQLAlchemyError) -> Exception | None:
+        """Give the error to raise instead; None for one that tells of a bug."""
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        lines = str(cause).splitlines() or [type(cause).__name__]
+        words = lines[0].replace(str(self._url.password), "***") if self._url.password else lines[0]
+        state = getattr(cause, "sqlstate", None)
+        if state in _MISSING or words.startswith(("no such table", "no such column")):
+            return ConfigError(f"the store ({self.place}) lacks its tables: run `siftbell db upgrade`")
+        if state == _NOT_ALLOWED:
+            return ConfigError(f"the store ({self.place}): {words}")
+        if isinstance(error, DatabaseError) and isinstance(error, (DataError, IntegrityError, ProgrammingError)):
+            return None
+        return StoreAway(f"the store ({self.place}) is away: {words}")
+
+
+def _sqlite_begin(connection: Connection) -> None:
+    # A transaction that first reads and then writes would fail at once when another wrote in between.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITE) else "BEGIN")
+
+
+def _checked(url: str) -> URL:
+    try:
+        found = make_url(url)
+    except ArgumentError:
+        found = None
+    backend = found.get_backend_name() if found else ""
+    if found and backend == "sqlite" and found.database not in (None, "", ":memory:"):
+        return found.set(drivername="sqlite+pysqlite")
+    if found and backend == "postgresql":
+        return found.set(drivername="postgresql+psycopg")
+    raise ConfigError("the store's URL: sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE is expected")
+
+
+_databases: WeakSet[Database] = WeakSet()
+
+
+def _forked() -> None:
+    for database in _databases:
+        database.forked()
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -1,0 +1,203 @@
+"""The store, as the engine and the edges use it: each method is one transaction, done or not done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import text
+
+from pipeline.store import decisions, keys, schedules, waiting
+from pipeline.store.database import Database
+from pipeline.store.migrate import migrate
+from pipeline.store.rows import ApiKey, Claim, DeadLetter, Held, Outcome, Record, Why
+from pipeline.store.tables import to_number, to_time
+
+
+class Store:
+    """What must survive, at a URL: `sqlite:///FILE` or `postgresql+psycopg://…`.
+
+    Safe to share between threads and to carry over a fork; any number of processes may use the same database. Every
+    method may raise StoreAway (a TemporaryError: nothing was done, or it can be done again) and ConfigError (tables
+    missing). Making one raises ConfigError for a URL that cannot be used, and opens nothing yet. Times bear a zone;
+    those given back are in UTC, to the microsecond. A NUL or a lone surrogate in a text becomes a replacement character.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._database = Database(url)
+
+    def __repr__(self) -> str:
+        return f"<Store {self._database.place}>"
+
+    def migrate(self) -> None:
+        """Make or change the tables; several processes may do so at once. Call it once before the first use.
+
+        Raises ConfigError where the tables were made by a newer version of Siftbell.
+        """
+        migrate(self._database)
+
+    def ping(self) -> None:
+        """Return when the database answers."""
+        with self._database.reading() as connection:
+            connection.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        """Close the connections; a later call opens them again."""
+        self._database.close()
+
+    def settle(
+        self,
+        *,
+        records: Sequence[Record] = (),
+        held: Sequence[Held] = (),
+        dead: Sequence[DeadLetter] = (),
+        released: Sequence[Claim] = (),
+    ) -> None:
+        """Write all that was decided about a batch, or nothing.
+
+        A record does not change a stored one of a higher attempt, nor a stored DELIVERED or BURIED of the same
+        attempt: a batch that comes again undoes nothing. What is held for a WINDOW stays as it was first held; any
+        other is replaced by one of a higher attempt, or of the same attempt while a clock has claimed it. A dead
+        letter replaces the earlier one. What is released goes first, so that the same message may be held again.
+        """
+        with self._database.writing() as connection:
+            waiting.release(connection, released)
+            decisions.write_records(connection, records)
+            waiting.write_held(connection, held)
+            decisions.write_dead(connection, dead)
+
+    def records(self, pipeline: str, step: str, message_ids: Sequence[str]) -> dict[str, Record]:
+        """Give what is recorded of these messages at a step, by message id; those without a record are left out."""
+        with self._database.reading() as connection:
+            return decisions.read_records(connection, pipeline, step, message_ids)
+
+    def history(self, message_id: str) -> list[Record]:
+        """Give the last decision of every step about a message, in order of time."""
+        with self._database.reading() as connection:
+            return decisions.read_history(connection, message_id)
+
+    def counts(self) -> dict[tuple[str, str, Outcome], int]:
+        """Count messages by pipeline, step and outcome, as far back as records are kept; HELD: those that wait now.
+
+        Reads all records: about a second for each million.
+        """
+        with self._database.reading() as connection:
+            return decisions.count_records(connection)
+
+    def purge(self, before: datetime, limit: int) -> int:
+        """Delete up to `limit` records from before a time, oldest first; give their number. Held and dead stay."""
+        with self._database.writing() as connection:
+            return decisions.purge_records(connection, before, limit)
+
+    def claim_due(self, now: datetime, *, owner: str, lease: timedelta, limit: int) -> list[Claim]:
+        """Claim what is due, for this owner alone until the lease ends; give it in order of due time.
+
+        A window comes whole: when its earliest message is due, all unclaimed messages of the same pipeline, step and
+        key are given next to each other, oldest message first, even beyond `limit`. Nothing due costs one read.
+        """
+        with self._database.reading() as connection:
+            first = waiting.first_ready(connection)
+        if first is None or first > to_number(now):
+            return []
+        with self._database.writing() as connection:
+            return waiting.claim(connection, now, owner, lease, limit)
+
+    def release(self, claims: Sequence[Claim]) -> None:
+        """Delete what was claimed, after it was published. A claim that went to another owner, or came back, is left."""
+        self.settle(released=claims)
+
+    def give_back(self, claims: Sequence[Claim]) -> None:
+        """Let go of what was claimed but could not be published: any clock may claim it again at once."""
+        with self._database.writing() as connection:
+            waiting.give_back(connection, claims)
+
+    def next_due(self) -> datetime | None:
+        """Give the time when something can be claimed next: it is due, or a lease on it ends. None: nothing is held."""
+        with self._database.reading() as connection:
+            first = waiting.first_ready(connection)
+        return None if first is None else to_time(first)
+
+    def held_counts(self) -> dict[tuple[str, str, Why], int]:
+        """Count what waits now by pipeline, step and why."""
+        with self._database.reading() as connection:
+            return decisions.count_held(connection)
+
+    def cursor(self, pipeline: str, producer: str) -> str | None:
+        """Give how far a polling producer has come; None before its first poll."""
+        with self._database.reading() as connection:
+            return schedules.read_cursor(connection, pipeline, producer)
+
+    def set_cursor(self, pipeline: str, producer: str, cursor: str) -> None:
+        """Note how far a polling producer has come."""
+        with self._database.writing() as connection:
+            schedules.write_cursor(connection, pipeline, producer, cursor)
+
+    def claim_occurrence(
+        self,
+        pipeline: str,
+        producer: str,
+        occurrence: datetime,
+        owner: str,
+        lease: timedelta,
+        *,
+        now: datetime | None = None,
+    ) -> bool:
+        """Say whether this owner is to run a schedule's occurrence.
+
+        True for one owner at a time, until it finishes or its lease ends. False also for an occurrence that is not
+        later than the last finished one, or that is earlier than the last claimed one. `now` is the clock's.
+        """
+        now = now or datetime.now(UTC)
+        with self._database.writing() as connection:
+            return schedules.claim(connection, (pipeline, producer), occurrence, owner, lease, now)
+
+    def finish_occurrence(self, pipeline: str, producer: str, occurrence: datetime, owner: str) -> bool:
+        """Note that an occurrence was run; False where this owner does not hold it any more."""
+        with self._database.writing() as connection:
+            return schedules.finish(connection, (pipeline, producer), occurrence, owner)
+
+    def last_occurrence(self, pipeline: str, producer: str) -> datetime | None:
+        """Give the last occurrence of a schedule that was finished."""
+        with self._database.reading() as connection:
+            finished = schedules.read_finished(connection, pipeline, producer)
+        return None if finished is None else to_time(finished)
+
+    def dead_letters(
+        self, *, pipeline: str | None = None, step: str | None = None, limit: int = 100, before: str | None = None
+    ) -> list[DeadLetter]:
+        """Give dead letters, newest first; `before` is the `place` of the last one of the page before.
+
+        Raises ValueError for a `before` that is no place.
+        """
+        with self._database.reading() as connection:
+            return decisions.list_dead(connection, pipeline, step, limit, before)
+
+    def dead_letter(self, message_id: str) -> list[DeadLetter]:
+        """Give the dead letters of a message, one for each step that gave it up, oldest first."""
+        with self._database.reading() as connection:
+            return decisions.read_dead(connection, message_id)
+
+    def count_dead(self) -> dict[tuple[str, str], int]:
+        """Count the dead letters by pipeline and step."""
+        with self._database.reading() as connection:
+            return decisions.count_dead(connection)
+
+    def add_key(self, key: ApiKey) -> None:
+        """Add an API key. Raises ConfigError where there is one of this name."""
+        with self._database.writing() as connection:
+            keys.write_key(connection, key)
+
+    def key_by_digest(self, digest: str) -> ApiKey | None:
+        """Give the key with this digest; whether it has expired is for the caller to see."""
+        with self._database.reading() as connection:
+            return keys.read_key(connection, digest)
+
+    def keys(self) -> list[ApiKey]:
+        """Give all API keys, by name."""
+        with self._database.reading() as connection:
+            return keys.list_keys(connection)
+
+    def revoke_key(self, name: str) -> bool:
+        """Delete an API key; False where there is none of this name."""
+        with self._database.writing() as connection:
+            return keys.delete_key(connection, name)

@@ -1,0 +1,167 @@
+"""The store's tables, and how values are written into them: times as microseconds since 1970 in UTC, messages as JSON text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any, Final, TypeVar
+
+import msgspec
+from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, PrimaryKeyConstraint, Table, Text, UniqueConstraint, text
+from sqlalchemy.dialects import postgresql, sqlite
+
+from pipeline.message import Message
+
+T = TypeVar("T")
+
+metadata: Final = MetaData()
+
+_RowId = BigInteger().with_variant(Integer(), "sqlite")
+
+records: Final = Table(
+    "records",
+    metadata,
+    Column("message_id", Text, nullable=False),
+    Column("pipeline", Text, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("since", BigInteger),
+    Column("reason", Text, nullable=False),
+    PrimaryKeyConstraint("message_id", "pipeline", "step", name="records_pk"),
+    Index("records_at", "at"),
+    sqlite_with_rowid=False,
+)
+
+held: Final = Table(
+    "held",
+    metadata,
+    Column("id", _RowId, primary_key=True),
+    Column("pipeline", Text, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("due", BigInteger, nullable=False),
+    # When the row can be claimed next: when it is due, or when the lease of its owner ends.
+    Column("ready", BigInteger, nullable=False),
+    Column("owner", Text),
+    Column("key", Text, nullable=False),
+    # A digest of pipeline, step and key where the row waits in a window: keys may be too long for an index.
+    Column("window_id", Text),
+    Column("attempt", Integer, nullable=False),
+    Column("revision", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    UniqueConstraint("pipeline", "step", "message_id", name="held_once"),
+    Index("held_ready", "ready"),
+    Index("held_why", "pipeline", "step", "why"),
+    Index(
+        "held_window",
+        "window_id",
+        sqlite_where=text("window_id IS NOT NULL"),
+        postgresql_where=text("window_id IS NOT NULL"),
+    ),
+    sqlite_autoincrement=True,
+)
+
+dead_letters: Final = Table(
+    "dead_letters",
+    metadata,
+    Column("message_id", Text, nullable=False),
+    Column("pipeline", Text, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("traceback", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    PrimaryKeyConstraint("message_id", "pipeline", "step", name="dead_letters_pk"),
+    Index("dead_letters_newest", "at", "message_id", "pipeline", "step"),
+    Index("dead_letters_step", "pipeline", "step"),
+)
+
+cursors: Final = Table(
+    "cursors",
+    metadata,
+    Column("pipeline", Text, nullable=False),
+    Column("producer", Text, nullable=False),
+    Column("cursor", Text, nullable=False),
+    PrimaryKeyConstraint("pipeline", "producer", name="cursors_pk"),
+)
+
+schedules: Final = Table(
+    "schedules",
+    metadata,
+    Column("pipeline", Text, nullable=False),
+    Column("producer", Text, nullable=False),
+    Column("occurrence", BigInteger, nullable=False),
+    Column("owner", Text),
+    Column("until", BigInteger, nullable=False),
+    Column("finished", BigInteger),
+    PrimaryKeyConstraint("pipeline", "producer", name="schedules_pk"),
+)
+
+api_keys: Final = Table(
+    "api_keys",
+    metadata,
+    Column("name", Text, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("expires", BigInteger),
+    PrimaryKeyConstraint("name", name="api_keys_pk"),
+    UniqueConstraint("digest", name="api_keys_digest"),
+)
+
+memory: Final = Table(
+    "memory",
+    metadata,
+    Column("digest", Text, nullable=False),
+    Column("until", BigInteger, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    PrimaryKeyConstraint("digest", name="memory_pk"),
+    Index("memory_until", "until"),
+    sqlite_with_rowid=False,
+)
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_decoder: Final = msgspec.json.Decoder(Message)
+
+
+def to_number(time: datetime) -> int:
+    """Give a time, which must bear a zone, as microseconds since 1970 in UTC."""
+    return (time - _EPOCH) // _MICROSECOND
+
+
+def to_time(number: int) -> datetime:
+    """Give the time of a number of microseconds since 1970, in UTC."""
+    return _EPOCH + number * _MICROSECOND
+
+
+def to_json(message: Message) -> str:
+    """Write a message as its column holds it: JSON in which a NUL is escaped, as PostgreSQL has none in its texts."""
+    return msgspec.json.encode(message).decode()
+
+
+def to_message(column: str) -> Message:
+    """Read a message from its column."""
+    return _decoder.decode(column)
+
+
+def clean(column: str) -> str:
+    """Replace what the databases cannot hold in a text: NUL and lone surrogates."""
+    return column.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+
+def chunks(values: Sequence[T], size: int = 1000) -> Iterator[Sequence[T]]:
+    """Cut a list into pieces that fit into one IN."""
+    return (values[start : start + size] for start in range(0, len(values), size))
+
+
+@cache
+def insert(table: Table, dialect: str) -> Any:
+    """Give an INSERT of all columns that knows ON CONFLICT; the two dialects' classes are alike, but share no type."""
+    return (postgresql if dialect == "postgresql" else sqlite).insert(table)

@@ -1,0 +1,131 @@
+"""What waits: the rows of `held`, and how clocks claim them when they are due."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from functools import cache
+from hashlib import blake2b
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, and_, delete, func, or_, select, text, update
+
+from pipeline.store.rows import Claim, Held, Why
+from pipeline.store.tables import chunks, clean, held, insert, to_json, to_message, to_number, to_time
+
+_CLAIMING = 0x51F7BE12
+"""The advisory lock that a claim holds on PostgreSQL: two at once could each get half a window."""
+
+
+def write_held(connection: Connection, new: Sequence[Held]) -> None:
+    """Write what waits, by the rules of `Store.settle`."""
+    if new:
+        rows = [_held_row(one) for one in new]
+        rows.sort(key=lambda row: (row["pipeline"], row["step"], row["message_id"]))  # one order for all: no deadlocks
+        connection.execute(_held_upsert(connection.dialect.name), rows)
+
+
+def release(connection: Connection, claims: Iterable[Claim]) -> None:
+    """Delete claimed rows, where they are still their owner's."""
+    for owner, some in groupby(sorted(claims, key=lambda claim: (claim.owner, claim.row)), key=lambda claim: claim.owner):
+        for ids in chunks([claim.row for claim in some]):
+            connection.execute(delete(held).where(held.c.id.in_(ids), held.c.owner == owner))
+
+
+def give_back(connection: Connection, claims: Iterable[Claim]) -> None:
+    """Let go of claimed rows, where they are still their owner's: they are as due as before."""
+    for owner, some in groupby(sorted(claims, key=lambda claim: (claim.owner, claim.row)), key=lambda claim: claim.owner):
+        for ids in chunks([claim.row for claim in some]):
+            mine = update(held).where(held.c.id.in_(ids), held.c.owner == owner)
+            connection.execute(mine.values(owner=None, ready=held.c.due))
+
+
+def first_ready(connection: Connection) -> int | None:
+    """Give the time when the next row can be claimed."""
+    return connection.execute(select(func.min(held.c.ready))).scalar()
+
+
+def claim(connection: Connection, now: datetime, owner: str, lease: timedelta, limit: int) -> list[Claim]:
+    """Lease up to `limit` due rows, and the windows that some of them belong to."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CLAIMING})
+    ready = held.c.ready <= to_number(now)
+    due = select(held).where(ready).order_by(held.c.ready).limit(limit).with_for_update(skip_locked=True)
+    rows = {row.id: row for row in connection.execute(due)}
+    windows = sorted({row.window_id for row in rows.values() if row.window_id is not None})
+    for some in chunks(windows):
+        rows.update((row.id, row) for row in connection.execute(_rest_of(some, ready)))
+    for ids in chunks(sorted(rows)):
+        connection.execute(update(held).where(held.c.id.in_(ids)).values(owner=owner, ready=to_number(now + lease)))
+    return [Claim(row=row.id, owner=owner, held=_held(row)) for row in _in_order(rows.values())]
+
+
+def _rest_of(windows: Sequence[str], ready: Any) -> Select[Any]:
+    unclaimed = and_(held.c.window_id.in_(windows), or_(held.c.owner.is_(None), ready))
+    return select(held).where(unclaimed).order_by(held.c.pipeline, held.c.step, held.c.message_id).with_for_update()
+
+
+def _in_order(rows: Iterable[Row[Any]]) -> list[Row[Any]]:
+    """Sort by due time; the rows of a window stand together, by message id, where its first row is due."""
+    rows = list(rows)
+    first: dict[str, int] = {}
+    for row in rows:
+        if row.window_id is not None:
+            first[row.window_id] = min(row.due, first.get(row.window_id, row.due))
+    return sorted(rows, key=lambda row: (first.get(row.window_id, row.due), row.window_id or "", row.message_id))
+
+
+@cache
+def _held_upsert(dialect: str) -> Any:
+    """Windows keep the first row. Others go on to a higher attempt, or to the same one where the row is on its way out.
+
+    A row that is leased will be deleted when its clock has published it; a message that comes back until then with the
+    same attempt would be lost with it.
+    """
+    statement = insert(held, dialect)
+    new = statement.excluded
+    goes_on = and_(
+        new.why != Why.WINDOW.value,
+        or_(new.attempt > held.c.attempt, and_(new.attempt == held.c.attempt, held.c.owner.is_not(None))),
+    )
+    names = ("why", "due", "ready", "owner", "key", "window_id", "attempt", "revision", "message")
+    return statement.on_conflict_do_update(
+        index_elements=("pipeline", "step", "message_id"), set_={name: new[name] for name in names}, where=goes_on
+    )
+
+
+def _held_row(one: Held) -> dict[str, Any]:
+    due = to_number(one.due)
+    return {
+        "pipeline": one.pipeline,
+        "step": one.step,
+        "message_id": one.message.id,
+        "why": one.why.value,
+        "due": due,
+        "ready": due,
+        "owner": None,
+        "key": clean(one.key),
+        "window_id": _window_id(one) if one.why is Why.WINDOW else None,
+        "attempt": one.attempt,
+        "revision": one.revision,
+        "message": to_json(one.message),
+    }
+
+
+def _window_id(one: Held) -> str:
+    names = f"{one.pipeline}\0{one.step}\0{one.key}".encode(errors="surrogatepass")
+    return blake2b(names, digest_size=16).hexdigest()
+
+
+def _held(row: Row[Any]) -> Held:
+    return Held(
+        message=to_message(row.message),
+        pipeline=row.pipeline,
+        step=row.step,
+        why=Why(row.why),
+        due=to_time(row.due),
+        key=row.key,
+        attempt=row.attempt,
+        revision=row.revision,
+    )
