@@ -11,8 +11,9 @@ import json
 import re
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
@@ -25,7 +26,8 @@ from pipeline.condition import Condition
 from pipeline.plugin import Plugin
 from pipeline.registry import KINDS, Registry
 from pipeline.settings import Settings
-from pipeline.spec.schema import json_schema
+from pipeline.spec.schema import make_schema
+from pipeline.spec.siblings import SIBLINGS
 from pipeline.template import Template
 from pipeline.units import format_duration, parse_size
 
@@ -79,6 +81,8 @@ def default_words(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True, validated_data={})
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
     if value in (None, "", (), [], {}) or isinstance(value, BaseModel):
         return ""
     if is_size(field):
@@ -86,7 +90,7 @@ def default_words(field: FieldInfo) -> str:
     if isinstance(value, tuple | list):
         return f"`{':'.join(map(str, value))}`"
     written = getattr(value, "text", format_duration(value) if isinstance(value, timedelta) else value)
-    return f"`{json.dumps(written)}`" if isinstance(written, bool | dict) else f"`{written}`"
+    return f"`{json.dumps(written)}`" if isinstance(written, dict) else f"`{written}`"
 
 
 def rows(config: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -106,7 +110,7 @@ def rows(config: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def options(config: type[BaseModel]) -> str:
-    """Give a plugin's options as a table."""
+    """Give a model's fields as a table."""
     if not config.model_fields:
         return "It has no options."
     return "\n".join(("| option | takes | default | |", "|---|---|---|---|", *rows(config)))
@@ -164,19 +168,32 @@ def metrics_table() -> str:
 
 
 def with_tables(path: Path) -> tuple[Path, str]:
-    """Give a page with its tables, each between `<!-- table: NAME -->` and `<!-- end -->`, made anew."""
-    tables = {"settings": settings_table, "metrics": metrics_table}
-    text = (ROOT / path).read_text()
-    marked = re.compile(r"(<!-- table: (\w+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
-    return path, marked.sub(lambda found: f"{found[1]}{tables[found[2]]()}{found[3]}", text)
+    """Give a page with what it takes from the code: tables between `<!-- table: NAME -->` and `<!-- end -->`, and files.
+
+    A fence that begins with ` ```python file=PATH` holds that file.
+    """
+    tables: dict[str, Callable[[], str]] = {"settings": settings_table, "metrics": metrics_table}
+    tables |= {kind: partial(options, model) for kind, model in SIBLINGS.items()}
+    text = re.sub(
+        r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)",
+        lambda found: f"{found[1]}{tables[found[2]]()}\n{found[3]}",
+        (ROOT / path).read_text(),
+        flags=re.DOTALL,
+    )
+    return path, re.sub(
+        r"(```\w+ file=(\S+)\n).*?(```\n)",
+        lambda found: f"{found[1]}{((ROOT / path).parent / found[2]).read_text()}{found[3]}",
+        text,
+        flags=re.DOTALL,
+    )
 
 
 def everything() -> Iterator[tuple[Path, str]]:
     """Give every file that is made, relative to the repository, with its text."""
     yield from plugin_pages()
-    yield with_tables(Path("README.md"))
-    yield with_tables(Path("docs", "operations.md"))
-    yield Path("docs", "siftbell.schema.json"), json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+    for page in (Path("README.md"), *sorted(path.relative_to(ROOT) for path in (ROOT / "docs").glob("*.md"))):
+        yield with_tables(page)
+    yield Path("docs", "siftbell.schema.json"), json.dumps(make_schema(Registry()), indent=2, ensure_ascii=False) + "\n"
 
 
 def main() -> int:

@@ -1,0 +1,124 @@
+"""What the documentation says is so: its pipelines pass the check, its links lead somewhere, its commands and settings exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from pipeline.registry import Registry
+from pipeline.settings import Settings
+from pipeline.spec.loader import check
+from pipeline.spec.problems import render_text
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
+SECRETS = ("TELEGRAM_TOKEN", "TELEGRAM_CHAT_ID", "NTFY_URL", "NTFY_TOKEN", "WEBHOOK_SECRET")
+ENVIRONMENT = dict.fromkeys(SECRETS, "https://1:x")
+# The fences that hold YAML which is no pipeline say what it is: ```yaml title=NAME.
+FENCE = re.compile(r"^( *)```(\w+)(?: ([^\n`]*))?\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Block:
+    page: Path
+    line: int
+    language: str
+    info: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def blocks() -> list[Block]:
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        for match in FENCE.finditer(text):
+            indent, language, info, body = match.groups()
+            inner = "\n".join(line.removeprefix(indent) for line in body.splitlines()) + "\n"
+            found.append(Block(page, text.count("\n", 0, match.start()) + 1, language, info or "", inner))
+    return found
+
+
+PIPELINES = [block for block in blocks() if block.language == "yaml" and not block.info]
+SHARED = [block for block in blocks() if block.info == "title=siftbell.yaml"]
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert len(PAGES) >= 8
+    assert len(PIPELINES) >= 3
+
+
+@pytest.mark.parametrize("block", PIPELINES, ids=str)
+def test_every_pipeline_passes_the_check(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "page.yaml").write_text(block.text)
+    beside = [shared for shared in SHARED if shared.page == block.page and "use:" in block.text]
+    for shared in beside[:1]:
+        (tmp_path / "siftbell.yaml").write_text(shared.text)
+    report = check([tmp_path], registry=Registry(), environ=ENVIRONMENT)
+    assert not report.problems, render_text(report)
+
+
+@pytest.mark.parametrize("block", SHARED, ids=str)
+def test_every_shared_file_passes_the_check(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "siftbell.yaml").write_text(block.text)
+    names = re.findall(r"^  (\w+):", block.text, re.MULTILINE)
+    uses = "".join(f"  - use: {name}\n" for name in names)
+    (tmp_path / "page.yaml").write_text(f"producers:\n  - http\nconsumers:\n{uses}")
+    report = check([tmp_path], registry=Registry(), environ=ENVIRONMENT)
+    assert not report.problems, render_text(report)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?://|mailto:", target):
+            continue
+        path, _, anchor = unquote(target).partition("#")
+        there = (page.parent / path) if path else page
+        assert there.exists(), f"{page.relative_to(ROOT)} links to {target}, which is not there"
+        if anchor and there.suffix == ".md":
+            assert anchor in anchors(there), f"{page.relative_to(ROOT)} links to {target}: there is no such heading"
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def test_every_setting_that_is_named_exists() -> None:
+    known = {f"SIFTBELL_{name.upper()}" for name in Settings.model_fields}
+    known |= {"SIFTBELL_API_KEY", "SIFTBELL_URL"}  # read by `siftbell send`
+    files = [*PAGES, ROOT / "docker-compose.yml", ROOT / "Dockerfile"]
+    named = {(path.name, name) for path in files for name in re.findall(r"SIFTBELL_[A-Z_]*[A-Z]", path.read_text())}
+    assert {(path, name) for path, name in named if name not in known} == set()
+
+
+def test_every_verb_that_is_named_exists() -> None:
+    help_text = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "--help"], check=True, capture_output=True, text=True, timeout=60
+    ).stdout
+    known = set(re.findall(r"^\W*([a-z][a-z-]+)\s{2,}", help_text, re.MULTILINE))
+    assert "check" in known
+    for page in PAGES:
+        if page.name == "CHANGELOG.md" or "decisions" in page.parts:
+            continue
+        text = re.sub(r"^Not there yet.*?\n\n", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        text = re.sub(r"^## Not there yet.*", "", text, flags=re.DOTALL | re.MULTILINE)
+        for verb in re.findall(r"[`/]siftbell ([a-z][a-z-]+)", text):
+            assert verb in known, f"{page.relative_to(ROOT)} names `siftbell {verb}`, which is not there"
+
+
+def test_what_is_made_from_the_code_is_fresh() -> None:
+    made = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert made.returncode == 0, made.stdout + made.stderr
