@@ -19,7 +19,7 @@ from pipeline.cli.options import ConfigOption, DataOption, settings_for
 if TYPE_CHECKING:
     from pipeline.queue.publishing import CeleryQueue
     from pipeline.settings import Settings
-    from pipeline.store.sql import Store
+    from pipeline.store import Store
 
 PART: Final = "SIFTBELL_PART"
 """The variable that holds a part's name, which each of its log lines bears."""
@@ -116,7 +116,7 @@ def _begin(config: list[Path] | None, data: Path | None, part: str) -> Settings:
 def _edges(settings: Settings) -> Iterator[tuple[Store, CeleryQueue]]:
     """Open the store, with its tables brought up to date, and the way to the queue."""
     from pipeline.queue.publishing import CeleryQueue
-    from pipeline.store.sql import Store
+    from pipeline.store import Store
 
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as closing:
