@@ -100,7 +100,8 @@ class Registry:
     """Finds plugins by kind and name. Nothing is imported before it is asked for.
 
     `plugin_directories` hold `*.py` files: each may hold one plugin per kind, which bears the file's name. A file
-    that cannot be imported is an error for those who ask for its name, and for nobody else.
+    that cannot be imported is an error for those who ask for its name, and for nobody else. Tests may lie beside them:
+    `test_*.py` and `conftest.py` are left alone.
     """
 
     def __init__(self, plugin_directories: Sequence[Path] = ()) -> None:
@@ -135,7 +136,7 @@ class Registry:
     @cached_property
     def _files(self) -> list[Path]:
         found = (path for directory in self.plugin_directories for path in sorted(directory.glob("*.py")))
-        return [path for path in found if not path.name.startswith(("_", "."))]
+        return [path for path in found if not path.name.startswith(("_", ".", "test_")) and path.name != "conftest.py"]
 
     def _named(self, kind: Kind, name: str) -> type[Plugin[Any]]:
         offers: dict[str, EntryPoint | type[Plugin[Any]]] = {}
@@ -182,8 +183,8 @@ def _import_file(path: Path) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise BrokenPluginError(f"{path} cannot be imported")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
