@@ -90,10 +90,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def place_of(error: BaseException, file: str | None = None) -> str:
     """Give `file:line` of where an exception arose, in `file` where it passed through it; empty where that is not known."""
     if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}:{error.lineno}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
-    wanted = [frame for frame in frames if frame.filename == file] or (frames if file is None else [])
-    return f"{wanted[-1].filename}:{wanted[-1].lineno}" if wanted else (file or "")
+        places = [(error.filename, error.lineno)]
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        places = [(frame.filename, frame.lineno) for frame in frames if not frame.filename.startswith("<frozen")]
+    if file is None:
+        return f"{places[-1][0]}:{places[-1][1]}" if places else ""
+    lines = [line for name, line in places if Path(name) == Path(file).absolute()]
+    return f"{file}:{lines[-1]}" if lines else file
 
 
 class Registry:

@@ -170,12 +170,15 @@ def _at(source: Source, before: str) -> Place:
 
 
 def _syntax(source: Source, error: MarkedYAMLError) -> tuple[Place, str, str]:
-    mark = error.problem_mark or error.context_mark
+    unclosed = "end of stream" in str(error.problem) and "quoted" in str(error.context)
+    mark = error.context_mark if unclosed else error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
     line = min(line, len(source.lines))
     text = str(error.problem or error.context or "this is not YAML")
     hint = ""
-    if "'\\t'" in text:
+    if unclosed:
+        text = "this quoted text has no end"
+    elif "'\\t'" in text:
         text, hint = "a tab cannot indent YAML", "use spaces"
     elif "mapping values are not allowed" in text:
         text, hint = "': ' starts a value here, inside another value", "put the whole text in quotes"

@@ -83,7 +83,7 @@ def check(
             problems.error(found[1], f"another pipeline is called '{name}'", f"the first stands in {pipelines[name][1]}")
             continue
         pipelines[name] = found
-    if files.whole and all(root is not None for root in roots):
+    if files.whole and not reader.missed and all(root is not None for root in roots):
         _tell_unused(reader, problems)
     configuration = Configuration({name: spec for name, (spec, _) in pipelines.items()}, tuple(files.all()))
     return Report(problems.sorted(files.all()), tuple(files.all()), configuration)

@@ -18,7 +18,7 @@ Severity = Literal["error", "warning"]
 _MARGIN: Final = 60
 """How many characters of a long source line are shown on each side of the place."""
 _SECRET_KEY: Final = re.compile(
-    r"(?i)([\w-]*(?:token|secret|passw|api_?key|auth|credential|private|bearer|signing)[\w-]*[\"']?\s*:\s+)"
+    r"(?i)([\w-]*(?:token|secret|passw|api[_-]?key|auth|credential|private|bearer|signing)[\w-]*[\"']?\s*:\s+)"
     r"(\"(?:[^\"\\]|\\.)*\"?|'[^']*'?|[^\s,}\]][^,}\]]*)"
 )
 _SECRET_URL: Final = re.compile(r"(://[^/\s:@\"']*:)([^@\s\"']+)(?=@)")

@@ -57,13 +57,15 @@ class StepReader:
     def __init__(self, registry: Registry, problems: Problems) -> None:
         self._registry = registry
         self._problems = problems
+        self.missed = False
+        """Whether a step names a shared one that does not exist."""
         self.shared: dict[Kind, dict[str, Shared]] = {"producer": {}, "filter": {}, "consumer": {}}
 
     def read(self, kind: Kind, node: Node) -> Declared | None:
         """Read a step; None where it is wrong, after all its problems were told."""
+        if node.broken:
+            return None
         if isinstance(node, Scalar) and isinstance(node.value, str) and node.value:
-            if node.broken:
-                return None
             node = Mapping(node.place, entries={node.value: Entry(node.place, Scalar(node.place))})
         if not isinstance(node, Mapping) or not node.entries:
             self._problems.error(
@@ -166,6 +168,7 @@ class StepReader:
             return None
         shared = self.shared[kind].get(name)
         if shared is None:
+            self.missed = True
             self._problems.error(entry.value.place, *self._unknown_shared(kind, name))
             return None
         shared.used = True

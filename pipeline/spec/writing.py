@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from io import StringIO
 from typing import Any
 
@@ -13,7 +14,8 @@ def to_yaml(value: Any) -> str:
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False  # type: ignore[assignment]  # ruamel annotates it with the type of its default, None
     yaml.sort_base_mapping_type_on_output = False
-    yaml.allow_unicode = True
+    # ruamel writes these line breaks as they are, and a reader folds them
+    yaml.allow_unicode = not any(mark in json.dumps(value, ensure_ascii=False) for mark in "\x85\u2028\u2029")
     text = StringIO()
     yaml.dump(value, text)
     return text.getvalue().removesuffix("...\n")

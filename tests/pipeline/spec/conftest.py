@@ -7,11 +7,6 @@ from pipeline.spec import Report, check
 
 HERE = Path(__file__).parent
 
-PRODUCERS = "producers: [spec_toys:Hook]\n"
-CONSUMERS = "consumers: [spec_toys:Batch]\n"
-
-CheckText = Callable[..., Report]
-
 
 @pytest.fixture(autouse=True)
 def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,23 +15,41 @@ def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def check_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CheckText:
-    """Check one file's text, or several files by name; paths in the report are relative to their directory."""
+def check_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Report]:
+    """Check one file's text (`p.yaml`), or a directory of several by name."""
     monkeypatch.chdir(tmp_path)
 
     def checked(text: str | bytes = "", *, environ=None, secrets=None, **files: str) -> Report:
-        named = {f"{name}.yaml": content for name, content in files.items()} or {"p.yaml": text}
+        named = files or {"p": text}
         for name, content in named.items():
-            Path(name).write_bytes(content.encode() if isinstance(content, str) else content)
+            Path(f"{name}.yaml").write_bytes(content.encode() if isinstance(content, str) else content)
         paths = [Path()] if files else [Path("p.yaml")]
         return check(paths, environ=environ or {}, secrets=secrets)
 
     return checked
 
 
-def lines(report: Report) -> list[str]:
-    """The problems, one line each: place, text, hint."""
-    return [
-        f"{problem.position.line}:{problem.position.column} {problem.text}" + (f" | {problem.hint}" if problem.hint else "")
-        for problem in report.problems
-    ]
+@pytest.fixture
+def told(check_text: Callable[..., Report]) -> Callable[..., list[str]]:
+    """Check, and give the problems, one line each: place, text, hint."""
+
+    def problems(*args, **kwargs) -> list[str]:
+        return [
+            f"{one.position.line}:{one.position.column} {one.text}" + (f" | {one.hint}" if one.hint else "")
+            for one in check_text(*args, **kwargs).problems
+        ]
+
+    return problems
+
+
+@pytest.fixture
+def spec(check_text: Callable[..., Report]):
+    """Check one file without problems, and give its pipeline."""
+
+    def made(*args, **kwargs):
+        report = check_text(*args, **kwargs)
+        assert report.problems == ()
+        (pipeline,) = report.configuration.pipelines.values()
+        return pipeline
+
+    return made

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from pipeline import (
     BatchConsumer,
@@ -75,7 +75,7 @@ class Wait(WindowFilter[WithinOptions]):
         return messages
 
 
-class Rule(BaseModel):
+class Rule(Config):
     field: str
     level: Literal["low", "high"] = "low"
 

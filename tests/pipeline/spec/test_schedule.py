@@ -70,6 +70,7 @@ def test_nothing_lies_between_a_moment_and_the_next_occurrence(moment: datetime)
         ("0 0 31 2 *", "bad day-of-month; a cron line is minute, hour, day of month, month and day of week"),
         ("500ms", "the shortest interval is 1s"),
         ("0s", "the shortest interval is 1s"),
+        ("0 0 */20 * MON#5", "this date never comes"),
         ("often", "an interval such as 30s, a cron line"),
         ("* * * * * *", "an interval such as 30s, a cron line"),
         ("@reboot", "an interval such as 30s, a cron line"),
@@ -77,7 +78,7 @@ def test_nothing_lies_between_a_moment_and_the_next_occurrence(moment: datetime)
     ],
 )
 def test_what_is_not_a_schedule(text: str, error: str) -> None:
-    with pytest.raises(ValueError, match="is expected|shortest|bad") as caught:
+    with pytest.raises(ValueError, match="is expected|shortest|bad|never") as caught:
         read_schedule(text)
     assert str(caught.value).startswith(error)
 
