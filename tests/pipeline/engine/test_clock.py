@@ -27,7 +27,7 @@ def box():
     class Box(Consumer[NoOptions]):
         """Keeps what it gets."""
 
-        got: list = []  # noqa: RUF012
+        got: list = []
 
         def consume(self, message):
             Box.got.append(message)

@@ -343,7 +343,7 @@ def test_a_batch_consumer_says_which_failed(engine, consumer, message):
     class Bulk(BatchConsumer[NoOptions]):
         """Takes batches."""
 
-        calls: list = []  # noqa: RUF012
+        calls: list = []
         broken = False
 
         def consume_many(self, messages):
@@ -370,7 +370,7 @@ def test_a_consumer_that_cannot_be_opened_costs_nothing(engine, consumer, messag
         """Opens at the second try."""
 
         tries = 0
-        got: list = []  # noqa: RUF012
+        got: list = []
 
         def open(self):
             Shut.tries += 1
