@@ -1,4 +1,3 @@
-from pipeline import Message
 from pipeline.testing import HttpConsumerContract
 from siftbell_ntfy import Ntfy
 

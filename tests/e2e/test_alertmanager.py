@@ -1,0 +1,138 @@
+"""A real Alertmanager posts to `siftbell run`, and the shipped pipelines tell a stand-in of Telegram's Bot API."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+from pytest_httpserver import HTTPServer
+from trees import Running, ask, free_port, siftbell_run, until
+from werkzeug import Request, Response
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+TOKEN = "123456:a-token-of-the-stand-in"
+CHAT = "-100123"
+
+
+@pytest.fixture
+def alertmanager() -> str:
+    found = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
+    if found is None:
+        reason = "Alertmanager is missing: apt-get install prometheus-alertmanager"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+@pytest.fixture
+def telegram(httpserver: HTTPServer) -> Iterator[list[dict[str, Any]]]:
+    """Give what was sent to the stand-in of the Bot API, as it comes."""
+    sent: list[dict[str, Any]] = []
+
+    def answer(request: Request) -> Response:
+        sent.append({name: values[0] for name, values in parse_qs(request.get_data(as_text=True)).items()})
+        chat = {"id": int(CHAT), "type": "supergroup", "title": "on call"}
+        message = {"message_id": len(sent), "date": 1_700_000_000, "chat": chat, "text": sent[-1]["text"]}
+        return Response(f'{{"ok": true, "result": {json.dumps(message)}}}', content_type="application/json")
+
+    httpserver.expect_request(f"/bot{TOKEN}/sendMessage", method="POST").respond_with_handler(answer)
+    yield sent
+    httpserver.check()
+
+
+@contextmanager
+def alertmanager_for(binary: str, siftbell: Running, directory: Path) -> Iterator[str]:
+    """Run an Alertmanager that posts to the pipeline `alerts`, and give its URL."""
+    directory.mkdir()
+    (directory / "key").write_text(siftbell.key)
+    (directory / "alertmanager.yml").write_text(f"""
+route: {{receiver: siftbell, group_by: [alertname], group_wait: 0s, group_interval: 1s, repeat_interval: 1h}}
+receivers:
+  - name: siftbell
+    webhook_configs:
+      - url: {siftbell.url}/in/alerts/prometheus
+        send_resolved: true
+        http_config: {{authorization: {{credentials_file: {directory / "key"}}}}}
+""")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with (directory / "log").open("w") as log:
+        started = subprocess.Popen(
+            [
+                binary,
+                f"--config.file={directory / 'alertmanager.yml'}",
+                f"--storage.path={directory / 'data'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+                "--cluster.listen-address=",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        until(lambda: started.poll() is not None or ready(url), "Alertmanager is ready")
+        assert started.poll() is None, (directory / "log").read_text()
+        yield url
+    finally:
+        started.terminate()
+        started.wait(30)
+
+
+def ready(url: str) -> bool:
+    try:
+        return ask(f"{url}/-/ready")[0] == 200
+    except OSError:
+        return False
+
+
+def post_alert(url: str, *, start: datetime, end: datetime) -> None:
+    alert = {
+        "labels": {"alertname": "DiskFull", "instance": "db-1:9100", "severity": "critical"},
+        "annotations": {"summary": "/var is < 2 % free", "description": "Used by <postgres> & others"},
+        "startsAt": start.isoformat(),
+        "endsAt": end.isoformat(),
+        "generatorURL": "http://prometheus.example.com/graph?g0.expr=up",
+    }
+    status, answer = ask(f"{url}/api/v2/alerts", body=[alert])
+    assert status == 200, (status, answer)
+
+
+def test_an_alert_and_its_resolution_reach_the_chat(
+    alertmanager: str, telegram: list[dict[str, Any]], httpserver: HTTPServer, tmp_path: Path
+) -> None:
+    environment = {
+        "TELEGRAM_ACTIVE": "true",
+        "TELEGRAM_TOKEN": TOKEN,
+        "TELEGRAM_CHAT": CHAT,
+        "TELEGRAM_URL": httpserver.url_for("").rstrip("/"),
+    }
+    start = datetime.now(UTC) - timedelta(minutes=1)
+    with (
+        siftbell_run(CONFIGS, tmp_path / "data", environment) as running,
+        alertmanager_for(alertmanager, running, tmp_path / "alertmanager") as url,
+    ):
+        post_alert(url, start=start, end=datetime.now(UTC) + timedelta(minutes=5))
+        until(lambda: len(telegram) >= 1, "the chat knows that it fires")
+        post_alert(url, start=start, end=datetime.now(UTC))
+        until(lambda: len(telegram) >= 2, "the chat knows that it is over")
+        assert running.stats()["dead"] == 0
+    firing, resolved = telegram
+    assert {(one["chat_id"], one["parse_mode"]) for one in telegram} == {(CHAT, "HTML")}
+    for text in (firing["text"], resolved["text"]):
+        assert "/var is &lt; 2 % free" in text
+        assert "<postgres>" not in text
+    assert "FIRING" in firing["text"].upper() or "CRITICAL" in firing["text"].upper()
+    assert "RESOLVED" in resolved["text"].upper()
+    assert "RESOLVED" not in firing["text"].upper()
