@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.failures import Failure
-from pipeline.cli.options import settings_for
+from pipeline.cli.options import ConfigOption, settings_for
 
 
 class Format(StrEnum):
@@ -43,13 +43,16 @@ def check(
 
 def schema(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it to this file.")] = None,
+    *,
+    config: ConfigOption = None,
 ) -> None:
     """Print the JSON Schema of pipeline files, for editors and other checkers."""
     import json
 
+    from pipeline.cli.plugins import registry_for
     from pipeline.spec.schema import make_schema
 
-    text = json.dumps(make_schema(), indent=2, ensure_ascii=False)
+    text = json.dumps(make_schema(registry_for(settings_for(config))), indent=2, ensure_ascii=False)
     if output is None:
         print(text)
     else:

@@ -14,8 +14,8 @@ from pipeline.cli.options import ConfigOption, DataOption, OutputOption, log_to_
 from pipeline.cli.output import Output, print_rows
 
 if TYPE_CHECKING:
-    from pipeline.engine.pipeline import Pipeline
     from pipeline.engine.runner import Runner
+    from pipeline.spec.model import PipelineSpec
 
 
 def run_now(
@@ -34,28 +34,27 @@ def run_now(
     settings = settings_for(config, data)
     log_to_stderr(settings)
     configuration = load_configuration(settings)
-    pipeline_of(configuration, pipeline)
+    labels = _wanted(pipeline_of(configuration, pipeline), producer)
     with ExitStack() as opened:
         queue = opened.enter_context(closing(CeleryQueue.from_settings(settings)))
         runner = make_runner(settings, configuration, queue)
         opened.enter_context(closing(runner.store))
         opened.enter_context(closing(runner.pipelines))
-        labels = _wanted(runner.pipelines[pipeline], producer)
         rows = [{"producer": label, "messages": _poll(runner, pipeline, label)} for label in labels]
     print_rows(rows, ("producer", "messages"), output)
 
 
-def _wanted(pipeline: Pipeline, producer: str | None) -> list[str]:
-    from pipeline.engine.clock import pollable
+def _wanted(spec: PipelineSpec, producer: str | None) -> list[str]:
+    from pipeline.plugin import PollingProducer
 
-    labels = pollable(pipeline)
+    labels = [step.label for step in spec.producers if issubclass(step.type, PollingProducer)]
     if producer is None and labels:
         return labels
-    if producer in labels:
+    if producer is not None and producer in labels:
         return [producer]
     what = f"no polling producer '{producer}'" if producer else "no polling producer"
     there = f"there are {', '.join(labels)}" if labels else "none of its producers polls"
-    raise Failure(f"pipeline '{pipeline.spec.name}' has {what}: {there}", Exit.NOT_FOUND)
+    raise Failure(f"pipeline '{spec.name}' has {what}: {there}", Exit.NOT_FOUND)
 
 
 def _poll(runner: Runner, pipeline: str, label: str) -> int:

@@ -44,7 +44,7 @@ def print_trace(trace: Trace, where: Console) -> None:
     for number, journey in enumerate(trace.journeys, 1):
         where.print()
         for indent, line in _journey(journey, f"message {number} of {count}" if count > 1 else "message"):
-            where.print(Padding(line, (0, 0, 0, indent)))
+            where.print(Padding(line, (0, 0, 0, indent), expand=False))
 
 
 def _journey(journey: Journey, name: str) -> Iterator[tuple[int, Text]]:
@@ -80,9 +80,8 @@ def _way(journey: Journey) -> Iterator[tuple[int, Text]]:
 
 def _step(step: Visit | Delivery, width: int, reason: str) -> Text:
     arrow = "» " if isinstance(step, Delivery) else "  "
-    return _line(
-        (arrow, "dim"), f"{_name(step):<{width}}  ", (f"{step.did:<10}", STYLES[step.did]), (f"  {reason}".rstrip(), "dim")
-    )
+    did = f"{step.did:<10}  " if reason else step.did
+    return _line((arrow, "dim"), f"{_name(step):<{width}}  ", (did, STYLES[step.did]), (reason, "dim"))
 
 
 def _name(step: Visit | Delivery) -> str:

@@ -50,11 +50,11 @@ def try_payload(
 
 def find_pipeline(name: str, config: list[Path] | None) -> PipelineSpec:
     """Load the configuration and give a pipeline of it."""
-    from pipeline.engine.assembly import load_configuration
+    from pipeline.spec import load
 
     settings = settings_for(config)
     log_to_stderr(settings)
-    return pipeline_of(load_configuration(settings), name)
+    return pipeline_of(load(settings.config, secrets=settings.secrets), name)
 
 
 def pipeline_of(configuration: Configuration, name: str) -> PipelineSpec:

@@ -12,15 +12,18 @@ from typing import Any, Final, Literal, cast
 import msgspec
 from pydantic import BaseModel, SecretBytes, SecretStr
 
-from pipeline.errors import PermanentError, PipelineError, Problem, RequestError
+from pipeline.errors import PermanentError, PipelineError, Problem, RequestError, TemporaryError
 from pipeline.message import FIELDS, Message, derived_id
 from pipeline.plugin import AnyConsumer, AnyFilter, Memory, Plugin, RememberingFilter, WebhookProducer, WindowFilter
+from pipeline.registry import place_of
 from pipeline.request import Request
 from pipeline.spec.model import ConsumerStep, FilterStep, PipelineSpec, ProducerStep, Step
 
 MASK: Final = "**********"
 _SHORTEST_SECRET: Final = 4
 """Characters: a shorter secret is masked only where it is the whole text, for it may be part of any word."""
+
+_ANSWERS: Final = {PermanentError: 422, TemporaryError: 503}
 
 Did = Literal["passed", "changed", "dropped", "split", "held", "left out", "failed"]
 
@@ -149,7 +152,7 @@ class _DryRun:
             problems = tuple(Problem(problem.where, self._mask(problem.text)) for problem in error.problems)
             return replace(trace, refused=Refusal(status=error.status, reason=self._words(error), problems=problems))
         except Exception as error:  # noqa: BLE001 - a bug in a producer is what a dry run is there to show
-            status = 422 if isinstance(error, PermanentError) else 500
+            status = next((code for kind, code in _ANSWERS.items() if isinstance(error, kind)), 500)
             return replace(trace, refused=Refusal(status=status, reason=self._words(error)))
         return replace(trace, journeys=tuple(self._journey(message, self._spec.filters) for message in messages))
 
@@ -226,8 +229,9 @@ class _DryRun:
         )
 
     def _words(self, error: Exception) -> str:
-        known = isinstance(error, PipelineError)
-        return self._mask(str(error) if known else f"{type(error).__name__}: {error}")
+        if isinstance(error, PipelineError):
+            return self._mask(str(error))
+        return self._mask(f"{type(error).__name__}: {error} ({place_of(error)})")
 
     def _masked(self, value: Any) -> Any:
         if isinstance(value, str):
