@@ -42,8 +42,8 @@ class Database:
     """
 
     def __init__(self, url: str, *, durable: bool = True) -> None:
-        self._url = _checked(url)
-        self.file = Path(self._url.database or "") if self._url.get_backend_name() == "sqlite" else None
+        self.url = _checked(url)
+        self.file = Path(self.url.database or "") if self.url.get_backend_name() == "sqlite" else None
         self._durable = durable
         self._inherited: list[Any] = []
         try:
@@ -60,7 +60,7 @@ class Database:
         """Where the database is, without a password."""
         if self.file:
             return str(self.file)
-        return f"postgresql at {self._url.host or 'localhost'}:{self._url.port or 5432}/{self._url.database or ''}"
+        return f"postgresql at {self.url.host or 'localhost'}:{self.url.port or 5432}/{self.url.database or ''}"
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -84,7 +84,7 @@ class Database:
         self.engine.dispose(close=False)
 
     def _sqlite(self) -> Engine:
-        engine = create_engine(self._url, hide_parameters=True, pool_timeout=BUSY_SECONDS, connect_args={"timeout": BUSY_SECONDS})
+        engine = create_engine(self.url, hide_parameters=True, pool_timeout=BUSY_SECONDS, connect_args={"timeout": BUSY_SECONDS})
         event.listen(engine, "do_connect", self._file_is_there)
         event.listen(engine, "connect", self._sqlite_connected)
         event.listen(engine, "begin", _sqlite_begin)
@@ -94,7 +94,7 @@ class Database:
         options = dict(_POSTGRES_OPTIONS)
         if not self._durable:
             options["options"] = f"{options['options']} -c synchronous_commit=off"
-        return create_engine(self._url, hide_parameters=True, pool_timeout=BUSY_SECONDS, pool_pre_ping=True, connect_args=options)
+        return create_engine(self.url, hide_parameters=True, pool_timeout=BUSY_SECONDS, pool_pre_ping=True, connect_args=options)
 
     def _file_is_there(self, *_: Any) -> None:
         """Keep SQLite from making an empty file, for everyone to read, where the store's is gone."""
@@ -119,7 +119,7 @@ class Database:
         """Give the error to raise instead; None for one that tells of a bug."""
         cause = error.orig if isinstance(error, DBAPIError) else error
         lines = str(cause).splitlines() or [type(cause).__name__]
-        words = lines[0].replace(str(self._url.password), "***") if self._url.password else lines[0]
+        words = lines[0].replace(str(self.url.password), "***") if self.url.password else lines[0]
         state = getattr(cause, "sqlstate", None)
         if state in _MISSING or words.startswith(("no such table", "no such column")):
             return ConfigError(f"the store ({self.place}) lacks its tables: run `siftbell db upgrade`")

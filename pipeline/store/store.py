@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import text
+from sqlalchemy import URL, text
 
 from pipeline.store import decisions, keys, schedules, waiting
 from pipeline.store.database import Database
@@ -28,6 +28,11 @@ class Store:
 
     def __repr__(self) -> str:
         return f"<Store {self._database.place}>"
+
+    @property
+    def url(self) -> URL:
+        """The database's URL; its text hides the password."""
+        return self._database.url
 
     def migrate(self) -> None:
         """Make or change the tables; several processes may do so at once. Call it once before the first use.

@@ -121,6 +121,7 @@ memory: Final = Table(
     Column("digest", Text, nullable=False),
     Column("until", BigInteger, nullable=False),
     Column("count", BigInteger, nullable=False),
+    Column("asker", Text, nullable=False),
     PrimaryKeyConstraint("digest", name="memory_pk"),
     Index("memory_until", "until"),
     sqlite_with_rowid=False,

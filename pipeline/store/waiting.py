@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from hashlib import blake2b
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, func, or_, select, text, update
 
 from pipeline.store.rows import Claim, Held, Why
 from pipeline.store.tables import chunks, clean, held, insert, to_json, to_message, to_number, to_time
@@ -28,17 +28,14 @@ def write_held(connection: Connection, new: Sequence[Held]) -> None:
 
 def release(connection: Connection, claims: Iterable[Claim]) -> None:
     """Delete claimed rows, where they are still their owner's."""
-    for owner, some in groupby(sorted(claims, key=lambda claim: (claim.owner, claim.row)), key=lambda claim: claim.owner):
-        for ids in chunks([claim.row for claim in some]):
-            connection.execute(delete(held).where(held.c.id.in_(ids), held.c.owner == owner))
+    for mine in _claimed(claims):
+        connection.execute(delete(held).where(mine))
 
 
 def give_back(connection: Connection, claims: Iterable[Claim]) -> None:
-    """Let go of claimed rows, where they are still their owner's: they are as due as before."""
-    for owner, some in groupby(sorted(claims, key=lambda claim: (claim.owner, claim.row)), key=lambda claim: claim.owner):
-        for ids in chunks([claim.row for claim in some]):
-            mine = update(held).where(held.c.id.in_(ids), held.c.owner == owner)
-            connection.execute(mine.values(owner=None, ready=held.c.due))
+    """End the lease of claimed rows, where they are still their owner's."""
+    for mine in _claimed(claims):
+        connection.execute(update(held).where(mine).values(owner=None, ready=held.c.due))
 
 
 def first_ready(connection: Connection) -> int | None:
@@ -59,6 +56,12 @@ def claim(connection: Connection, now: datetime, owner: str, lease: timedelta, l
     for ids in chunks(sorted(rows)):
         connection.execute(update(held).where(held.c.id.in_(ids)).values(owner=owner, ready=to_number(now + lease)))
     return [Claim(row=row.id, owner=owner, held=_held(row)) for row in _in_order(rows.values())]
+
+
+def _claimed(claims: Iterable[Claim]) -> Iterator[ColumnElement[bool]]:
+    for owner, some in groupby(sorted(claims, key=lambda claim: (claim.owner, claim.row)), key=lambda claim: claim.owner):
+        for ids in chunks([claim.row for claim in some]):
+            yield and_(held.c.id.in_(ids), held.c.owner == owner)
 
 
 def _rest_of(windows: Sequence[str], ready: Any) -> Select[Any]:

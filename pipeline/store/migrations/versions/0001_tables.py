@@ -109,6 +109,7 @@ def _others() -> None:
         Column("digest", Text, nullable=False),
         Column("until", BigInteger, nullable=False),
         Column("count", BigInteger, nullable=False),
+        Column("asker", Text, nullable=False),
         PrimaryKeyConstraint("digest", name="memory_pk"),
         sqlite_with_rowid=False,
     )

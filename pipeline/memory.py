@@ -1,0 +1,241 @@
+"""What may be forgotten: the windows and counters of remembering filters, in the store's database or in Redis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from hashlib import blake2b
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+from sqlalchemy import and_, bindparam, case, delete, or_, select
+
+from pipeline.errors import ConfigError, TemporaryError
+from pipeline.plugin import Memory
+from pipeline.store.database import Database
+from pipeline.store.migrate import migrate
+from pipeline.store.tables import insert, memory, to_number
+
+PREFIX: Final = "siftbell:memory:"
+"""What all keys in Redis begin with."""
+_REDIS: Final = ("redis", "rediss", "unix")
+_WAIT_SECONDS: Final = 3
+_CHUNK: Final = 1000
+_MOST: Final = 200_000
+
+_FIRST: Final = """
+local asker = redis.call('GET', KEYS[1])
+if asker == false then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  return 1
+end
+return (asker ~= '' and asker == ARGV[1]) and 1 or 0
+"""
+_COUNT: Final = """
+local count = redis.call('INCR', KEYS[1])
+if count == 1 then
+  redis.call('PEXPIRE', KEYS[1], ARGV[1])
+end
+return count
+"""
+
+
+class MemoryBackend(Protocol):
+    """Where the memories of all steps are. Safe with threads, and after fork. Methods may raise TemporaryError."""
+
+    def scoped(self, pipeline: str, step: str, asker: str = "") -> Memory:
+        """Give a step's memory.
+
+        With the id of the message that is filtered as `asker`, `first` gives a message that comes again, because
+        its worker died in between, the same answer as before: else it would be taken for its own duplicate.
+        """
+
+    def purge(self) -> int:
+        """Delete what is over, up to 200,000 entries; give their number. Called now and then; asks the server in any case."""
+
+    def close(self) -> None:
+        """Close the connections."""
+
+
+def open_memory(url: str, *, now: Callable[[], datetime] | None = None) -> MemoryBackend:
+    """Give the memory at a URL: Redis (`redis://`, `rediss://`, `unix://`), or else a database as the store takes it.
+
+    `now` is the clock that windows are measured by; Redis goes by its server's. Nothing is opened yet. Raises
+    ConfigError for a URL that cannot be used, or whose driver is missing.
+    """
+    if urlsplit(url).scheme in _REDIS:
+        return RedisMemory(url)
+    return SqlMemory(url, now=now or _utc_now)
+
+
+class SqlMemory:
+    """The memory in the store's database; a commit does not wait for the disk, as what it holds may be forgotten."""
+
+    def __init__(self, url: str, *, now: Callable[[], datetime]) -> None:
+        self._database = Database(url, durable=False)
+        self._now = now
+
+    def migrate(self) -> None:
+        """Make or change the tables, where the database is not the store's."""
+        migrate(self._database)
+
+    def scoped(self, pipeline: str, step: str, asker: str = "") -> Memory:
+        """Give a step's memory."""
+        return _Scoped(self, (pipeline, step), asker)
+
+    def purge(self) -> int:
+        """Delete what is over, a thousand rows in each transaction."""
+        before, total = to_number(self._now()), 0
+        over = select(memory.c.digest).where(memory.c.until <= before).limit(_CHUNK)
+        while total < _MOST:
+            with self._database.writing() as connection:
+                gone = connection.execute(delete(memory).where(memory.c.digest.in_(over))).rowcount
+            total += gone
+            if gone < _CHUNK:
+                break
+        return total
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._database.close()
+
+    def first(self, digest: str, within: timedelta, asker: str) -> bool:
+        """Start a window where there is none; say whether this asker started it."""
+        return self._write(_first_upsert, digest, within, asker) is not None
+
+    def count(self, digest: str, within: timedelta) -> int:
+        """Count up in a window, starting it where there is none."""
+        return int(self._write(_count_upsert, digest, within, ""))
+
+    def forget(self, *digests: str) -> None:
+        """Delete windows."""
+        with self._database.writing() as connection:
+            connection.execute(delete(memory).where(memory.c.digest.in_(digests)))
+
+    def _write(self, upsert: Callable[[str], Any], digest: str, within: timedelta, asker: str) -> Any:
+        now = self._now()
+        row = {"digest": digest, "until": to_number(now + within), "count": 1, "asker": asker, "now": to_number(now)}
+        with self._database.writing() as connection:
+            return connection.execute(upsert(connection.dialect.name), row).scalar()
+
+
+class RedisMemory:
+    """The memory in Redis, which forgets what is over by itself."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            from redis import Redis, RedisError  # noqa: PLC0415 - an extra that only this class needs
+            from redis.backoff import NoBackoff  # noqa: PLC0415 - as above
+            from redis.retry import Retry  # noqa: PLC0415 - as above
+        except ImportError as error:
+            raise ConfigError('the memory needs: pip install "siftbell[redis]"') from error
+        self._error = RedisError
+        parts = urlsplit(url)
+        self._place = f"redis at {parts.hostname or parts.path}"
+        try:
+            self._redis = Redis.from_url(
+                url,
+                socket_timeout=_WAIT_SECONDS,
+                socket_connect_timeout=_WAIT_SECONDS,
+                health_check_interval=15,
+                retry=Retry(NoBackoff(), 0),
+            )
+        except ValueError as error:
+            raise ConfigError("the memory's URL: redis://HOST:PORT/NUMBER is expected") from error
+        self._first = self._redis.register_script(_FIRST)
+        self._count = self._redis.register_script(_COUNT)
+
+    def scoped(self, pipeline: str, step: str, asker: str = "") -> Memory:
+        """Give a step's memory."""
+        return _Scoped(self, (pipeline, step), asker)
+
+    def purge(self) -> int:
+        """Ask the server for a sign of life; there is nothing to delete."""
+        with self._translated():
+            self._redis.ping()
+        return 0
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+    def first(self, digest: str, within: timedelta, asker: str) -> bool:
+        """Start a window where there is none; say whether this asker started it."""
+        with self._translated():
+            return bool(self._first(keys=[PREFIX + digest], args=[asker, _milliseconds(within)]))
+
+    def count(self, digest: str, within: timedelta) -> int:
+        """Count up in a window, starting it where there is none."""
+        with self._translated():
+            return int(self._count(keys=[PREFIX + digest], args=[_milliseconds(within)]))
+
+    def forget(self, *digests: str) -> None:
+        """Delete windows."""
+        with self._translated():
+            self._redis.delete(*(PREFIX + digest for digest in digests))
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except self._error as error:
+            raise TemporaryError(f"the memory ({self._place}) is away: {type(error).__name__}") from error
+
+
+class _Scoped:
+    """One step's memory. Keys are stored as digests: they may be long, and may hold what is nobody's business."""
+
+    def __init__(self, backend: SqlMemory | RedisMemory, place: tuple[str, str], asker: str) -> None:
+        self._backend = backend
+        self._place = place
+        self._asker = asker
+
+    def first(self, key: str, within: timedelta) -> bool:
+        return self._backend.first(self._digest("first", key), within, self._asker)
+
+    def count(self, key: str, within: timedelta) -> int:
+        return self._backend.count(self._digest("count", key), within)
+
+    def forget(self, key: str) -> None:
+        self._backend.forget(self._digest("first", key), self._digest("count", key))
+
+    def _digest(self, kind: str, key: str) -> str:
+        names = "\0".join((*self._place, kind, key)).encode(errors="surrogatepass")
+        return blake2b(names, digest_size=16).hexdigest()
+
+
+@cache
+def _first_upsert(dialect: str) -> Any:
+    statement = insert(memory, dialect).values(_values())
+    over = memory.c.until <= bindparam("now")
+    mine = and_(memory.c.asker != "", memory.c.asker == statement.excluded.asker)
+    changed = {"until": case((over, statement.excluded.until), else_=memory.c.until), "asker": statement.excluded.asker}
+    return statement.on_conflict_do_update(index_elements=("digest",), set_=changed, where=or_(over, mine)).returning(
+        memory.c.digest
+    )
+
+
+@cache
+def _count_upsert(dialect: str) -> Any:
+    statement = insert(memory, dialect).values(_values())
+    over = memory.c.until <= bindparam("now")
+    changed = {
+        "until": case((over, statement.excluded.until), else_=memory.c.until),
+        "count": case((over, 1), else_=memory.c.count + 1),
+    }
+    return statement.on_conflict_do_update(index_elements=("digest",), set_=changed).returning(memory.c.count)
+
+
+def _values() -> dict[str, Any]:
+    return {column.name: bindparam(column.name) for column in memory.c}
+
+
+def _milliseconds(within: timedelta) -> int:
+    return max(1, math.ceil(within / timedelta(milliseconds=1)))
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
