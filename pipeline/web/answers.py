@@ -30,6 +30,7 @@ CODES: Final = {
     413: "too_large",
     415: "unsupported_media_type",
     422: "unprocessable",
+    431: "head_too_large",
     500: "internal",
     503: "unavailable",
 }
@@ -111,7 +112,7 @@ async def answer_away(request: Request, error: Exception) -> Response:
 async def answer_http(request: Request, error: Exception) -> Response:
     """Answer what the framework itself refuses: no such path, no such method."""
     assert isinstance(error, HTTPException)
-    texts = {404: f"there is nothing at {request.url.path}", 405: f"{request.method} is not possible here"}
+    texts = {404: f"there is nothing at {request.scope['path']}", 405: f"{request.method} is not possible here"}
     return error_response(error.status_code, texts.get(error.status_code, error.detail), headers=error.headers)
 
 

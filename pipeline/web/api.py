@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Any, Final
+from urllib.parse import urlencode
 
 import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request
@@ -167,11 +168,10 @@ def api_routes(services: Services, access: Access) -> APIRouter:
             found = store.dead_letters(pipeline=pipeline, step=step, before=before, limit=limit)
         except ValueError as error:
             raise Refusal(422, str(error), problems=[Problem("before", str(error))]) from None
-        following = request.url.include_query_params(before=found[-1].place) if len(found) == limit else None
-        return DeadLettersModel(
-            dead_letters=[DeadLetterModel(**_dead(letter)) for letter in found],
-            next=f"{following.path}?{following.query}" if following else None,
-        )
+        following = None
+        if len(found) == limit:
+            following = f"{request.scope['path']}?{urlencode({**request.query_params, 'before': found[-1].place})}"
+        return DeadLettersModel(dead_letters=[DeadLetterModel(**_dead(letter)) for letter in found], next=following)
 
     @routes.get("/dead-letters/{message_id}", summary="A message that was given up, once per step", responses=_NOT_FOUND)
     def dead_letter(message_id: Annotated[str, Path(max_length=64)]) -> list[FullDeadLetterModel]:

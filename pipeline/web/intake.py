@@ -142,7 +142,7 @@ def _as_request(request: HttpRequest, body: bytes) -> Request:
         headers=_joined(request.headers),
         query=dict(request.query_params),
         method=request.method,
-        path=request.url.path,
+        path=request.scope["path"],
     )
 
 

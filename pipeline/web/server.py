@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -10,6 +11,8 @@ from typing import Final
 import structlog
 import uvicorn
 from fastapi import FastAPI
+
+from pipeline.web.protocol import best_protocol
 
 log = structlog.get_logger()
 
@@ -24,7 +27,9 @@ KEEP_ALIVE: Final = 75
 class Server(uvicorn.Server):
     """uvicorn that says when it answers, lets /readyz know that it stops, and returns after SIGTERM or SIGINT."""
 
-    def __init__(self, app: FastAPI, *, started: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, app: FastAPI, *, started: Callable[[], None] | None = None, protocol: type[asyncio.Protocol] | None = None
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -32,6 +37,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                http=protocol or best_protocol(),
                 ws="none",
                 lifespan="on",
                 limit_concurrency=MOST_CONNECTIONS,

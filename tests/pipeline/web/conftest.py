@@ -27,6 +27,7 @@ from pipeline.spec.model import Configuration, PipelineSpec, Position, ProducerS
 from pipeline.store import Store
 from pipeline.web.app import create_app
 from pipeline.web.listening import listen
+from pipeline.web.protocol import PureProtocol, fast_protocol
 from pipeline.web.server import Server
 from pipeline.web.services import Services
 
@@ -202,7 +203,7 @@ class Web:
 
 
 @contextlib.contextmanager
-def running(store: Store, data: Path, **settings: Any) -> Iterator[Web]:
+def running(store: Store, data: Path, *, protocol: Any = None, **settings: Any) -> Iterator[Web]:
     """Run a web server in a thread."""
     queue = ToyQueue()
     trouble: list[Exception] = []
@@ -221,7 +222,7 @@ def running(store: Store, data: Path, **settings: Any) -> Iterator[Web]:
     listening = listen("127.0.0.1", 0)
     port = listening.getsockname()[1]
     started = threading.Event()
-    server = Server(create_app(services), started=started.set)
+    server = Server(create_app(services), started=started.set, protocol=protocol)
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     assert started.wait(30)
@@ -244,6 +245,14 @@ def store(tmp_path):
 @pytest.fixture
 def web(store, tmp_path):
     with running(store, tmp_path) as web:
+        yield web
+
+
+@pytest.fixture(params=["httptools", "h11"])
+def either_web(request, store, tmp_path):
+    """The web server over both HTTP parsers."""
+    protocol = PureProtocol if request.param == "h11" else fast_protocol()
+    with running(store, tmp_path, max_body=1000, protocol=protocol) as web:
         yield web
 
 

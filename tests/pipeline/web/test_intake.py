@@ -18,7 +18,6 @@ from prometheus_client import REGISTRY
 from pipeline import TemporaryError
 from pipeline.engine.batch import MAX_BYTES
 from pipeline.keys import create_key
-from pipeline.web import body as body_module
 from pipeline.web import intake as intake_module
 
 CODES = {
@@ -373,73 +372,6 @@ def test_a_broker_that_hangs_is_503_in_time_and_the_publisher_survives_it(web_wi
     assert (answer.status, answer.error["code"]) == (503, "unavailable")
     assert web.post({"title": "next"}).status == 202
     assert [message.title for message in web.queue.messages] == ["late", "next"]
-
-
-# Malformed and unfriendly HTTP
-
-
-def header(web, *lines: bytes) -> bytes:
-    return b"\r\n".join([b"POST /in/toy/echo HTTP/1.1", b"Host: x", b"X-API-Key: " + web.key.encode(), *lines, b"", b""])
-
-
-@pytest.mark.parametrize(
-    "lines",
-    [
-        (b"Content-Length: abc",),
-        (b"Content-Length: -1",),
-        (b"Content-Length: 2", b"Content-Length: 3"),
-        (b"Content-Length: 2", b"Transfer-Encoding: chunked"),
-        (b"Content-Length: 99999999999999999999999999",),
-        (b"Bad Header: x",),
-    ],
-)
-def test_malformed_http_is_400_or_413(web, lines):
-    received = web.raw(header(web, b"Connection: close", *lines) + b"{}", half_close=True)
-
-    assert received.startswith((b"HTTP/1.1 400", b"HTTP/1.1 413"))
-    assert web.queue.batches == []
-
-
-def test_a_broken_chunk_is_400(web):
-    received = web.raw(header(web, b"Transfer-Encoding: chunked") + b"zz\r\n{}\r\n", half_close=True)
-
-    assert received.startswith(b"HTTP/1.1 400")
-
-
-def test_a_chunked_body_that_is_too_large_is_413_before_it_ends(web_with):
-    web = web_with(max_body=1000)
-
-    head = header(web, b"Transfer-Encoding: chunked", b"Connection: close")
-    received = web.raw(head + b"400\r\n" + b"x" * 1024 + b"\r\n")
-
-    assert received.startswith(b"HTTP/1.1 413")
-
-
-def test_a_sender_that_goes_away_in_the_middle_leaves_nothing_behind(web):
-    before = refused("toy", 400)
-
-    web.raw(header(web, b"Content-Length: 100") + b'{"title": ', half_close=True)
-
-    assert web.post({"title": "next"}).status == 202
-    assert [message.title for message in web.queue.messages] == ["next"]
-    assert refused("toy", 400) == before + 1
-
-
-def test_a_body_that_does_not_arrive_is_408_and_the_connection_ends(web, monkeypatch):
-    monkeypatch.setattr(body_module, "PATIENCE", 0.2)
-
-    received = web.raw(header(web, b"Content-Length: 100") + b"{")
-
-    assert received.startswith(b"HTTP/1.1 408")
-    assert b'"code":"timeout"' in received
-
-
-def test_two_requests_in_one_packet_are_both_answered(web):
-    one = header(web, b"Content-Length: 14") + b'{"title": "a"}'
-    two = header(web, b"Content-Length: 14", b"Connection: close") + b'{"title": "b"}'
-
-    assert web.raw(one + two).count(b"HTTP/1.1 202") == 2
-    assert [message.title for message in web.queue.messages] == ["a", "b"]
 
 
 def test_many_at_once_are_all_accepted_and_share_publishes(web):

@@ -1,0 +1,112 @@
+"""HTTP as uvicorn speaks it, with bounds on the time and size of a request's head, which uvicorn leaves open."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.util import find_spec
+from typing import Any, Final
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from pipeline.web.answers import error_response
+
+PATIENCE: Final = 15.0
+"""Seconds that a connection may take to send a request's head, and that what follows a refused request is read and discarded."""
+MOST_HEAD: Final = 64 * 1024
+"""Bytes that a request's head may have."""
+_REASONS: Final = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
+
+
+class Deadline:
+    """Closes a connection on which no request is being answered, unless the next one's head arrives in time."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._timer: asyncio.TimerHandle | None = None
+        self.update(None)
+
+    def update(self, cycle: Any) -> None:
+        """Look, after each piece of data, whether a request is being answered: uvicorn's cycle is None before the first."""
+        if cycle is not None and not cycle.response_complete:
+            self.drop()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._transport.close)
+
+    def drop(self) -> None:
+        """Forget about it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def refuse(transport: asyncio.Transport, status: int, text: str) -> None:
+    """Answer what could not be read as a request in the one shape of errors, and close."""
+    body = bytes(error_response(status, text).body)
+    head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n" % (status, _REASONS[status], len(body))
+    transport.write(head + b"x-content-type-options: nosniff\r\ncache-control: no-store\r\nconnection: close\r\n\r\n" + body)
+    transport.close()
+
+
+class PureProtocol(H11Protocol):
+    """The one without compiled parts; it bounds the head's size itself."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """Start to wait for the first request."""
+        super().connection_made(transport)
+        self.deadline = Deadline(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on."""
+        super().data_received(data)
+        self.deadline.update(self.cycle)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self.deadline.drop()
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP."""
+        refuse(self.transport, 400, msg)
+
+
+def fast_protocol() -> type[asyncio.Protocol]:
+    """Give the protocol over httptools; raises ImportError without it."""
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: PLC0415 - an optional dependency
+
+    class FastProtocol(HttpToolsProtocol):
+        head = 0
+        in_head = False
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+            super().connection_made(transport)
+            self.deadline = Deadline(transport)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self.deadline.update(self.cycle)
+            self.head = self.head + len(data) if self.in_head else 0
+            if self.head > MOST_HEAD and not self.transport.is_closing():
+                refuse(self.transport, 431, f"the request's head is larger than {MOST_HEAD} bytes")
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.deadline.drop()
+            super().connection_lost(exc)
+
+        def on_message_begin(self) -> None:
+            self.in_head = True
+            super().on_message_begin()
+
+        def on_headers_complete(self) -> None:
+            self.in_head = False
+            super().on_headers_complete()
+
+        def send_400_response(self, msg: str) -> None:
+            refuse(self.transport, 400, msg)
+
+    return FastProtocol
+
+
+def best_protocol() -> type[asyncio.Protocol]:
+    """Give the protocol over httptools where it is installed, else the one over h11."""
+    return fast_protocol() if find_spec("httptools") else PureProtocol
