@@ -1,0 +1,176 @@
+"""The beginning of a plugin: a working one of each kind with its test, for people to change."""
+
+from __future__ import annotations
+
+import keyword
+import re
+import sys
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Final
+
+from pipeline.cli.failures import Exit, Failure
+from pipeline.registry import Kind
+
+if TYPE_CHECKING:
+    from pipeline.registry import Registry
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+PRODUCER: Final = '''"""Takes what $name posts."""
+
+from collections.abc import Iterable
+
+from pydantic import Field
+
+from pipeline import Config, Message, Problem, Request, RequestError, WebhookProducer
+
+
+class ${cls}Config(Config):
+    """The options of `$name`."""
+
+    severity: str = Field(default="info", description="The severity of its messages.")
+
+
+class $cls(WebhookProducer[${cls}Config]):
+    """Makes a message of each JSON object that is posted: its `title` and `text`, and all of it as `data`."""
+
+    def receive(self, request: Request) -> Iterable[Message]:
+        """Give the request's message; refuse what is not an object with a title."""
+        body = request.json()
+        if not isinstance(body, dict) or not isinstance(body.get("title"), str):
+            problem = Problem("title", "a text is expected")
+            raise RequestError("an object with a title is expected", status=422, problems=[problem])
+        text = str(body.get("text", ""))
+        return [Message(source="$name", title=body["title"], text=text, severity=self.config.severity, data=body)]
+'''
+
+FILTER: Final = '''"""Shortens texts."""
+
+from collections.abc import Iterable
+
+from pydantic import Field
+
+from pipeline import Config, Filter, Message
+
+
+class ${cls}Config(Config):
+    """The options of `$name`."""
+
+    longest: int = Field(default=200, ge=1, description="How many characters of the text are kept.")
+
+
+class $cls(Filter[${cls}Config]):
+    """Cuts the text of messages that have a longer one, and drops those that have neither title nor text."""
+
+    def filter(self, message: Message) -> Iterable[Message]:
+        """Yield nothing to drop the message, one to pass or change it, several to split it."""
+        if message.title or message.text:
+            yield message.replace(text=message.text[: self.config.longest])
+'''
+
+CONSUMER: Final = '''"""Tells $name of messages."""
+
+import json
+
+from pydantic import Field, SecretStr
+
+from pipeline import Config, HttpConsumer, HttpRequest, Message
+
+
+class ${cls}Config(Config):
+    """The options of `$name`."""
+
+    url: str = Field(pattern="^https?://", description="Where messages are posted to.")
+    token: SecretStr = Field(description="What proves that we may: sent as a bearer token.")
+
+
+class $cls(HttpConsumer[${cls}Config]):
+    """Posts each message as a JSON object with `id`, `title`, `text` and `severity`."""
+
+    def request(self, message: Message) -> HttpRequest:
+        """Give the request that delivers the message; the engine sends it, and again where that may help."""
+        body = {"id": message.id, "title": message.title, "text": message.text, "severity": message.severity}
+        headers = {
+            "authorization": f"Bearer {self.config.token.get_secret_value()}",
+            "content-type": "application/json",
+        }
+        return HttpRequest(url=self.config.url, body=json.dumps(body).encode(), headers=headers)
+'''
+
+PRODUCER_TEST: Final = '''"""The contract of every producer that is posted to, and what this one makes of a request."""
+
+from $name import $cls
+
+from pipeline import Request
+
+
+def test_it_makes_a_message() -> None:
+    """The title is taken over."""
+    producer = $cls($cls.config_type.model_validate({"severity": "warning"}))
+    (message,) = producer.receive(Request(b'{"title": "disk full"}'))
+    assert (message.title, message.severity) == ("disk full", "warning")
+'''
+
+FILTER_TEST: Final = '''"""The contract of every filter, and what this one does."""
+
+from $name import $cls
+
+from pipeline import Message
+
+
+def test_it_shortens() -> None:
+    """Texts are cut."""
+    shorten = $cls($cls.config_type.model_validate({"longest": 3}))
+    (message,) = shorten.filter(Message(source="test", text="disk full"))
+    assert message.text == "dis"
+'''
+
+CONSUMER_TEST: Final = '''"""The contract of every consumer over HTTP, and what this one sends."""
+
+from $name import $cls
+
+from pipeline import Message
+
+
+def test_it_sends_the_title() -> None:
+    """The body has the title."""
+    consumer = $cls($cls.config_type.model_validate({"url": "http://127.0.0.1:9", "token": "secret"}))
+    assert b"disk full" in consumer.request(Message(source="test", title="disk full")).body
+'''
+
+TEMPLATES: Final[dict[Kind, tuple[str, str]]] = {
+    "producer": (PRODUCER, PRODUCER_TEST),
+    "filter": (FILTER, FILTER_TEST),
+    "consumer": (CONSUMER, CONSUMER_TEST),
+}
+"""For each kind the plugin and its test; `$name` and `$cls` are filled in."""
+
+
+def check_name(registry: Registry, kind: Kind, name: str) -> None:
+    """Refuse a name that no plugin can bear, or that one of this kind bears already."""
+    if not _NAME.fullmatch(name) or keyword.iskeyword(name):
+        raise Failure(f"'{name}' cannot be a plugin's name: lower-case letters, digits and _ are, a letter first", Exit.USAGE)
+    if name in sys.stdlib_module_names or name.startswith("test_") or name == "conftest":
+        raise Failure(f"'{name}' is the name of another module: choose one that is not", Exit.USAGE)
+    if name in registry.names(kind):
+        raise Failure(f"there is a {kind} '{name}' already: choose another name")
+
+
+def write_plugin(kind: Kind, name: str, directory: Path) -> tuple[Path, Path]:
+    """Write NAME.py and test_NAME.py into a directory, and give both; nothing is overwritten."""
+    plugin, test = directory / f"{name}.py", directory / f"test_{name}.py"
+    for path in (plugin, test):
+        if path.exists():
+            raise Failure(f"{path} is there already: nothing was written")
+    directory.mkdir(parents=True, exist_ok=True)
+    text, test_text = TEMPLATES[kind]
+    words = {"name": name, "cls": class_name(name)}
+    for path, template in ((plugin, text), (test, test_text)):
+        path.write_text(Template(template).substitute(words), encoding="utf-8")
+    return plugin, test
+
+
+def class_name(name: str) -> str:
+    """Give the class for a plugin's name: `new_shop` is `NewShop`."""
+    return "".join(part.capitalize() for part in name.split("_"))
