@@ -208,15 +208,15 @@ def _mark_secrets(model: type[BaseModel], node: Node) -> None:
             _mark_secrets(model, item)
     if not isinstance(node, Mapping):
         return
-    secret = {field.alias or name for name, field in model.model_fields.items() if _is_secret(field.annotation)}
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    secret = {key for key, field in fields.items() if _is_secret(field.annotation)}
     for key, entry in node.entries.items():
-        meant = did_you_mean(key, [field.alias or name for name, field in model.model_fields.items()])
+        meant = "" if key in fields else did_you_mean(key, fields)
         if key in secret or any(f"'{name}'" in meant for name in secret):
             _hide(entry.value)
-    for name, field in model.model_fields.items():
-        for inner in _models(field.annotation):
-            if (field.alias or name) in node.entries:
-                _mark_secrets(inner, node.entries[field.alias or name].value)
+    for key in fields.keys() & node.entries.keys():
+        for inner in _models(fields[key].annotation):
+            _mark_secrets(inner, node.entries[key].value)
 
 
 def _hide(node: Node) -> None:
