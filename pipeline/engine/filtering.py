@@ -13,8 +13,8 @@ from pipeline.plugin import AnyFilter, Memory, RememberingFilter, WindowFilter
 from pipeline.spec.model import FilterStep, Retry
 from pipeline.store.rows import Outcome, Record, Why
 
-Remember = Callable[[FilterStep], Memory]
-"""Gives a filter step its memory."""
+Remember = Callable[[FilterStep, Message], Memory]
+"""Gives a filter step its memory, as it is asked for a message: one that comes again gets the same answer as before."""
 Recall = Callable[[str, Sequence[str]], dict[str, Record]]
 """Gives what the record says of messages (by id) at a step."""
 
@@ -70,7 +70,7 @@ class FilterStage:
             self._decisions.record(message, step.label, Outcome.HELD, reason=f"until {window.due:%Y-%m-%d %H:%M:%S %Z}")
             return []
         if isinstance(plugin, RememberingFilter):
-            return self._named(step, message, plugin.filter(message, self._remember(step)))
+            return self._named(step, message, plugin.filter(message, self._remember(step, message)))
         return self._named(step, message, plugin.filter(message))
 
     def _named(self, step: FilterStep, parent: Message, out: Iterable[Message]) -> list[Message]:

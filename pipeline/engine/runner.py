@@ -70,7 +70,7 @@ class Runner:
         stage = FilterStage(
             pipeline,
             decisions,
-            remember=lambda step: self.memory.scoped(batch.pipeline, step.label),
+            remember=lambda step, message: self.memory.scoped(batch.pipeline, step.label, message.id),
             recall=lambda step, ids: self.store.records(batch.pipeline, step, ids),
             attempt=batch.attempt,
         )

@@ -78,6 +78,8 @@ class BatchRequest(Request):
     """A batch under way, as the worker's parent process sees it: a worker that dies over it costs no message."""
 
     runner: Callable[[], Runner]
+    _already_cancelled: bool
+    _argsrepr: str
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """Take a batch apart that its worker died over; anything else is put back on the queue by Celery's own rules."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import socket
 from typing import Any, Literal
 
 from celery import Celery
@@ -37,9 +39,11 @@ def run_worker(settings: Settings, role: Role = "all", *, concurrency: int | Non
     Deliveries wait for other systems and run in threads; filters compute and run in processes, as many as there are cores.
     """
     app = worker_app(settings, role)
+    for each_task in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(each_task).setLevel(logging.DEBUG if settings.log_level == "debug" else logging.WARNING)
     threads = role == "deliveries"
     worker: Any = app.Worker(
-        hostname=f"{role}@%h",
+        hostname=f"{role}@{socket.gethostname()}",
         pool_cls="threads" if threads else "prefork",
         concurrency=concurrency or (DELIVERY_THREADS if threads else os.cpu_count() or 1),
         loglevel=settings.log_level.upper(),
@@ -60,4 +64,4 @@ def _begin(**_: Any) -> None:
 @worker_process_shutdown.connect(weak=False)
 def _end(pid: int, **_: Any) -> None:
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        multiprocess.mark_process_dead(pid)
+        multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call] # prometheus-client leaves it untyped
