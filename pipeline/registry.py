@@ -87,6 +87,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean '{folded[near[0]]}'?" if near else ""
 
 
+def suggestion(name: str, known: Iterable[str], *, none: str) -> str:
+    """Give the hint for an unknown name: the nearest known one, else all of them, else `none`."""
+    names = list(known)
+    there = f"there {'is' if len(names) == 1 else 'are'} {', '.join(names)}" if names else none
+    return did_you_mean(name, names) or there
+
+
 def place_of(error: BaseException, file: str | None = None) -> str:
     """Give `file:line` of where an exception arose, in `file` where it passed through it; empty where that is not known."""
     if isinstance(error, SyntaxError) and error.filename:
@@ -162,8 +169,7 @@ class Registry:
         for other in KINDS:
             if other != kind and name in self.names(other):
                 return WrongKindError(f"'{name}' is {_article(other)}, not {_article(kind)}")
-        known = self.names(kind)
-        hint = did_you_mean(name, known) or (f"there are {', '.join(known)}" if known else "none is installed")
+        hint = suggestion(name, self.names(kind), none="none is installed")
         return UnknownPluginError(f"no {kind} is called '{name}'", hint)
 
     def _classes(self, path: Path, kind: Kind) -> list[type[Plugin[Any]]]:

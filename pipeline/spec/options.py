@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar, get_args
 from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.registry import did_you_mean
+from pipeline.registry import did_you_mean, suggestion
 from pipeline.spec.document import Items, Mapping, Node, Scalar
 from pipeline.spec.problems import Place, Problems
 
@@ -19,6 +19,7 @@ M = TypeVar("M", bound=BaseModel)
 
 _COLUMN: Final = re.compile(r"\bcolumn (\d+)")
 _LINE: Final = re.compile(r"\bline (\d+)")
+_SECRET_WORDS: Final = ("token", "secret", "password", "passphrase", "api_key", "authorization", "credentials")
 _IS_EXPECTED: Final = " is expected"
 _EXPECTED: Final = {
     "string_type": "a text",
@@ -33,6 +34,7 @@ _EXPECTED: Final = {
     "tuple_type": "a list",
     "set_type": "a list",
     "frozen_set_type": "a list",
+    "path_type": "a path",
     "dict_type": "a mapping",
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
@@ -107,7 +109,7 @@ class _Teller:
     def unknown(self, found: _Found) -> str:
         """Tell of an option that does not exist, and give the hint."""
         known = [field.alias or name for name, field in _model_at(self.model, found.path[:-1]).model_fields.items()]
-        hint = did_you_mean(str(found.path[-1]), known) or (f"there are {', '.join(known)}" if known else "it has none")
+        hint = suggestion(str(found.path[-1]), known, none="it has none")
         self.problems.error(found.key, f"{self.where(found.path[:-1])} has no option '{found.path[-1]}'", hint)
         return hint
 
@@ -217,6 +219,15 @@ def _mark_secrets(model: type[BaseModel], node: Node) -> None:
     for key in fields.keys() & node.entries.keys():
         for inner in _models(fields[key].annotation):
             _mark_secrets(inner, node.entries[key].value)
+
+
+def hide_suspects(node: Node) -> None:
+    """Note the values whose keys sound like secrets, where no model can tell: those of an unknown plugin."""
+    for key, entry in node.entries.items() if isinstance(node, Mapping) else ():
+        if did_you_mean(key, _SECRET_WORDS):
+            _hide(entry.value)
+    for child in node.children():
+        hide_suspects(child)
 
 
 def _hide(node: Node) -> None:

@@ -7,7 +7,7 @@ import json
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
-from pipeline.registry import Kind, did_you_mean
+from pipeline.registry import Kind, suggestion
 from pipeline.spec.document import Entry, Items, Mapping, Node, Scalar
 from pipeline.spec.lint import lint
 from pipeline.spec.model import ConsumerStep, FilterStep, PipelineSpec, ProducerStep, Retry
@@ -33,8 +33,7 @@ def read_pipeline(root: Mapping, reader: StepReader, problems: Problems) -> tupl
     """
     for key, entry in root.entries.items():
         if key not in KEYS:
-            hint = did_you_mean(key, KEYS) or f"there are {', '.join(KEYS)}"
-            problems.error(entry.key, f"a pipeline has no key '{key}'", hint)
+            problems.error(entry.key, f"a pipeline has no key '{key}'", suggestion(key, KEYS, none=""))
     first = next((entry.key for entry in root.entries.values()), root.place)
     name, place = _name(root, first, problems)
     description = _text(root, "description", problems)

@@ -19,10 +19,10 @@ _MARGIN: Final = 60
 """How many characters of a long source line are shown on each side of the place."""
 _SECRET_KEY: Final = re.compile(
     r"(?i)([\w-]*(?:token|secret|passw|api[_-]?key|auth|credential|private|bearer|signing)[\w-]*[\"']?\s*:\s+)"
-    r"(\"(?:[^\"\\]|\\.)*\"?|'[^']*'?|[^\s,}\]][^,}\]]*)"
+    r"(\$\{[^}]*\}|\"(?:[^\"\\]|\\.)*\"?|'[^']*'?|[^\s,}\]][^,}\]]*)"
 )
 _SECRET_URL: Final = re.compile(r"(://[^/\s:@\"']*:)([^@\s\"']+)(?=@)")
-_INTERPOLATED: Final = re.compile(r"[\"']?\$\{[^}]*\}[\"']?\s*")
+_INTERPOLATED: Final = re.compile(r"[\"']?\$\{(?:\w+|\w+:\?[^}]*|\w+:-|file:[^}]*)\}[\"']?\s*")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pipeline.plugin import Config, Plugin, PollingProducer, WebhookProducer
-from pipeline.registry import Kind, PluginError, Registry, did_you_mean
+from pipeline.registry import Kind, PluginError, Registry, did_you_mean, suggestion
 from pipeline.spec.document import Entry, Items, Mapping, Node, Scalar
-from pipeline.spec.options import validate
+from pipeline.spec.options import hide_suspects, validate
 from pipeline.spec.problems import Place, Problems
 from pipeline.spec.siblings import LATER, NAME, RESERVED, SIBLINGS, ProducerSiblings, Siblings, keys
 
@@ -80,7 +80,7 @@ class StepReader:
             return None
         name = self._plugin_key(kind, named)
         siblings = self._siblings(kind, node, named, name)
-        found = self._plugin(kind, name, named[name].key)
+        found = self._plugin(kind, name, named[name])
         config = self._config(kind, name, found, named[name]) if found is not None else None
         if found is None or config is None or siblings is None:
             return None
@@ -110,13 +110,14 @@ class StepReader:
     def _meant(self, kind: Kind, key: str, name: str, entry: Entry) -> str:
         if isinstance(entry.value, Scalar) and entry.value.value is None:
             return f"options of '{name}' are indented under it"
-        return did_you_mean(key, keys(kind)) or f"there are {', '.join(keys(kind))}"
+        return suggestion(key, keys(kind), none="")
 
-    def _plugin(self, kind: Kind, name: str, place: Place) -> type[Plugin[Any]] | None:
+    def _plugin(self, kind: Kind, name: str, entry: Entry) -> type[Plugin[Any]] | None:
         try:
             return self._registry.find(kind, name)
         except PluginError as error:
-            self._problems.error(place, error.text, error.hint)
+            self._problems.error(entry.key, error.text, error.hint)
+            hide_suspects(entry.value)
             return None
 
     def _config(self, kind: Kind, name: str, found: type[Plugin[Any]], entry: Entry) -> Config | None:
@@ -183,8 +184,7 @@ class StepReader:
         for other, steps in self.shared.items():
             if other != kind and name in steps:
                 return f"the shared step '{name}' is a {other}, not a {kind}", ""
-        known = self.shared[kind]
-        hint = did_you_mean(name, known) or (f"there are {', '.join(known)}" if known else "siftbell.yaml declares none")
+        hint = suggestion(name, self.shared[kind], none="siftbell.yaml declares none")
         return f"no shared {kind} is called '{name}'", hint
 
     def _schedule_fits(self, step: Declared, node: Mapping) -> bool:

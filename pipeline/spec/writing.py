@@ -12,8 +12,8 @@ from ruamel.yaml import YAML
 def to_yaml(value: Any) -> str:
     """Write what JSON can hold as YAML 1.2 in block style, keys in their order."""
     yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False  # type: ignore[assignment]  # ruamel annotates it with the type of its default, None
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel annotates it by its default, None
     # ruamel writes these line breaks as they are, and a reader folds them
     yaml.allow_unicode = not any(mark in json.dumps(value, ensure_ascii=False) for mark in "\x85\u2028\u2029")
     text = StringIO()

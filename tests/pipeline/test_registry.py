@@ -124,7 +124,7 @@ def test_a_broken_entry_point_says_how(install, target: str, source: str, text: 
 
 def test_an_entry_point_in_the_wrong_group_is_the_wrong_kind(install) -> None:
     install("acme-pager", "filters", "pager = acme_pager:Pager", "acme_pager", CONSUMER.format(name="Pager"))
-    with pytest.raises(WrongKindError, match="^'pager' is a consumer, not a filter$"):
+    with pytest.raises(WrongKindError, match=r"^'pager' is a consumer, not a filter$"):
         Registry().find("filter", "pager")
 
 
@@ -153,7 +153,7 @@ def test_where_there_is_no_plugin_at_all_it_says_so(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_name_of_another_kind_says_which() -> None:
-    with pytest.raises(WrongKindError, match="^'telegram' is a consumer, not a filter$"):
+    with pytest.raises(WrongKindError, match=r"^'telegram' is a consumer, not a filter$"):
         Registry().find("filter", "telegram")
 
 

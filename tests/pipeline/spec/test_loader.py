@@ -1,5 +1,7 @@
 """Whole configurations: which files are read, what they share, and what is suspicious about them."""
 
+# ruff: noqa: E501 - tables of cases read best with one case a line
+
 import json
 import subprocess
 import sys

@@ -78,7 +78,7 @@ def test_nothing_lies_between_a_moment_and_the_next_occurrence(moment: datetime)
     ],
 )
 def test_what_is_not_a_schedule(text: str, error: str) -> None:
-    with pytest.raises(ValueError, match="is expected|shortest|bad|never") as caught:
+    with pytest.raises(ValueError, match=r"is expected|shortest|bad|never") as caught:
         read_schedule(text)
     assert str(caught.value).startswith(error)
 

@@ -1,5 +1,7 @@
 """The JSON Schema: accepts what the loader accepts, and refuses what a schema can tell."""
 
+# ruff: noqa: E501 - tables of cases read best with one case a line
+
 import json
 import subprocess
 import sys
