@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Annotated, Final
 
 import typer
@@ -72,6 +73,9 @@ app.command(rich_help_panel=CARING)(doctor)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, and exit with one of the codes of `pipeline.cli.failures.Exit`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what the terminal cannot show is no reason to fail
     try:
         app(None if arguments is None else list(arguments), prog_name=PROGRAM)
     except Exception as error:  # noqa: BLE001 - the end of every exception: a line and an exit code

@@ -21,9 +21,8 @@ PRODUCER: Final = '''"""Takes what $name posts."""
 
 from collections.abc import Iterable
 
-from pydantic import Field
-
 from pipeline import Config, Message, Problem, Request, RequestError, WebhookProducer
+from pydantic import Field
 
 
 class ${cls}Config(Config):
@@ -33,35 +32,41 @@ class ${cls}Config(Config):
 
 
 class $cls(WebhookProducer[${cls}Config]):
-    """Makes a message of each JSON object that is posted: its `title` and `text`, and all of it as `data`."""
+    """Makes a message of each JSON object that is posted: its title, its text, all of it."""
 
     def receive(self, request: Request) -> Iterable[Message]:
         """Give the request's message; refuse what is not an object with a title."""
         body = request.json()
         if not isinstance(body, dict) or not isinstance(body.get("title"), str):
             problem = Problem("title", "a text is expected")
-            raise RequestError("an object with a title is expected", status=422, problems=[problem])
-        text = str(body.get("text", ""))
-        return [Message(source="$name", title=body["title"], text=text, severity=self.config.severity, data=body)]
+            text = "an object with a title is expected"
+            raise RequestError(text, status=422, problems=[problem])
+        message = Message(
+            source="$name",
+            title=body["title"],
+            text=str(body.get("text", "")),
+            severity=self.config.severity,
+            data=body,
+        )
+        return [message]
 '''
 
 FILTER: Final = '''"""Shortens texts."""
 
 from collections.abc import Iterable
 
-from pydantic import Field
-
 from pipeline import Config, Filter, Message
+from pydantic import Field
 
 
 class ${cls}Config(Config):
     """The options of `$name`."""
 
-    longest: int = Field(default=200, ge=1, description="How many characters of the text are kept.")
+    longest: int = Field(default=200, ge=1, description="How many characters are kept.")
 
 
 class $cls(Filter[${cls}Config]):
-    """Cuts the text of messages that have a longer one, and drops those that have neither title nor text."""
+    """Cuts texts that are too long, and drops messages with neither title nor text."""
 
     def filter(self, message: Message) -> Iterable[Message]:
         """Yield nothing to drop the message, one to pass or change it, several to split it."""
@@ -73,29 +78,29 @@ CONSUMER: Final = '''"""Tells $name of messages."""
 
 import json
 
-from pydantic import Field, SecretStr
-
 from pipeline import Config, HttpConsumer, HttpRequest, Message
+from pydantic import Field, SecretStr
 
 
 class ${cls}Config(Config):
     """The options of `$name`."""
 
     url: str = Field(pattern="^https?://", description="Where messages are posted to.")
-    token: SecretStr = Field(description="What proves that we may: sent as a bearer token.")
+    token: SecretStr = Field(description="What it lets us in with: a bearer token.")
 
 
 class $cls(HttpConsumer[${cls}Config]):
-    """Posts each message as a JSON object with `id`, `title`, `text` and `severity`."""
+    """Posts each message as a JSON object with its id, title and text."""
 
     def request(self, message: Message) -> HttpRequest:
-        """Give the request that delivers the message; the engine sends it, and again where that may help."""
-        body = {"id": message.id, "title": message.title, "text": message.text, "severity": message.severity}
+        """Give the request that delivers the message; the engine sends it."""
+        body = {"id": message.id, "title": message.title, "text": message.text}
         headers = {
             "authorization": f"Bearer {self.config.token.get_secret_value()}",
             "content-type": "application/json",
         }
-        return HttpRequest(url=self.config.url, body=json.dumps(body).encode(), headers=headers)
+        sent = json.dumps(body).encode()
+        return HttpRequest(url=self.config.url, body=sent, headers=headers)
 '''
 
 PRODUCER_TEST: Final = '''"""The contract of every producer that is posted to, and what this one makes of a request."""

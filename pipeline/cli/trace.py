@@ -41,13 +41,20 @@ def print_trace(trace: Trace, where: Console) -> None:
         return
     count = len(trace.journeys)
     where.print(_line(f"{trace.pipeline}: {trace.producer} made {count} message{'' if count == 1 else 's'}"))
+    width = max(map(_widest, trace.journeys), default=0)
     for number, journey in enumerate(trace.journeys, 1):
         where.print()
-        for indent, line in _journey(journey, f"message {number} of {count}" if count > 1 else "message"):
+        for indent, line in _journey(journey, f"message {number} of {count}" if count > 1 else "message", width):
             where.print(Padding(line, (0, 0, 0, indent), expand=False))
 
 
-def _journey(journey: Journey, name: str) -> Iterator[tuple[int, Text]]:
+def _widest(journey: Journey) -> int:
+    """Give the length of the longest name of a step."""
+    own = [len(_name(step)) for step in (*journey.visits, *journey.deliveries)]
+    return max([*own, *(_widest(part) for visit in journey.visits for part in visit.parts)], default=0)
+
+
+def _journey(journey: Journey, name: str, width: int) -> Iterator[tuple[int, Text]]:
     message = journey.message
     title = message.title or _short(message.text) or message.id
     yield 0, _line((f"{name}: ", "bold"), title)
@@ -57,19 +64,17 @@ def _journey(journey: Journey, name: str) -> Iterator[tuple[int, Text]]:
         yield STEP, _line((" ".join(f"{label}={value}" for label, value in message.labels.items()), "dim"))
     for change in journey.changes:
         yield STEP, _change(change)
-    yield from _way(journey)
+    yield from _way(journey, width)
 
 
-def _way(journey: Journey) -> Iterator[tuple[int, Text]]:
-    steps: tuple[Visit | Delivery, ...] = (*journey.visits, *journey.deliveries)
-    width = max((len(_name(step)) for step in steps), default=0)
+def _way(journey: Journey, width: int) -> Iterator[tuple[int, Text]]:
     for visit in journey.visits:
         place = f"by {visit.place}" if visit.did == "dropped" else ""
         yield STEP, _step(visit, width, visit.reason or place)
         for change in visit.changes:
             yield 3 * STEP, _change(change)
         for number, part in enumerate(visit.parts, 1):
-            for indent, line in _journey(part, f"part {number} of {len(visit.parts)}"):
+            for indent, line in _journey(part, f"part {number} of {len(visit.parts)}", width):
                 yield indent + 2 * STEP, line
     for delivery in journey.deliveries:
         yield STEP, _step(delivery, width, delivery.reason)

@@ -1,0 +1,100 @@
+"""The root of the command line: help, versions, exit codes and what is said when something fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from pipeline.cli import app
+from pipeline.cli.failures import Exit, Failure, explain, report
+from pipeline.errors import ConfigError, PermanentError, TemporaryError
+from pipeline.settings import Settings
+
+
+def test_help_names_the_verbs_and_imports_nothing_heavy() -> None:
+    code = """if True:
+        import sys
+        from pipeline.cli import main
+        try:
+            main(["--help"])
+        except SystemExit:
+            pass
+        heavy = {"celery", "kombu", "fastapi", "starlette", "sqlalchemy", "cel", "aiohttp", "ruamel.yaml", "alembic"}
+        print(sorted(heavy & set(sys.modules)))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    for verb in ("check", "try", "send", "run-now", "dead-letters", "keys", "db", "doctor", "plugins", "schema"):
+        assert f" {verb} " in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_version_is_printed(process) -> None:
+    done = process("--version")
+    assert (done.code, done.out.split()[0], done.err) == (0, "siftbell", "")
+
+
+@pytest.mark.parametrize("arguments", [("chek",), ("check", "--format", "xml"), ("keys", "create")])
+def test_wrong_usage_is_2(siftbell, arguments) -> None:
+    done = siftbell(*arguments)
+    assert (done.code, done.out) == (2, "")
+
+
+def test_a_misspelt_verb_is_guessed(siftbell) -> None:
+    assert "Did you mean 'check'" in siftbell("chek").err
+
+
+def test_every_kind_of_failure_has_its_code() -> None:
+    assert explain(Failure("no", Exit.NOT_FOUND)) == ("no", 4)
+    assert explain(ConfigError("bad")) == ("bad", 78)
+    assert explain(TemporaryError("away")) == ("away", 3)
+    assert explain(PermanentError("never")) == ("never", 1)
+    assert explain(FileNotFoundError(2, "No such file or directory", "x.json")) == ("x.json: No such file or directory", 1)
+    assert explain(OSError("odd")) == ("odd", 1)
+    assert explain(KeyError("x")) == ("this is a bug: KeyError: 'x' (SIFTBELL_LOG_LEVEL=debug shows where)", 1)
+
+
+def test_a_setting_that_cannot_be_is_named_without_its_value() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(port="s3cret")
+    text, code = explain(caught.value)
+    assert code == 78
+    assert text.startswith("SIFTBELL_PORT: ")
+    assert "s3cret" not in text
+
+
+def test_a_traceback_is_shown_on_demand_only(capsys, monkeypatch) -> None:
+    def fail() -> Exception:
+        try:
+            raise KeyError("x")
+        except KeyError as error:
+            return error
+
+    assert report(fail()) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    monkeypatch.setenv("SIFTBELL_LOG_LEVEL", "debug")
+    assert report(fail()) == 1
+    assert "Traceback" in capsys.readouterr().err
+    assert report(Failure("")) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_a_setting_that_cannot_be_ends_with_78(process) -> None:
+    done = process("doctor", SIFTBELL_PORT="many")
+    assert (done.code, done.out) == (78, "")
+    assert done.err.startswith("siftbell: SIFTBELL_PORT: ")
+    assert done.err.count("\n") == 1
+
+
+def test_output_that_the_encoding_lacks_is_escaped(project: Path, process) -> None:
+    (project / "payload.json").write_text('{"title": "größer"}')
+    done = process("try", "alerts", "-f", "payload.json", PYTHONIOENCODING="ascii")
+    assert done.code == 0
+    assert "gr\\xf6\\xdfer" in done.out
+
+
+def test_main_is_what_the_package_gives() -> None:
+    assert app.PROGRAM == "siftbell"
