@@ -19,11 +19,11 @@ MAX_LENGTH: Final = 4096
 """How many characters a condition may have."""
 MAX_STEPS: Final = 4_000_000
 """How many steps a comprehension inside another may take over one message: about a second."""
-_FUNCTIONS: Final = frozenset(
+_FUNCTIONS: Final = (  # noqa: SIM905 - one name a line would be a page
     "size string int uint double bytes type dyn duration timestamp matches contains startsWith endsWith has all exists "
     "exists_one map filter getFullYear getMonth getDayOfYear getDayOfMonth getDate getDayOfWeek getHours getMinutes "
-    "getSeconds getMilliseconds".split()
-)
+    "getSeconds getMilliseconds"
+).split()
 _TYPES: Final = frozenset({"int", "uint", "double", "string", "bytes", "bool", "list", "map", "null_type"})
 _NEVER: Final = (ValueError, TypeError, LookupError, RuntimeError, ArithmeticError)
 _ERROR: Final = re.compile(r"ERROR: <input>:(?P<line>\d+):(?P<column>\d+): (?:Syntax error: )?(?P<text>.*)")
@@ -185,23 +185,22 @@ def _what(text: str, line: int, column: int, error: str) -> str:
     """Say CEL's complaint in the words of someone who writes conditions."""
     row = [*text.split("\n"), ""][line - 1]
     rest = row[column - 1 :]
-    if re.search(r"\bnot\s+$", row[: column - 1]):
-        return "write '!' for 'not'"
     word = re.match(r"\w+|\S", rest)
-    if word and word[0] in _WORDS:
-        return f"write '{_WORDS[word[0]]}' for '{word[0]}'"
-    if rest.startswith("=") and "token recognition" in error:
-        return "write '==' to compare"
-    if rest.startswith(('"', "'")) and "token recognition" in error:
-        return "the text that begins here has no closing quote"
-    if "'<EOF>'" in error:
+    what = f"'{word[0]}' is not expected here" if word else error.partition(" expecting ")[0]
+    if re.search(r"\bnot\s+$", row[: column - 1]):
+        what = "write '!' for 'not'"
+    elif word and word[0] in _WORDS:
+        what = f"write '{_WORDS[word[0]]}' for '{word[0]}'"
+    elif "token recognition" in error and rest.startswith("="):
+        what = "write '==' to compare"
+    elif "token recognition" in error and rest.startswith(('"', "'")):
+        what = "the text that begins here has no closing quote"
+    elif "'<EOF>'" in error:
         closer = _unclosed(text)
-        return f"expected '{closer}'" if closer else "the condition ends too early"
-    if "has()" in error:
-        return "has() asks for a part of a field, as in has(labels.team)"
-    if word is None or "recursion" in error:
-        return error.partition(" expecting ")[0]
-    return f"'{word[0]}' is not expected here"
+        what = f"expected '{closer}'" if closer else "the condition ends too early"
+    elif "has()" in error:
+        what = "has() asks for a part of a field, as in has(labels.team)"
+    return what
 
 
 def _unclosed(text: str) -> str:

@@ -1,0 +1,99 @@
+"""Texts over a message: Jinja2 in the immutable sandbox, compiled once, with a cap on output and work."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from pydantic import GetJsonSchemaHandler
+from pydantic_core import core_schema
+
+from pipeline.message import FIELDS, Message
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+
+MAX_TEXT: Final = 64 * 1024
+"""How many characters a template may have."""
+
+
+class Template:
+    """A Jinja2 template over the fields of `Message`, usable as the type of a plugin's option.
+
+    Strict: reading what a message lacks (`labels.team` where there is no such label) fails; write
+    `labels.team | default("none")` where that may be. `labels.items` is the label called items where there is one.
+    None is written as nothing, a time as `2026-11-21 08:30:00+00:00`, lists and objects as JSON.
+
+    Filters beside Jinja2's usual ones: `localtime("Europe/Berlin")` for a time, `duration` for a number of seconds
+    (`90 | duration` is `1m30s`), `tojson` (not escaped for HTML). What could not be bounded is not there: macros,
+    blocks, imports, `namespace`, recursive loops, and methods beyond the everyday ones of texts, objects and times.
+
+    Bounded per rendering: the output (`max_length` characters), the work (`sandbox.MAX_WORK` characters made and
+    loop steps taken) and the thread's CPU time (`sandbox.MAX_SECONDS`, looked at between steps). Not bounded is a
+    single step over what the message holds, such as sorting it, and the comparison of lists that a template
+    nested into themselves many times.
+    """
+
+    escape: ClassVar[bool] = False
+    max_length: ClassVar[int] = 64 * 1024
+
+    def __init__(self, text: str) -> None:
+        """Compile; raises ValueError, with the line, for what is not Jinja2 or names what there is not."""
+        from pipeline.template import sandbox  # noqa: PLC0415 - Jinja2 is loaded only where there are templates
+
+        if len(text) > MAX_TEXT:
+            raise ValueError(f"a template has at most {MAX_TEXT} characters, this one has {len(text)}")
+        self.text = text
+        try:
+            self._compiled, names = sandbox.compile_template(text, escape=self.escape)
+        except sandbox.NotATemplateError as error:
+            raise ValueError(_readable(text, error.line, error.name, str(error), error.known)) from None
+        for name, line in sorted(names.items(), key=lambda item: item[1]):
+            if name not in FIELDS:
+                raise ValueError(_readable(text, line, name, f"no field of a message is called '{name}'", FIELDS))
+        self.names = tuple(sorted(names))
+
+    def render(self, message: Message) -> str:
+        """Give the text. Raises `PermanentError` that names what is missing or went wrong, and the line."""
+        return self._compiled.render({name: getattr(message, name) for name in self.names}, self.max_length)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Template) and type(other) is type(self) and other.text == self.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.text!r})"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        compiled = core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
+        return core_schema.json_or_python_schema(
+            json_schema=compiled,
+            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), compiled], mode="left_to_right"),
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda template: template.text),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: Any, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "string", "description": "A Jinja2 template over the fields of a message."}
+
+
+class HtmlTemplate(Template):
+    """A template whose own text is HTML and whose values are escaped: `<b>{{ title }}</b>` is safe whatever the title."""
+
+    escape = True
+
+
+def _readable(text: str, line: int, name: str, what: str, known: Any) -> str:
+    """Name the place, and the known name that is closest to an unknown one."""
+    rows = text.split("\n")
+    row = rows[line - 1] if 0 < line <= len(rows) else ""
+    found = re.search(rf"(?<![\w.]){re.escape(name)}\b", row) if name else None
+    place = f"line {line}, column {found.start() + 1}" if found else f"line {line}"
+    close = get_close_matches(name, known, n=1) if name else []
+    hint = f"; did you mean '{close[0]}'?" if close else f"; there are {', '.join(known)}" if known else ""
+    return f"{place}: {what}{hint}"
