@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from pipeline.spec.document import Node, Scalar
 from pipeline.spec.problems import Problems
+from pipeline.spec.tree import Node, Scalar
 
 _FOUND: Final = re.compile(r"\$\$|\$\{(?P<inner>[^}]*)\}|\$\{")
 _INNER: Final = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<operator>:-|:\?)(?P<rest>.*))?", re.DOTALL)

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.registry import Kind, Registry, did_you_mean
-from pipeline.spec.document import Mapping, Node, Scalar, read
+from pipeline.spec.document import read
 from pipeline.spec.interpolation import Interpolator
 from pipeline.spec.model import Configuration, PipelineSpec
 from pipeline.spec.pipelines import read_pipeline
 from pipeline.spec.problems import Place, Problems, Report, Source, SpecError
 from pipeline.spec.steps import StepReader, read_shared
+from pipeline.spec.tree import Mapping, Node, Scalar
 
 SHARED_FILE: Final = "siftbell.yaml"
 PLUGINS: Final = "plugins"

@@ -12,8 +12,8 @@ from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline.registry import did_you_mean, suggestion
-from pipeline.spec.document import Items, Mapping, Node, Scalar
 from pipeline.spec.problems import Place, Problems
+from pipeline.spec.tree import Items, Mapping, Node, Scalar
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -40,6 +40,7 @@ _EXPECTED: Final = {
     "model_attributes_type": "a mapping",
     "string_too_short": "a text of at least {min_length} characters",
     "string_too_long": "a text of at most {max_length} characters",
+    "string_pattern_mismatch": "a text that matches {pattern}",
     "greater_than_equal": "at least {ge}",
     "greater_than": "more than {gt}",
     "less_than_equal": "at most {le}",

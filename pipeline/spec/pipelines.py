@@ -8,13 +8,13 @@ from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from pipeline.registry import Kind, suggestion
-from pipeline.spec.document import Entry, Items, Mapping, Node, Scalar
 from pipeline.spec.lint import lint
 from pipeline.spec.model import ConsumerStep, FilterStep, PipelineSpec, ProducerStep, Retry
 from pipeline.spec.problems import Place, Problems
 from pipeline.spec.schedule import read_schedule
 from pipeline.spec.siblings import NAME, NAME_RULE, ConsumerSiblings, FilterSiblings, ProducerSiblings
 from pipeline.spec.steps import Declared, StepReader
+from pipeline.spec.tree import Entry, Items, Mapping, Node, Scalar
 
 KEYS: Final = ("name", "description", "producers", "filters", "consumers")
 

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from pipeline.plugin import Config, Plugin, PollingProducer, WebhookProducer
 from pipeline.registry import Kind, PluginError, Registry, did_you_mean, suggestion
-from pipeline.spec.document import Entry, Items, Mapping, Node, Scalar
 from pipeline.spec.options import hide_suspects, validate
 from pipeline.spec.problems import Place, Problems
 from pipeline.spec.siblings import LATER, NAME, RESERVED, SIBLINGS, ProducerSiblings, Siblings, keys
+from pipeline.spec.tree import Entry, Items, Mapping, Node, Scalar
 
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 

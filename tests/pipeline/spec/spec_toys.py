@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AnyUrl, Field, SecretStr, model_validator
 
 from pipeline import (
     BatchConsumer,
@@ -84,6 +84,8 @@ class ChatOptions(Config):
     token: SecretStr = Field(description="The token.")
     chat_id: int | str = Field(description="The chat.")
     size: int = Field(default=10, ge=1, le=100, description="How large.")
+    code: str = Field(default="a", pattern="^[a-z]+$", description="A code.")
+    link: AnyUrl | None = Field(default=None, description="A link.")
     rules: list[Rule] = Field(default=[], description="Rules.")
     headers: dict[str, SecretStr] = Field(default={}, description="Headers.")
 

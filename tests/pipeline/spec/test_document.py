@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from pipeline.spec.document import MAX_DEPTH, Items, Mapping, Scalar, read
+from pipeline.spec.document import MAX_DEPTH, read
 from pipeline.spec.problems import Problems
+from pipeline.spec.tree import Items, Mapping, Scalar
 from pipeline.spec.writing import to_yaml
 
 

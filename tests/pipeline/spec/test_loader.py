@@ -307,11 +307,11 @@ def test_github_gets_workflow_commands(home: Path) -> None:
 def test_carets_stand_below_wide_letters_tabs_and_in_long_lines(home: Path) -> None:
     long = "x" * 200
     Path("a.yaml").write_text(
-        f'producers: [{{"spec_toys:Hook": ,\t"日本é": 1}}]\nconsumers: [spec_toys:Batch, {long}]\nnäme: 1\n'
+        f'producers: [{{"spec_toys:Hook": ,\t"日本e\u0301": 1}}]\nconsumers: [spec_toys:Batch, {long}]\nnäme: 1\n'
     )
     shown = text_of("a.yaml")
     assert shown[1:3] == [
-        '    1 | producers: [{"spec_toys:Hook": ,\t"日本é": 1}]',
+        '    1 | producers: [{"spec_toys:Hook": ,\t"日本e\u0301": 1}]',
         f"      | {' ' * 32}\t^^^^^^^ options of 'spec_toys:Hook' are indented under it",
     ]
     assert shown[4] == f"    2 | consumers: [spec_toys:Batch, {'x' * 60}…"
