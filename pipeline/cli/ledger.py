@@ -86,6 +86,6 @@ def seen_in_log(path: Path) -> Counter[str]:
     found: Counter[str] = Counter()
     with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
-            if line.startswith("{") and (entry := json.loads(line)).get("logger") == "consumers.log":
+            if line.startswith("{") and (entry := json.loads(line)).get("logger") == "message":
                 found[entry["id"]] += 1
     return found

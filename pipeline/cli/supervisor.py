@@ -23,6 +23,7 @@ STEADY: Final = 30.0
 """Seconds after which a part that ran counts as having started well: the next pause is the first again."""
 HOPELESS: Final = 5
 """From this many deaths in a row on, each is an error in the log; the part is started again all the same."""
+_STDERR: Final = 2
 PARENT_PIPE: Final = "SIFTBELL_PARENT_PIPE"
 """The variable that tells a part the number of the pipe whose end-of-file means that the supervisor is gone."""
 
@@ -126,6 +127,7 @@ class Supervisor:
             *part.command,
             env={**os.environ, **part.environment, PARENT_PIPE: str(pipe)},
             stdin=asyncio.subprocess.DEVNULL,
+            stdout=_STDERR,  # what a part says is no data of the supervisor's own
             pass_fds=(pipe, *part.inherited),
             start_new_session=True,
         )

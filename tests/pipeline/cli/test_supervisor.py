@@ -68,7 +68,7 @@ class Driver:
     def __init__(self, *parts: dict[str, Any], raising: str = "") -> None:
         arguments = [json.dumps(parts), raising]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+            [sys.executable, "-c", DRIVER, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         )
         self.lines: list[dict[str, Any]] = []
         self._rest = b""
@@ -85,14 +85,17 @@ class Driver:
             if not data:
                 raise AssertionError(f"ended before {event}: {self.lines}")
             *lines, self._rest = (self._rest + data).split(b"\n")
-            self.lines += [json.loads(line) for line in lines]
+            self._add(lines)
         return found
 
     def end(self, *, within: float = 30) -> int:
         out, _ = self.process.communicate(timeout=within)
-        self.lines += [json.loads(line) for line in (self._rest + out).splitlines()]
+        self._add((self._rest + out).splitlines())
         self._rest = b""
         return self.process.returncode
+
+    def _add(self, lines: list[bytes]) -> None:
+        self.lines += [json.loads(line) for line in lines if line.startswith(b"{")]
 
     def events(self) -> list[str]:
         return [line["event"] for line in self.lines]
@@ -111,9 +114,8 @@ def drive() -> Iterator[Any]:
         if driver.process.poll() is None:
             driver.process.kill()
         driver.process.wait()
-        for stream in (driver.process.stdout, driver.process.stderr):
-            assert stream is not None
-            stream.close()
+        assert driver.process.stdout is not None
+        driver.process.stdout.close()
 
 
 def gone(pid: int, within: float = 10) -> bool:
@@ -257,7 +259,7 @@ def test_a_terminal_s_ctrl_c_does_not_reach_the_parts(drive: Any) -> None:
 
 def test_what_the_start_raises_ends_the_parts_and_is_raised(drive: Any) -> None:
     driver = drive({"name": "web", "command": STAYS}, raising="start")
-    _, errors = driver.process.communicate(timeout=30)
+    errors, _ = driver.process.communicate(timeout=30)
     assert driver.process.returncode == 1
     assert b"no key could be made" in errors
 
@@ -266,7 +268,7 @@ def test_what_the_stop_raises_ends_the_parts_and_is_raised(drive: Any) -> None:
     driver = drive({"name": "web", "command": STUBBORN}, raising="stop")
     (line,) = driver.until("up")
     driver.process.terminate()
-    _, errors = driver.process.communicate(timeout=30)
+    errors, _ = driver.process.communicate(timeout=30)
     assert (driver.process.returncode, gone(line["pid"])) == (1, True)
     assert b"the socket could not be closed" in errors
 
