@@ -40,7 +40,11 @@ def read_records(connection: Connection, pipeline: str, step: str, message_ids: 
 
 def read_history(connection: Connection, message_id: str) -> list[Record]:
     """Give all records of a message, in order of time."""
-    query = select(records).where(records.c.message_id == message_id).order_by(records.c.at, records.c.pipeline, records.c.step)
+    query = (
+        select(records)
+        .where(records.c.message_id == clean(message_id))
+        .order_by(records.c.at, records.c.pipeline, records.c.step)
+    )
     return [_record(row) for row in connection.execute(query)]
 
 
@@ -75,20 +79,25 @@ def list_dead(connection: Connection, pipeline: str | None, step: str | None, li
     place = (dead_letters.c.at, dead_letters.c.message_id, dead_letters.c.pipeline, dead_letters.c.step)
     query = select(dead_letters).order_by(*(column.desc() for column in place)).limit(limit)
     if pipeline is not None:
-        query = query.where(dead_letters.c.pipeline == pipeline)
+        query = query.where(dead_letters.c.pipeline == clean(pipeline))
     if step is not None:
-        query = query.where(dead_letters.c.step == step)
+        query = query.where(dead_letters.c.step == clean(step))
     if before is not None:
-        at, *names = before.split("/", 3)
-        if len(names) != 3:
-            raise ValueError("a dead letter's place is expected")
-        query = query.where(tuple_(*place) < tuple_(to_number(datetime.fromisoformat(at)), *names))
+        query = query.where(tuple_(*place) < tuple_(*_place(before)))
     return [_dead(row) for row in connection.execute(query)]
+
+
+def _place(before: str) -> tuple[Any, ...]:
+    try:
+        at, message_id, pipeline, step = clean(before).split("/", 3)
+        return to_number(datetime.fromisoformat(at)), message_id, pipeline, step
+    except (ValueError, TypeError, OverflowError):
+        raise ValueError("a dead letter's place is expected") from None
 
 
 def read_dead(connection: Connection, message_id: str) -> list[DeadLetter]:
     """Give the dead letters of a message, oldest first."""
-    query = select(dead_letters).where(dead_letters.c.message_id == message_id)
+    query = select(dead_letters).where(dead_letters.c.message_id == clean(message_id))
     return [_dead(row) for row in connection.execute(query.order_by(dead_letters.c.at, dead_letters.c.step))]
 
 

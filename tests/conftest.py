@@ -1,0 +1,66 @@
+"""The servers that tests need: skipped loudly where one is missing on a laptop, failed where CI=true."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+
+POSTGRES = os.environ.get("SIFTBELL_TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
+REDIS = os.environ.get("SIFTBELL_TEST_REDIS", "redis://127.0.0.1:6379/9")
+RABBITMQ = os.environ.get("SIFTBELL_TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672//")
+
+
+def _required(url: str, name: str, port: int) -> str:
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname or "127.0.0.1", parts.port or port), timeout=3).close()
+    except OSError as error:
+        text = f"{name} does not answer at {parts.hostname}:{parts.port or port} ({error}); see SIFTBELL_TEST_{name.upper()}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(text)
+        pytest.skip(text)
+    return url
+
+
+@pytest.fixture(scope="session")
+def require_postgres() -> str:
+    """The URL of a PostgreSQL server on which databases may be made."""
+    return _required(POSTGRES, "Postgres", 5432)
+
+
+@pytest.fixture(scope="session")
+def require_redis() -> str:
+    """The URL of a Redis database in which keys may be written."""
+    return _required(REDIS, "Redis", 6379)
+
+
+@pytest.fixture(scope="session")
+def require_rabbitmq() -> str:
+    """The URL of a RabbitMQ virtual host in which queues may be declared."""
+    return _required(RABBITMQ, "RabbitMQ", 5672)
+
+
+@pytest.fixture(scope="session")
+def new_postgres(require_postgres: str) -> Iterator[Callable[[], str]]:
+    """Makes an empty database and gives its URL; all are dropped at the session's end."""
+    import psycopg
+
+    server = require_postgres.replace("+psycopg", "")
+    made: list[str] = []
+
+    def make() -> str:
+        name = f"siftbell_test_{uuid4().hex}"
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        made.append(name)
+        return f"{require_postgres.rsplit('/', 1)[0]}/{name}"
+
+    yield make
+    with psycopg.connect(server, autocommit=True) as connection:
+        for name in made:
+            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
