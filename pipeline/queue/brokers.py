@@ -20,7 +20,7 @@ CONFIRM: Final = 3.0
 class Broker:
     """What Celery is told about a broker."""
 
-    url: str
+    url: str = field(repr=False)
     needs: str = ""
     """The module it needs, and with it the extra."""
     extra: str = ""

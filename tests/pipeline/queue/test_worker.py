@@ -1,0 +1,104 @@
+"""Real workers: the ordinary Celery command, a filter that kills its process, and the answers to `inspect`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pytest
+from trees import until
+
+from pipeline import Message
+from pipeline.engine.batch import Batch
+from pipeline.queue.publishing import CeleryQueue
+from pipeline.settings import Settings
+from pipeline.store import Store
+
+KILLER = '''
+"""Kills its process over one message."""
+import os, signal
+from collections.abc import Iterable
+from pipeline import Filter, Message, NoOptions
+
+class Killer(Filter[NoOptions]):
+    """Kills its process."""
+
+    def filter(self, message: Message) -> Iterable[Message]:
+        """Kill, or pass."""
+        if message.title == "poison":
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield message
+'''
+
+
+@pytest.fixture
+def place(tmp_path):
+    configs = tmp_path / "configs"
+    (configs / "plugins").mkdir(parents=True)
+    (configs / "plugins" / "killer.py").write_text(KILLER)
+    (configs / "a.yaml").write_text(
+        f"name: a\nproducers: [http]\nfilters: [killer]\nconsumers:\n  - file: {{path: '{tmp_path}/out.jsonl'}}\n"
+    )
+    settings = Settings(config=(configs,), data=tmp_path / "data")
+    settings.data.mkdir()
+    store = Store(settings.store_url)
+    store.migrate()
+    yield settings, store, tmp_path / "out.jsonl"
+    store.close()
+
+
+def messages(count, poison=()):
+    time = datetime(2026, 3, 1, tzinfo=UTC)
+    return [Message(source="t", time=time, title="poison" if n in poison else str(n)) for n in range(count)]
+
+
+def celery(settings, *arguments):
+    command = [sys.executable, "-m", "celery", "-A", "pipeline.queue", *arguments]
+    return subprocess.Popen(
+        command, env=os.environ | settings.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+
+
+def lines(path):
+    return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.mark.e2e
+def test_the_ordinary_celery_worker_runs_pipelines_and_answers_inspect(place):
+    settings, store, out = place
+    queue = CeleryQueue.from_settings(settings)
+    queue.publish([Batch(job="process", queue="in", pipeline="a", messages=messages(5))])
+    worker = celery(settings, "worker", "--loglevel=info", "--concurrency=1")
+    try:
+        until(lambda: len(lines(out)) == 5, "five lines in the file")
+        ping = celery(settings, "inspect", "ping", "--timeout=5")
+        answer, _ = ping.communicate(timeout=30)
+        assert b"pong" in answer
+        assert ping.returncode == 0
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        output, _ = worker.communicate(timeout=30)
+    assert worker.returncode == 0, output.decode()
+    assert sum(store.counts().values()) == 5
+    queue.close()
+
+
+@pytest.mark.e2e
+def test_a_message_that_kills_its_worker_is_buried_alone(place):
+    settings, store, out = place
+    queue = CeleryQueue.from_settings(settings)
+    sent = messages(40, poison={7, 31})
+    queue.publish([Batch(job="process", queue="in", pipeline="a", messages=sent)])
+    worker = celery(settings, "worker", "--loglevel=warning", "--concurrency=2")
+    try:
+        until(lambda: len(store.dead_letters()) == 2 and len(lines(out)) >= 38, "two buried, the others delivered", seconds=90)
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        worker.communicate(timeout=30)
+    assert {letter.message.title for letter in store.dead_letters()} == {"poison"}
+    assert all(letter.error.startswith("its worker died 3 times") for letter in store.dead_letters())
+    assert len(lines(out)) == 38
+    queue.close()
