@@ -35,6 +35,7 @@ _EXPECTED: Final = {
     "set_type": "a list",
     "frozen_set_type": "a list",
     "path_type": "a path",
+    "url_parsing": "a URL such as https://example.com",
     "dict_type": "a mapping",
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",

@@ -166,8 +166,8 @@ def test_a_class_is_labelled_in_kebab_case(spec) -> None:
             "3:56 consumer spec_toys:ChatRoom.rules[0].field: required",
             "3:64 consumer spec_toys:ChatRoom.rules[0].level: 'low' or 'high' is expected",
         ]),
-        ("consumers", "spec_toys:ChatRoom: {token: x, chat_id: 1, code: A}", ["3:53 consumer spec_toys:ChatRoom.code: a text that matches ^[a-z]+$ is expected"]),
-        ("consumers", "spec_toys:ChatRoom: {token: x, chat_id: 1, link: nowhere}", ["3:53 consumer spec_toys:ChatRoom.link: a valid URL, relative URL without a base is expected"]),
+        ("consumers", "spec_toys:ChatRoom: {token: x, chat_id: 1, code: A}", ["3:54 consumer spec_toys:ChatRoom.code: a text that matches ^[a-z]+$ is expected"]),
+        ("consumers", "spec_toys:ChatRoom: {token: x, chat_id: 1, link: nowhere}", ["3:54 consumer spec_toys:ChatRoom.link: a URL such as https://example.com is expected"]),
         ("consumers", "spec_toys:ChatRoom: {token: x, chat_id: [], size: '${NOPE}'}", [
             "3:45 consumer spec_toys:ChatRoom.chat_id: a whole number or a text is expected",
             "3:56 the environment variable NOPE is not set | set it, or give a default: ${NOPE:-…}",
