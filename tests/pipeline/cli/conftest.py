@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
+import structlog
 
 from pipeline.cli import main
 
@@ -166,6 +168,18 @@ def process(tmp_path: Path) -> Siftbell:
         return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def _logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Has a run in this process leave the tests' own logging as it was; the stand-in servers' stays out of stderr."""
+    root = logging.getLogger()
+    monkeypatch.setattr(logging.getLogger("werkzeug"), "disabled", True)
+    handlers, level, configured = root.handlers[:], root.level, structlog.get_config()
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.configure(**configured)
 
 
 @pytest.fixture(autouse=True)

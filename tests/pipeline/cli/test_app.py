@@ -67,16 +67,12 @@ def test_a_setting_that_cannot_be_is_named_without_its_value() -> None:
 
 
 def test_a_traceback_is_shown_on_demand_only(capsys, monkeypatch) -> None:
-    def fail() -> Exception:
-        try:
-            raise KeyError("x")
-        except KeyError as error:
-            return error
-
-    assert report(fail()) == 1
+    with pytest.raises(KeyError) as caught:
+        {}["x"]
+    assert report(caught.value) == 1
     assert "Traceback" not in capsys.readouterr().err
     monkeypatch.setenv("SIFTBELL_LOG_LEVEL", "debug")
-    assert report(fail()) == 1
+    assert report(caught.value) == 1
     assert "Traceback" in capsys.readouterr().err
     assert report(Failure("")) == 1
     assert capsys.readouterr().err == ""
