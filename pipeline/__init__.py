@@ -3,7 +3,7 @@
 from pipeline.condition import Condition
 from pipeline.errors import ConfigError, PermanentError, PipelineError, Problem, RequestError, TemporaryError
 from pipeline.http import HttpConsumer, HttpRequest
-from pipeline.message import FIELDS, SEVERITIES, Message
+from pipeline.message import FIELDS, SEVERITIES, Message, normal_severity
 from pipeline.plugin import (
     BatchConsumer,
     Config,
@@ -20,7 +20,7 @@ from pipeline.plugin import (
     WindowFilter,
 )
 from pipeline.request import Request
-from pipeline.template import Template
+from pipeline.template import HtmlTemplate, Template
 from pipeline.units import Duration, Size
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Consumer",
     "Duration",
     "Filter",
+    "HtmlTemplate",
     "HttpConsumer",
     "HttpRequest",
     "ListeningProducer",
@@ -53,4 +54,5 @@ __all__ = [
     "WebhookProducer",
     "Window",
     "WindowFilter",
+    "normal_severity",
 ]

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from urllib.parse import quote, urlsplit
 
+from pydantic import BaseModel, SecretBytes, SecretStr
+
+from pipeline.errors import PermanentError, TemporaryError
 from pipeline.message import Message
 from pipeline.plugin import C, Consumer
+
+if TYPE_CHECKING:
+    import aiohttp
+
+LONGEST_WAIT: Final = 86400.0
+"""Seconds that a `Retry-After` is believed, at most."""
+_AGAIN: Final = frozenset({408, 425, 429})
+_EXCERPT: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +38,173 @@ class HttpRequest:
 
 
 class HttpConsumer(Consumer[C]):
-    """A consumer whose delivery is one HTTP request."""
+    """A consumer whose delivery is one HTTP request: a subclass says what to send, and perhaps how to read the answer.
+
+    Done: 2xx. Tried again: 408, 425, 429 and 5xx, with `Retry-After` believed up to a day; no connection, no answer
+    in time, an answer that breaks off, a name that is not found, a certificate that does not hold (it may be renewed).
+    Given up: every other status, redirects too, since what was posted would go to an address nobody configured; a URL or
+    header that cannot be sent. Errors name scheme, host and port of the URL and nothing else of it, and hold at
+    most 200 characters of the answer; the values of the config's `SecretStr` fields are masked in them.
+    """
+
+    connect_timeout: ClassVar[float] = 5.0
+    """Seconds for a connection, with its TLS handshake."""
+    total_timeout: ClassVar[float] = 10.0
+    """Seconds for everything, from the connection to the end of the answer."""
+    answer_limit: ClassVar[int] = 64 * 1024
+    """Bytes of an answer that are read; the rest is not waited for."""
+
+    _session: tuple[asyncio.AbstractEventLoop, aiohttp.ClientSession] | None = None
 
     @abstractmethod
     def request(self, message: Message) -> HttpRequest:
         """Give the request that delivers the message: computes only, and gives the same for the same message."""
 
+    def check(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """Judge an answer: return where the other side has the message, raise `TemporaryError` or `PermanentError` else.
+
+        Override it for services that answer 200 with an error in the body, and call `super().check(…)` first. Header
+        names are in lower case; `body` is cut at `answer_limit`. What is raised is masked as any other error.
+        """
+        if 200 <= status < 300:
+            return
+        if status in _AGAIN or status >= 500:
+            raise TemporaryError(f"answered {status}{_excerpt(body)}", retry_after=_retry_after(headers))
+        if 300 <= status < 400:
+            raise PermanentError(f"answered {status}: redirects are not followed; write the final URL into the configuration")
+        raise PermanentError(f"answered {status}{_excerpt(body)}")
+
     async def consume(self, message: Message) -> None:
-        """Send the request."""
-        raise NotImplementedError
+        """Send the request, and judge the answer by `check`."""
+        request = self.request(message)
+        where = f"{request.method} {_origin(request.url)}"
+        try:
+            _refuse_unsendable(request)
+            self.check(*await self._send(request))
+        except TemporaryError as error:
+            raise TemporaryError(self._told(where, error), retry_after=error.retry_after) from None
+        except PermanentError as error:
+            raise PermanentError(self._told(where, error)) from None
+
+    async def aclose(self) -> None:
+        """Close the connections. The engine awaits this on the loop that `consume` ran on, then calls `close`."""
+        if self._session is not None:
+            (_, session), self._session = self._session, None
+            await session.close()
+
+    def preview(self, message: Message) -> object:
+        """Give method, host and body of the request, masked."""
+        request = self.request(message)
+        body = self._masked(request.body.decode(errors="replace"))
+        return {"request": f"{request.method} {_origin(request.url)}", "body": body}
+
+    async def _send(self, request: HttpRequest) -> tuple[int, Mapping[str, str], bytes]:
+        import aiohttp  # noqa: PLC0415 - a quarter of a second, for those who send
+
+        try:
+            async with self._connections(aiohttp).request(
+                request.method, request.url, data=request.body, headers=request.headers, allow_redirects=False
+            ) as response:
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                return response.status, headers, await _read(response, self.answer_limit)
+        except TimeoutError:
+            raise TemporaryError(f"no answer within {self.total_timeout:g} s") from None
+        except aiohttp.InvalidURL:
+            raise PermanentError("this is not a URL that can be sent to") from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise TemporaryError(f"the certificate does not hold: {error.certificate_error}") from None
+        except aiohttp.ClientConnectorError as error:
+            raise TemporaryError(f"no connection: {error.strerror or error.os_error}") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise TemporaryError(f"the connection broke off ({type(error).__name__})") from None
+        except (ValueError, TypeError) as error:
+            raise PermanentError(f"the request cannot be sent ({type(error).__name__})") from None
+
+    def _connections(self, aiohttp: Any) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        if self._session is None or self._session[0] is not loop:
+            session: aiohttp.ClientSession = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=self.total_timeout, connect=self.connect_timeout),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                headers={"user-agent": "siftbell", "accept-encoding": "identity"},
+                skip_auto_headers=("content-type",),
+            )
+            self._session = loop, session
+        return self._session[1]
+
+    def _told(self, where: str, error: Exception) -> str:
+        text = self._masked(str(error))
+        return f"{where}: {text if len(text) <= _EXCERPT + 20 else text[: _EXCERPT + 19] + '…'}"
+
+    def _masked(self, text: str) -> str:
+        for secret in sorted({*_secrets(self.config)}, key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return text
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(limit):
+        body += chunk
+        if len(body) >= limit:
+            response.close()
+            break
+    return bytes(body[:limit])
+
+
+def _origin(url: str) -> str:
+    """Give scheme, host and port: the rest of a URL may hold a token."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "an invalid URL"
+    return f"{parts.scheme}://{parts.hostname}{port}" if parts.scheme and parts.hostname else "an invalid URL"
+
+
+def _refuse_unsendable(request: HttpRequest) -> None:
+    if not re.match(r"https?://[^/?#]", request.url) or _origin(request.url) == "an invalid URL":
+        raise PermanentError("a URL that begins with http:// or https:// is expected")
+    for name, value in request.headers.items():
+        if re.search(r"[\r\n\0]", name + value):
+            raise PermanentError(f"the header {re.sub(r'[^ -~]', '?', name)} holds a line break or a NUL")
+
+
+def _secrets(value: Any) -> Iterator[str]:
+    """Find the secrets in a config, each as it is and as it stands in a URL."""
+    if isinstance(value, (SecretStr, SecretBytes)):
+        secret = value.get_secret_value()
+        text = secret if isinstance(secret, str) else secret.decode(errors="replace")
+        yield from filter(None, (text, quote(text), quote(text, safe="")))
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _secrets(getattr(value, name))
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _secrets(inner)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for inner in value:
+            yield from _secrets(inner)
+
+
+def _excerpt(body: bytes) -> str:
+    """Give the beginning of an answer on one line; it is masked and cut afterwards, by `consume`."""
+    text = " ".join(
+        re.sub(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e]", " ", body.decode(errors="replace")).split()
+    )
+    return f": {text}" if text else ""
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Read `Retry-After`: seconds or a date; None where there is none that can be read, never below 0 or above a day."""
+    value = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[+-]?\d{1,300}(\.\d*)?", value, re.ASCII):
+        seconds = float(value)
+    else:
+        try:
+            moment = parsedate_to_datetime(value)
+        except (ValueError, TypeError, IndexError, OverflowError):
+            return None
+        seconds = ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
+    return min(max(seconds, 0.0), LONGEST_WAIT)

@@ -13,7 +13,23 @@ import uuid_utils
 SEVERITIES: Final = ("debug", "info", "warning", "error", "critical")
 """The severities that all producers map to, from least to most; a sender's own word passes unchanged, in lower case."""
 
+_SEVERITIES: Final = {
+    **dict.fromkeys(
+        ("critical", "crit", "fatal", "emergency", "emerg", "alert", "panic", "disaster", "page", "p1", "sev1"), "critical"
+    ),
+    **dict.fromkeys(("error", "err", "major", "high", "p2", "sev2"), "error"),
+    **dict.fromkeys(("warning", "warn", "minor", "average", "medium", "p3", "sev3"), "warning"),
+    **dict.fromkeys(("info", "information", "informational", "notice", "low", "p4", "sev4"), "info"),
+    **dict.fromkeys(("debug", "trace", "verbose"), "debug"),
+}
+
 Status = Literal["firing", "resolved"]
+
+
+def normal_severity(word: str) -> str:
+    """Give the one of `SEVERITIES` that a sender means (`WARN` is `warning`); an unknown word passes in lower case."""
+    word = word.strip().lower()
+    return _SEVERITIES.get(word, word)
 
 
 def new_id() -> str:

@@ -31,11 +31,12 @@ _FILTERS: Final = (  # noqa: SIM905 - one name a line would be a page
     "last length list lower map max min reject rejectattr replace reverse round safe select selectattr sort string sum "
     "title trim truncate unique upper urlencode wordcount"
 ).split()  # fmt: skip
+_TEXT_METHODS: Final = (  # noqa: SIM905 - one name a line would be a page
+    "capitalize count endswith find isdigit lower lstrip partition removeprefix removesuffix rfind rpartition rsplit "
+    "rstrip split splitlines startswith strip title upper"
+).split()  # fmt: skip
 _METHODS: Final[dict[type, frozenset[str]]] = {
-    str: frozenset(  # noqa: SIM905 - one name a line would be a page
-        "capitalize count endswith find isdigit lower lstrip partition removeprefix removesuffix rfind rpartition rsplit "
-        "rstrip split splitlines startswith strip title upper".split()
-    ),
+    str: frozenset(_TEXT_METHODS),
     dict: frozenset({"get", "items", "keys", "values"}),
     list: frozenset({"count", "index"}),
     datetime: frozenset({"date", "isoformat", "isoweekday", "strftime", "time", "timestamp", "weekday"}),
