@@ -75,7 +75,7 @@ def test_no_password_of_a_broker_is_shown(app):
 
 @pytest.mark.parametrize("kind", ["sqlite", "redis", "rabbitmq"])
 def test_what_is_published_is_on_the_queue(kind, tmp_path, request, batch):
-    url = sqlite.url(tmp_path / "queue.db") if kind == "sqlite" else request.getfixturevalue(f"{kind}_url")
+    url = sqlite.url(tmp_path / "queue.db") if kind == "sqlite" else request.getfixturevalue(f"require_{kind}")
     queue = CeleryQueue(make_app(broker(url)))
     queue.check()
     second = batch.replace(job="deliver", step="x")
