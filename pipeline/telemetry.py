@@ -46,7 +46,9 @@ def configure_logging(level: str, style: Literal["auto", "console", "json"], *, 
         name_part,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    last = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if console else structlog.processors.JSONRenderer()
+    # structlog's own choice of traceback prints local variables: request bodies, API keys.
+    on_console = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+    last = on_console if console else structlog.processors.JSONRenderer()
     processors: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, last]
     if not console:
         processors.insert(1, structlog.processors.format_exc_info)
