@@ -22,7 +22,7 @@ FRESH: Final = 10.0
 """Seconds for which the store is not asked again about a key; a revoked key works for that long at most."""
 LAST_KNOWN: Final = 3600.0
 """Seconds for which a key that was good goes on working while the store is away."""
-PAUSE: Final = 1.0
+PAUSE: Final = 5.0
 """Seconds after the store did not answer during which it is not asked about keys that were good."""
 MOST: Final = 1000
 """Keys remembered, good and unknown ones each."""

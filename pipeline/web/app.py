@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-import anyio.to_thread
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -34,8 +34,8 @@ def create_app(services: Services) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
-        await anyio.to_thread.run_sync(services.publisher.close)
-        await anyio.to_thread.run_sync(services.pipelines.close)
+        await asyncio.to_thread(services.publisher.close)
+        await asyncio.to_thread(services.pipelines.close)
         access.close()
 
     app = FastAPI(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import anyio
 import anyio.to_thread
 from fastapi import APIRouter, Query, Request
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -33,6 +34,8 @@ def health_routes(checks: Checks) -> APIRouter:
         503: {"description": "Not ready; the text says what failed.", "content": {"text/plain": {}}},
     }
 
+    threads = anyio.CapacityLimiter(2)  # of their own: requests that wait for the store must not hold up the probes
+
     @routes.get("/livez", summary="Whether the process answers")
     @routes.get("/healthz", summary="The same as /livez")
     async def livez() -> str:
@@ -43,14 +46,15 @@ def health_routes(checks: Checks) -> APIRouter:
         request: Request, verbose: Annotated[str | None, Query(description="Given with any value: name each check.")] = None
     ) -> Response:
         results = {} if not request.app.state.draining else {"draining": "this server is stopping"}
-        results |= await anyio.to_thread.run_sync(checks.run)
+        results |= await anyio.to_thread.run_sync(checks.run, limiter=threads)
         status, text = report(results)
         failed = ", ".join(name for name, trouble in results.items() if trouble)
         short = f"not ready: {failed}\n" if failed else "ready\n"
         return PlainTextResponse(short if verbose is None else text, status)
 
     @routes.get("/metrics", summary="Metrics for Prometheus")
-    def show_metrics() -> Response:
-        return Response(metrics(), media_type=CONTENT_TYPE_LATEST)
+    async def show_metrics() -> Response:
+        text = await anyio.to_thread.run_sync(metrics, limiter=threads)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     return routes

@@ -79,7 +79,7 @@ class Intake:
                 404, f"producer '{label}' of pipeline '{pipeline.spec.name}' takes no requests: it fetches its messages"
             )
         body = await read_body(request, self._services.settings.max_body)
-        messages = _receive(producer, _as_request(request, body))
+        messages = _receive(producer, _as_request(request, body, verified_here=not producer.verifies_sender))
         self._check(messages)
         if messages:
             await self._publish(pipeline, label, messages)
@@ -136,10 +136,14 @@ def _missing(name: str, label: str, pipeline: Pipeline | None) -> str:
     return f"pipeline '{name}' has no producer '{label}'"
 
 
-def _as_request(request: HttpRequest, body: bytes) -> Request:
+def _as_request(request: HttpRequest, body: bytes, *, verified_here: bool) -> Request:
+    """Give the request as the producer sees it; without the API key, where that was checked here."""
+    headers = _joined(request.headers)
+    if verified_here:
+        headers = {name: value for name, value in headers.items() if name not in {"x-api-key", "authorization"}}
     return Request(
         body=body,
-        headers=_joined(request.headers),
+        headers=headers,
         query=dict(request.query_params),
         method=request.method,
         path=request.scope["path"],

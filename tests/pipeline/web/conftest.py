@@ -203,7 +203,9 @@ class Web:
 
 
 @contextlib.contextmanager
-def running(store: Store, data: Path, *, protocol: Any = None, **settings: Any) -> Iterator[Web]:
+def running(
+    store: Store, data: Path, *, protocol: Any = None, pipelines: Pipelines | None = None, **settings: Any
+) -> Iterator[Web]:
     """Run a web server in a thread."""
     queue = ToyQueue()
     trouble: list[Exception] = []
@@ -213,7 +215,7 @@ def running(store: Store, data: Path, *, protocol: Any = None, **settings: Any) 
             raise trouble[0]
 
     services = Services(
-        pipelines=toy_pipelines(),
+        pipelines=pipelines or toy_pipelines(),
         store=store,
         publisher=Publisher(queue, store),
         settings=Settings(data=data, **settings),

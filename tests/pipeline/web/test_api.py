@@ -13,6 +13,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from pipeline import Message
+from pipeline import keys as keys_module
 from pipeline.keys import create_key
 from pipeline.store.rows import DeadLetter, Held, Outcome, Record, Why
 from pipeline.web import access as access_module
@@ -200,6 +201,19 @@ def test_a_store_that_hangs_holds_up_neither_known_keys_nor_the_rest(web, monkey
     try:
         assert web.get("/api/v1/pipelines").error["code"] == "unavailable"
         assert web.get("/livez").status == 200
+    finally:
+        goes_on.set()
+
+
+def test_a_key_that_was_good_works_on_while_the_store_hangs(web, monkeypatch):
+    assert web.get("/api/v1/pipelines").status == 200
+    monkeypatch.setattr(access_module, "PATIENCE", 0.1)
+    monkeypatch.setattr(keys_module, "FRESH", 0)
+    goes_on = threading.Event()
+    monkeypatch.setattr(web.store, "key_by_digest", lambda _digest: goes_on.wait(30) and None)
+    try:
+        assert web.get("/api/v1/pipelines").status == 200
+        assert web.post({"title": "x"}).status == 202
     finally:
         goes_on.set()
 

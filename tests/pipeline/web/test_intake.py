@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import gzip
 import hashlib
 import hmac
 import json
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
@@ -14,11 +18,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
+from starlette.requests import Request as HttpRequest
 
 from pipeline import TemporaryError
 from pipeline.engine.batch import MAX_BYTES
 from pipeline.keys import create_key
+from pipeline.web import body as body_module
 from pipeline.web import intake as intake_module
+from pipeline.web.answers import Refusal
 
 CODES = {
     400: "bad_request",
@@ -174,6 +181,33 @@ def test_a_bug_in_a_producer_is_logged_and_its_details_stay_here(web, capsys):
     assert web.post({"title": "goes on"}).status == 202
 
 
+def test_a_producer_never_sees_the_api_key(web, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        type(web.services.pipelines["toy"].producer("echo").build()), "receive", lambda _, r: seen.append(r) or []
+    )
+    basic = base64.b64encode(f"x:{web.key}".encode()).decode()
+
+    for headers in ({"X-API-Key": web.key}, {"Authorization": f"Bearer {web.key}"}, {"Authorization": f"Basic {basic}"}):
+        assert web.post({}, headers=headers | {"X-Other": "kept"}).status == 202
+    assert all(web.key not in repr(request) and basic not in repr(request) for request in seen)
+    assert [request.headers["x-other"] for request in seen] == ["kept"] * 3
+
+
+@pytest.mark.parametrize("style", ["console", "json"])
+def test_the_log_of_a_bug_has_its_traceback_and_no_local_variables(style):
+    program = (
+        "import sys, structlog; from pipeline.telemetry import configure_logging; configure_logging('info', sys.argv[1])\n"
+        "def receive(body, key):\n  raise ZeroDivisionError('told')\n"
+        "try:\n  receive('bo' + 'dy', 'sb_' + 'secret')\nexcept ZeroDivisionError:\n  structlog.get_logger().exception('failed')"
+    )
+
+    log = subprocess.run([sys.executable, "-c", program, style], check=True, capture_output=True, text=True).stderr
+
+    assert "ZeroDivisionError: told" in log
+    assert "sb_secret" not in log
+
+
 def test_a_producer_that_cannot_be_opened_is_a_500_in_the_shape(web):
     assert web.post({}, "/in/toy/unopened").error["code"] == "internal"
 
@@ -267,6 +301,14 @@ def test_on_sqs_a_message_that_is_too_large_is_413_naming_its_index(web_with):
     answer = web_with(broker="sqs://").post([{"title": "small"}, {"title": "x" * MAX_BYTES}])
 
     assert (answer.status, answer.places) == (413, ["[1]"])
+
+
+def test_a_length_that_is_no_number_is_400_behind_a_server_that_lets_it_pass():
+    request = HttpRequest({"type": "http", "headers": [(b"content-length", b"two")]})
+
+    with pytest.raises(Refusal) as refusal:
+        asyncio.run(body_module.read_body(request, 1000))
+    assert refusal.value.status == 400
 
 
 # Whom it is for
