@@ -52,6 +52,7 @@ def make_app(broker: Broker, queues: Iterable[str] = ()) -> Celery:
         task_default_queue=PROCESS_QUEUE,
         task_default_exchange="",
         task_default_queue_type="quorum" if broker.quorum else "classic",
+        task_create_missing_queue_type="quorum" if broker.quorum else "classic",  # queues that only others consume
         worker_detect_quorum_queues=broker.quorum,
         task_ignore_result=True,
         task_store_errors_even_if_ignored=False,
