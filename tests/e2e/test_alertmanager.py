@@ -127,7 +127,7 @@ def test_an_alert_and_its_resolution_reach_the_chat(
         until(lambda: len(telegram) >= 1, "the chat knows that it fires")
         post_alert(url, start=start, end=datetime.now(UTC))
         until(lambda: len(telegram) >= 2, "the chat knows that it is over")
-        assert running.stats()["dead"] == 0
+        assert running.stats()["dead"] == []
     firing, resolved = telegram
     assert {(one["chat_id"], one["parse_mode"]) for one in telegram} == {(CHAT, "HTML")}
     for text in (firing["text"], resolved["text"]):
