@@ -16,7 +16,6 @@ from sqlalchemy import and_, bindparam, case, delete, or_, select
 from pipeline.errors import ConfigError, TemporaryError
 from pipeline.plugin import Memory
 from pipeline.store.database import Database
-from pipeline.store.migrate import migrate
 from pipeline.store.tables import insert, memory, to_number
 
 PREFIX: Final = "siftbell:memory:"
@@ -80,6 +79,8 @@ class SqlMemory:
 
     def migrate(self) -> None:
         """Make or change the tables, where the database is not the store's."""
+        from pipeline.store.migrate import migrate  # noqa: PLC0415 - as in `Store.migrate`
+
         migrate(self._database)
 
     def scoped(self, pipeline: str, step: str, asker: str = "") -> Memory:
@@ -133,9 +134,9 @@ class RedisMemory:
         except ImportError as error:
             raise ConfigError('the memory needs: pip install "siftbell[redis]"') from error
         self._error = RedisError
-        parts = urlsplit(url)
-        self._place = f"redis at {parts.hostname or parts.path}"
         try:
+            parts = urlsplit(url)
+            self._place = f"redis at {parts.hostname}:{parts.port or 6379}" if parts.hostname else f"redis at {parts.path}"
             self._redis = Redis.from_url(
                 url,
                 socket_timeout=_WAIT_SECONDS,
@@ -143,8 +144,8 @@ class RedisMemory:
                 health_check_interval=15,
                 retry=Retry(NoBackoff(), 0),
             )
-        except ValueError as error:
-            raise ConfigError("the memory's URL: redis://HOST:PORT/NUMBER is expected") from error
+        except ValueError:
+            raise ConfigError("the memory's URL: redis://HOST:PORT/NUMBER is expected") from None
         self._first = self._redis.register_script(_FIRST)
         self._count = self._redis.register_script(_COUNT)
 

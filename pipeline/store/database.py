@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -137,7 +138,7 @@ def _sqlite_begin(connection: Connection) -> None:
 
 def _checked(url: str) -> URL:
     try:
-        found = make_url(url)
+        found = make_url(re.sub("^postgres:", "postgresql:", url))
     except ArgumentError:
         found = None
     backend = found.get_backend_name() if found else ""

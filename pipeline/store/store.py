@@ -9,7 +9,6 @@ from sqlalchemy import URL, text
 
 from pipeline.store import decisions, keys, schedules, waiting
 from pipeline.store.database import Database
-from pipeline.store.migrate import migrate
 from pipeline.store.rows import ApiKey, Claim, DeadLetter, Held, Outcome, Record, Why
 from pipeline.store.tables import to_number, to_time
 
@@ -39,6 +38,8 @@ class Store:
 
         Raises ConfigError where the tables were made by a newer version of Siftbell.
         """
+        from pipeline.store.migrate import migrate  # noqa: PLC0415 - alembic takes 0.3 s, and most processes never need it
+
         migrate(self._database)
 
     def ping(self) -> None:

@@ -1,0 +1,286 @@
+"""One contract for the memory, wherever it is; and what it says when its place is away."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+
+from pipeline import ConfigError, TemporaryError
+from pipeline.memory import PREFIX, RedisMemory, SqlMemory, open_memory
+from pipeline.store import StoreAway
+
+MINUTE = timedelta(minutes=1)
+ROOT = Path(__file__).parents[2]
+
+
+class Moment:
+    """A clock that stands until it is moved."""
+
+    def __init__(self):
+        self.now = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def moment():
+    return Moment()
+
+
+@pytest.fixture(params=["sqlite", "postgres", "redis"])
+def url(request, tmp_path):
+    if request.param == "redis":
+        return request.getfixturevalue("require_redis")
+    if request.param == "postgres":
+        return request.getfixturevalue("migrated_postgres")
+    return f"sqlite:///{tmp_path / 'store.db'}"
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(new_postgres):
+    return new_postgres()
+
+
+@pytest.fixture
+def backend(url, moment):
+    with closing(open_memory(url, now=moment)) as made:
+        if isinstance(made, SqlMemory):
+            made.migrate()
+        yield made
+
+
+@pytest.fixture
+def pipeline():
+    """A name of the test's own: in Redis, all it leaves is gone after a minute."""
+    return uuid4().hex
+
+
+@pytest.fixture
+def memory(backend, pipeline):
+    return backend.scoped(pipeline, "deduplicate")
+
+
+def test_the_first_call_is_the_first_and_no_other(memory):
+    assert [memory.first("k", MINUTE) for _ in range(3)] == [True, False, False]
+    assert memory.first("other", MINUTE)
+
+
+def test_calls_are_counted(memory):
+    assert [memory.count("k", MINUTE) for _ in range(3)] == [1, 2, 3]
+    assert memory.count("other", MINUTE) == 1
+
+
+def test_first_and_count_of_one_key_do_not_know_one_another(memory):
+    assert memory.count("k", MINUTE) == 1
+    assert memory.first("k", MINUTE)
+    assert memory.count("k", MINUTE) == 2
+
+
+def test_what_is_forgotten_begins_anew(memory):
+    memory.first("k", MINUTE)
+    memory.count("k", MINUTE)
+    memory.first("other", MINUTE)
+    memory.forget("k")
+    memory.forget("never seen")
+    assert memory.first("k", MINUTE)
+    assert memory.count("k", MINUTE) == 1
+    assert not memory.first("other", MINUTE)
+
+
+def test_steps_do_not_see_one_anothers_keys(backend, pipeline, memory):
+    assert memory.first("k", MINUTE)
+    assert backend.scoped(pipeline, "other").first("k", MINUTE)
+    assert backend.scoped(pipeline + "2", "deduplicate").first("k", MINUTE)
+    assert not backend.scoped(pipeline, "deduplicate").first("k", MINUTE)
+
+
+def test_a_message_that_comes_again_is_no_duplicate_of_itself(backend, pipeline):
+    one, two = (backend.scoped(pipeline, "deduplicate", asker) for asker in ("one", "two"))
+    assert [one.first("k", MINUTE), two.first("k", MINUTE), one.first("k", MINUTE)] == [True, False, True]
+    assert not backend.scoped(pipeline, "deduplicate").first("k", MINUTE)
+
+
+@pytest.mark.parametrize("key", ["", "x" * 100_000, "nul \0", "\ud800", "a b\n☂"])
+def test_any_text_is_a_key(memory, key):
+    assert memory.first(key, MINUTE)
+    assert not memory.first(key, MINUTE)
+    assert memory.first(key + "'", MINUTE)
+
+
+def test_a_window_ends(memory, moment, backend):
+    """Redis goes by its own clock, so its window is short and is waited for."""
+    within = timedelta(milliseconds=50) if isinstance(backend, RedisMemory) else MINUTE
+    assert memory.first("k", within)
+    assert memory.count("k", within) == 1
+    end = time.monotonic() + 10
+    while not memory.first("k", within):
+        assert time.monotonic() < end
+        moment.now += within / 5
+    while memory.count("k", within) != 1:
+        assert time.monotonic() < end
+        moment.now += within / 5
+
+
+RACE = """
+import json, sys, threading
+from datetime import timedelta
+from pipeline.memory import open_memory
+backend = open_memory(sys.argv[1])
+firsts, counts = [], []
+def race():
+    memory = backend.scoped(sys.argv[2], "race")
+    for key in range(20):
+        firsts.append((key, memory.first(str(key), timedelta(seconds=30))))
+        counts.append((key, memory.count(str(key), timedelta(seconds=30))))
+threads = [threading.Thread(target=race) for _ in range(8)]
+backend.purge()
+print("ready", flush=True)
+sys.stdin.readline()
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+backend.close()
+print(json.dumps([firsts, counts]))
+"""
+
+
+def test_of_eight_threads_in_each_of_two_processes_one_is_first(backend, url, pipeline):
+    backend.purge()
+    with ExitStack() as stack:
+        command = [sys.executable, "-W", "error", "-c", RACE, url, pipeline]
+        processes = []
+        for _ in range(2):
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+            processes.append(stack.enter_context(process))
+        assert [process.stdout.readline() for process in processes] == ["ready\n"] * 2
+        for process in processes:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        found = [json.loads(process.stdout.readline()) for process in processes]
+    firsts = Counter(key for first, _ in found for key, won in first if won)
+    assert firsts == dict.fromkeys(range(20), 1)
+    counts = sorted((key, count) for _, counted in found for key, count in counted)
+    assert counts == [(key, count) for key in range(20) for count in range(1, 17)]
+
+
+def sql(backend, statement):
+    with backend._database.reading() as connection:
+        return connection.execute(text(statement)).all()
+
+
+@pytest.mark.parametrize("url", ["sqlite", "postgres"], indirect=True)
+def test_what_is_over_is_deleted_in_chunks(backend, memory, moment, monkeypatch):
+    monkeypatch.setattr("pipeline.memory._CHUNK", 10)
+    backend.purge()
+    sql_before = len(sql(backend, "SELECT 1 FROM memory"))
+    for key in range(25):
+        memory.first(str(key), MINUTE)
+    memory.first("longer", 2 * MINUTE)
+    assert backend.purge() == 0
+    moment.now += MINUTE
+    assert backend.purge() == 25
+    assert len(sql(backend, "SELECT 1 FROM memory")) == sql_before + 1
+    assert not memory.first("longer", MINUTE)
+
+
+@pytest.mark.parametrize("url", ["sqlite", "postgres"], indirect=True)
+def test_deleting_ends_at_a_bound(backend, memory, moment, monkeypatch):
+    monkeypatch.setattr("pipeline.memory._CHUNK", 10)
+    monkeypatch.setattr("pipeline.memory._MOST", 20)
+    for key in range(25):
+        memory.first(str(key), MINUTE)
+    moment.now += MINUTE
+    assert backend.purge() == 20
+
+
+@pytest.mark.parametrize("url", ["sqlite", "postgres"], indirect=True)
+def test_keys_are_not_stored_as_they_are(backend, memory):
+    memory.first("geheim", MINUTE)
+    assert "geheim" not in str(sql(backend, "SELECT * FROM memory"))
+
+
+@pytest.mark.parametrize("url", ["redis"], indirect=True)
+def test_keys_in_redis_bear_the_prefix_and_an_end_and_are_not_stored_as_they_are(backend, memory, require_redis):
+    from redis import Redis
+
+    memory.first("geheim", MINUTE)
+    memory.count("geheim", MINUTE)
+    digests = [memory._digest(kind, "geheim") for kind in ("first", "count")]
+    assert not any("geheim" in digest for digest in digests)
+    with Redis.from_url(require_redis) as server:
+        assert all(0 < server.pttl(PREFIX + digest) <= 60_000 for digest in digests)
+
+
+@pytest.mark.parametrize("url", ["sqlite", "postgres"], indirect=True)
+def test_the_memory_does_not_wait_for_the_disk(backend):
+    if backend._database.file:
+        assert sql(backend, "PRAGMA synchronous") == [(1,)]
+    else:
+        assert sql(backend, "SHOW synchronous_commit") == [("off",)]
+
+
+@pytest.fixture
+def closed_port():
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        return server.getsockname()[1]
+
+
+def test_redis_away(closed_port):
+    with closing(open_memory(f"redis://:geheim@127.0.0.1:{closed_port}/0")) as backend:
+        memory = backend.scoped("p", "s")
+        for call in (
+            lambda: memory.first("k", MINUTE),
+            lambda: memory.count("k", MINUTE),
+            lambda: memory.forget("k"),
+            backend.purge,
+        ):
+            with pytest.raises(TemporaryError, match=r"redis at 127.0.0.1:\d+\) is away: ConnectionError") as caught:
+                call()
+            assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["redis"], indirect=True)
+def test_redis_goes_on_after_its_connections_were_cut(backend, memory):
+    assert memory.first("k", MINUTE)
+    backend._redis.connection_pool.disconnect()
+    assert not memory.first("k", MINUTE)
+
+
+def test_sql_away(tmp_path):
+    with closing(open_memory(f"sqlite:///{tmp_path / 'store.db'}")) as backend, pytest.raises(StoreAway):
+        backend.scoped("p", "s").first("k", MINUTE)
+
+
+def test_a_missing_redis_library_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(ConfigError, match=r'pip install "siftbell\[redis\]"'):
+        open_memory("redis://127.0.0.1")
+
+
+@pytest.mark.parametrize("url", ["nothing://geheim", "redis://127.0.0.1:geheim/0"])
+def test_a_url_that_cannot_be_used(url):
+    with pytest.raises(ConfigError, match="URL") as caught:
+        open_memory(url)
+    assert "geheim" not in str(caught.value)
+
+
+def test_without_a_clock_windows_go_by_the_real_time(tmp_path):
+    with closing(open_memory(f"sqlite:///{tmp_path / 'store.db'}")) as backend:
+        assert isinstance(backend, SqlMemory)
+        backend.migrate()
+        memory = backend.scoped("p", "s")
+        assert memory.first("k", MINUTE)
+        assert not memory.first("k", MINUTE)
+        assert memory.first("k2", timedelta(0))
+        assert memory.first("k2", timedelta(0))
