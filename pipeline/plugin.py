@@ -193,6 +193,9 @@ class Consumer(Plugin[C]):
         held and tried again (`retry:`), `PermanentError` to bury it; any other exception buries it with its traceback.
         """
 
+    async def aclose(self) -> None:
+        """Called on the event loop that `consume` ran on, before `close`: close what belongs to the loop."""
+
     def preview(self, message: Message) -> object:
         """Give what would be sent, for `siftbell try`: without secrets, without sending."""
         return {"title": message.title, "text": message.text}

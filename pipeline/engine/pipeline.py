@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from typing import Any, cast
 
 from pipeline.engine.loop import run_on_loop
 from pipeline.errors import PermanentError
-from pipeline.http import HttpConsumer
-from pipeline.plugin import AnyConsumer, AnyFilter, Plugin
+from pipeline.plugin import AnyConsumer, AnyFilter, Consumer, Plugin
 from pipeline.spec.model import Configuration, ConsumerStep, FilterStep, PipelineSpec, ProducerStep, Step
 
 
@@ -75,7 +75,7 @@ class Pipeline:
         """Close the plugins that were opened."""
         while self._plugins:
             _, plugin = self._plugins.popitem()
-            if isinstance(plugin, HttpConsumer):
+            if isinstance(plugin, Consumer) and inspect.iscoroutinefunction(plugin.consume):
                 run_on_loop(plugin.aclose(), timeout=5)
             plugin.close()
 
