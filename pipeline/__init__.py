@@ -3,6 +3,7 @@
 from pipeline.condition import Condition
 from pipeline.errors import ConfigError, PermanentError, PipelineError, Problem, RequestError, TemporaryError
 from pipeline.http import HttpConsumer, HttpRequest
+from pipeline.matchers import Matchers
 from pipeline.message import FIELDS, SEVERITIES, Message, normal_severity
 from pipeline.plugin import (
     BatchConsumer,
@@ -21,7 +22,7 @@ from pipeline.plugin import (
 )
 from pipeline.request import Request
 from pipeline.template import HtmlTemplate, Template
-from pipeline.units import Duration, Size
+from pipeline.units import Duration, Size, parse_time
 
 __all__ = [
     "FIELDS",
@@ -37,6 +38,7 @@ __all__ = [
     "HttpConsumer",
     "HttpRequest",
     "ListeningProducer",
+    "Matchers",
     "Memory",
     "Message",
     "NoOptions",
@@ -55,4 +57,5 @@ __all__ = [
     "Window",
     "WindowFilter",
     "normal_severity",
+    "parse_time",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import durationpy
@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 _SIZES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d|w))+")
+_MILLISECONDS = 10**11
 _PART = re.compile(r"(\d+(?:\.\d+)?)([dw])")
 
 
@@ -44,6 +45,28 @@ def parse_size(value: Any) -> int:
     if match is None or (match[2] or "B") not in _SIZES:
         raise ValueError("a size such as 512kB or 10MiB is expected")
     return int(match[1]) * _SIZES[match[2] or "B"]
+
+
+def parse_time(value: Any) -> datetime:
+    """Read a moment from a payload: RFC 3339 with a time zone, or seconds or milliseconds since 1970; given in UTC.
+
+    Fractions finer than a microsecond are cut. Raises ValueError for anything else.
+    """
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else _from_epoch(value)
+        zoned = moment.tzinfo is not None
+        moment = moment.astimezone(UTC)
+    except (ValueError, TypeError, OverflowError, OSError):
+        raise ValueError("a time such as 2026-11-21T08:30:00Z, or seconds since 1970, is expected") from None
+    if not zoned:
+        raise ValueError("a time zone is missing, as in 2026-11-21T08:30:00Z")
+    return moment
+
+
+def _from_epoch(value: Any) -> datetime:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError
+    return datetime.fromtimestamp(value / 1000 if abs(value) >= _MILLISECONDS else value, UTC)
 
 
 Duration = Annotated[
