@@ -8,7 +8,7 @@ import socket
 from typing import Any, Literal
 
 from celery import Celery
-from celery.signals import worker_process_init, worker_process_shutdown
+from celery.signals import worker_process_init, worker_process_shutdown, worker_shutting_down
 from prometheus_client import multiprocess
 
 from pipeline.engine.assembly import load_configuration, make_runner
@@ -34,7 +34,7 @@ def worker_app(settings: Settings, role: Role = "all") -> Celery:
 
 
 def run_worker(settings: Settings, role: Role = "all", *, concurrency: int | None = None) -> int:
-    """Run a worker until SIGTERM, which lets it finish what it works on; gives the exit code.
+    """Run a worker until SIGTERM or SIGINT, which let it finish what it works on; gives the exit code.
 
     Deliveries wait for other systems and run in threads; filters compute and run in processes, as many as there are cores.
     """
@@ -52,7 +52,15 @@ def run_worker(settings: Settings, role: Role = "all", *, concurrency: int | Non
         without_heartbeat=True,
         quiet=True,
     )
+    shutdowns: list[str] = []
+
+    def note(how: str, **_: Any) -> None:
+        shutdowns.append(how)
+
+    worker_shutting_down.connect(note)
     worker.start()
+    if shutdowns and set(shutdowns) == {"Warm"}:
+        return 0  # Celery's own code after Ctrl-C is 1, even where everything was finished
     return int(worker.exitcode or 0)
 
 
