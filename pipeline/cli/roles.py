@@ -70,11 +70,12 @@ def worker(
     data: DataOption = None,
 ) -> None:
     """Filter and deliver what is on the queue."""
-    settings = _begin(config, data, only.value if only else "worker")
-    from pipeline.queue.worker import run_worker
+    with _gathered_metrics():
+        settings = _begin(config, data, only.value if only else "worker")
+        from pipeline.queue.worker import run_worker
 
-    with _edges(settings) as (store, queue), _side_port(settings, metrics_port, store, queue):
-        code = run_worker(settings, only.value if only else "all", concurrency=concurrency)
+        with _edges(settings) as (store, queue), _side_port(settings, metrics_port, store, queue):
+            code = run_worker(settings, only.value if only else "all", concurrency=concurrency)
     if code:
         raise typer.Exit(code)
 
@@ -110,6 +111,17 @@ def _begin(config: list[Path] | None, data: Path | None, part: str) -> Settings:
     os.environ["SIFTBELL_DATA"] = str(settings.data)  # pipelines name their files by it
     configure_logging(settings.log_level, settings.log_format, part=os.environ.get(PART, part))
     return settings
+
+
+@contextmanager
+def _gathered_metrics() -> Iterator[None]:
+    """Have the metrics of a worker's processes gathered, where nobody says where yet. Entered before anything counts."""
+    with ExitStack() as closing:
+        if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            from tempfile import TemporaryDirectory
+
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = closing.enter_context(TemporaryDirectory(prefix="siftbell-metrics-"))
+        yield
 
 
 @contextmanager
