@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
@@ -21,10 +22,14 @@ def _required(url: str, name: str, port: int) -> str:
         socket.create_connection((parts.hostname or "127.0.0.1", parts.port or port), timeout=3).close()
     except OSError as error:
         text = f"{name} does not answer at {parts.hostname}:{parts.port or port} ({error}); see SIFTBELL_TEST_{name.upper()}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(text)
-        pytest.skip(text)
+        _missing(text)
     return url
+
+
+def _missing(text: str) -> None:
+    if os.environ.get("CI") == "true":
+        pytest.fail(text)
+    pytest.skip(text)
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +48,20 @@ def require_redis() -> str:
 def require_rabbitmq() -> str:
     """The URL of a RabbitMQ virtual host in which queues may be declared."""
     return _required(RABBITMQ, "RabbitMQ", 5672)
+
+
+@pytest.fixture(scope="session")
+def require_binary() -> Callable[[str, str], str]:
+    """Gives the path of a program, from its name and the Debian package that has it."""
+
+    def find(name: str, package: str) -> str:
+        found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin")
+        if found is None:
+            _missing(f"the program {name} is missing: apt-get install {package}")
+        assert found is not None
+        return found
+
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,14 +24,8 @@ CHAT = "-100123"
 
 
 @pytest.fixture
-def alertmanager() -> str:
-    found = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
-    if found is None:
-        reason = "Alertmanager is missing: apt-get install prometheus-alertmanager"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
+def alertmanager(require_binary: Callable[[str, str], str]) -> str:
+    return require_binary("prometheus-alertmanager", "prometheus-alertmanager")
 
 
 @pytest.fixture

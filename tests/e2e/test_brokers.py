@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -19,36 +17,21 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 MESSAGES = 500
 IN_A_REQUEST = 50
-SOURCE = "journey"
-
-
-def lacks(what: str) -> None:
-    """Skip where a server is missing; in CI that is a failure."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{what} is missing")
-    pytest.skip(f"{what} is missing")
-
-
-def needs_port(what: str, port: int) -> None:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=2).close()
-    except OSError:
-        lacks(f"{what} on 127.0.0.1:{port}")
 
 
 @pytest.fixture
-def redis() -> Iterator[Callable[[int], str]]:
+def redis(require_redis: str) -> Iterator[Callable[[int], str]]:
     """Give the URL of a Redis database that is empty before and after."""
-    needs_port("Redis", 6379)
     from redis import Redis
 
     used: list[Redis] = []
 
     def empty(database: int) -> str:
-        client = Redis(db=database)
+        url = urlsplit(require_redis)._replace(path=f"/{database}").geturl()
+        client = Redis.from_url(url)
         client.flushdb()
         used.append(client)
-        return f"redis://127.0.0.1:6379/{database}"
+        return url
 
     yield empty
     for client in used:
@@ -57,30 +40,15 @@ def redis() -> Iterator[Callable[[int], str]]:
 
 
 @pytest.fixture
-def rabbitmq() -> Iterator[str]:
+def rabbitmq(require_rabbitmq: str, require_binary: Callable[[str, str], str]) -> Iterator[str]:
     """Give the URL of a virtual host of our own on RabbitMQ."""
-    needs_port("RabbitMQ", 5672)
-    control = shutil.which("rabbitmqctl") or "/usr/sbin/rabbitmqctl"
-    if not Path(control).exists():
-        lacks("rabbitmqctl")
+    control = require_binary("rabbitmqctl", "rabbitmq-server")
     host = f"siftbell-{uuid4().hex[:8]}"
-    for arguments in (["add_vhost", host], ["set_permissions", "-p", host, "guest", ".*", ".*", ".*"]):
+    user = urlsplit(require_rabbitmq).username or "guest"
+    for arguments in (["add_vhost", host], ["set_permissions", "-p", host, user, ".*", ".*", ".*"]):
         subprocess.run([control, *arguments], check=True, capture_output=True, timeout=60)
-    yield f"amqp://guest:guest@127.0.0.1:5672/{host}"
+    yield urlsplit(require_rabbitmq)._replace(path=f"/{host}").geturl()
     subprocess.run([control, "delete_vhost", host], check=True, capture_output=True, timeout=60)
-
-
-@pytest.fixture
-def postgres() -> Iterator[str]:
-    """Give the URL of a database of our own on PostgreSQL."""
-    needs_port("PostgreSQL", 5432)
-    import psycopg
-
-    name = f"siftbell_{uuid4().hex[:8]}"
-    with psycopg.connect("postgresql://postgres@127.0.0.1/postgres", autocommit=True) as server:
-        server.execute(f'create database "{name}"')
-        yield f"postgresql+psycopg://postgres@127.0.0.1/{name}"
-        server.execute(f'drop database "{name}" with (force)')
 
 
 @pytest.fixture
@@ -153,12 +121,12 @@ def test_on_sqs(config: Path, sqs: str) -> None:
 
 
 def test_in_roles_on_rabbitmq_with_postgres_and_redis(
-    config: Path, rabbitmq: str, postgres: str, redis: Callable[[int], str]
+    config: Path, rabbitmq: str, new_postgres: Callable[[], str], redis: Callable[[int], str]
 ) -> None:
     port, tmp_path = free_port(), config.parent
     environment = {
         "SIFTBELL_BROKER": rabbitmq,
-        "SIFTBELL_STORE": postgres,
+        "SIFTBELL_STORE": new_postgres(),
         "SIFTBELL_MEMORY": redis(15),
         "SIFTBELL_CONFIG": str(config),
         "SIFTBELL_DATA": str(tmp_path / "data"),
