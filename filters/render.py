@@ -1,0 +1,63 @@
+"""Writes a message's title, text and other fields anew, by templates.
+
+Templates are Jinja2 over the message's fields. What is not named here stays as it was; each template sees the message as
+it came into this step. A template that fails (a label that is not there and has no `default`) puts the message into the
+dead letters with the reason. `severity` is written in lower case.
+
+```yaml
+name: readable
+producers:
+  - prometheus
+filters:
+  - render:
+      title: "{{ severity | upper }}: {{ title }}"
+      text: "{{ text }}\nsince {{ time | localtime('Europe/Berlin') }} on {{ labels.instance | default('unknown') }}"
+consumers:
+  - log
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from pipeline import Config, Filter, Message, PermanentError, Template
+
+
+class RenderConfig(Config):
+    """The options of `render`."""
+
+    shorthand: ClassVar[str | None] = "text"
+
+    title: Template | None = Field(default=None, description="The new title.")
+    text: Template | None = Field(default=None, description="The new text.")
+    url: Template | None = Field(default=None, description="The new link.")
+    key: Template | None = Field(default=None, description="The new key: what the message is about.")
+    severity: Template | None = Field(default=None, description="The new severity.")
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not any(getattr(self, name) for name in type(self).model_fields):
+            raise ValueError("at least one of title, text, url, key and severity is required")
+        return self
+
+
+class Render(Filter[RenderConfig]):
+    """Writes a message's title, text and other fields anew, by templates."""
+
+    def filter(self, message: Message) -> Iterable[Message]:
+        """Give the message with its new fields; raises `PermanentError` that names the field where a template fails."""
+        changes: dict[str, str] = {}
+        for name in RenderConfig.model_fields:
+            template: Template | None = getattr(self.config, name)
+            if template is not None:
+                try:
+                    changes[name] = template.render(message)
+                except PermanentError as error:
+                    raise PermanentError(f"{name}: {error}") from None
+        if "severity" in changes:
+            changes["severity"] = changes["severity"].strip().lower()
+        yield message.replace(**changes)
