@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 import types
 from collections.abc import Iterator, Mapping
@@ -33,22 +34,29 @@ WORDS: Final[dict[Any, str]] = {
     Template: "template",
     Any: "anything",
 }
+_YAML: Final = re.compile(r"```yaml\n(?P<yaml>.*?)```", re.DOTALL)
 EXAMPLES: Final = {"number": 1, "duration": "5m", "size": "1MiB", "true or false": True, "condition": 'severity == "critical"'}
 """What stands in an example for an option that has to be given; any other is its name in capitals."""
 
 
 def manual(name: str, kind: str, plugin: type[Plugin[Any]]) -> dict[str, Any]:
-    """Give a plugin's page: kind, name, first sentence, manual, options, and the shortest line that uses it."""
-    own = inspect.getdoc(plugin) or ""
-    module = inspect.getdoc(sys.modules[plugin.__module__]) or ""
+    """Give a plugin's page: kind, name, first sentence, manual, options, and an example.
+
+    The manual is the module's docstring where that is more than a sentence, else that of the class before it.
+    The example is the first block of YAML in the docstrings, or else the shortest lines that use the plugin.
+    """
+    own, module = inspect.getdoc(plugin) or "", inspect.getdoc(sys.modules[plugin.__module__]) or ""
+    whole = "\n\n" in module and "\n\n" not in own
+    text = module if whole else "\n\n".join(part for part in (own, module) if part)
+    shown = _YAML.search(text)
     return {
         "kind": kind,
         "name": name,
         "summary": summary(plugin),
-        "manual": "\n\n".join(part for part in (own, module) if part),
+        "manual": text,
         "options": list(options(plugin.config_type)),
         "shorthand": plugin.config_type.shorthand,
-        "example": example(name, kind, plugin),
+        "example": shown["yaml"].rstrip() if shown else example(name, kind, plugin),
     }
 
 
@@ -120,30 +128,49 @@ def _simple(annotation: Any) -> str:
         return "map"
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return " or ".join(str(member.value) for member in annotation)
+    for known in (Condition, Template):
+        if isinstance(annotation, type) and issubclass(annotation, known):
+            return WORDS[known]
     return WORDS.get(annotation, getattr(annotation, "__name__", str(annotation)).lower())
 
 
 def _default(field: FieldInfo) -> Any:
     """Give the default as it would be written in YAML; None where there is none."""
-    value = field.get_default(call_default_factory=True, validated_data={})
-    if value is PydanticUndefined:
-        return None
-    return plain(value)
+    made = field.default_factory is not None
+    value = field.get_default(call_default_factory=True, validated_data={}) if made else field.default
+    return None if value is PydanticUndefined else plain(value)
 
 
 def plain(value: Any) -> Any:
     """Give an option's value as YAML has it; a secret's is masked."""
+    if isinstance(value, BaseModel | Mapping):
+        return {str(name): plain(inner) for name, inner in (value.items() if isinstance(value, Mapping) else value)}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(inner) for inner in value]
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> Any:
     if isinstance(value, timedelta):
         return format_duration(value)
     if isinstance(value, Condition | Template):
         return value.text
-    if isinstance(value, BaseModel):
-        return {name: plain(inner) for name, inner in value}
-    if isinstance(value, Mapping):
-        return {str(name): plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(inner) for inner in value]
+    if isinstance(value, Enum):
+        return value.value
     return value if value is None or isinstance(value, bool | int | float) else str(value)
+
+
+def paragraphs(text: str) -> Iterator[str]:
+    """Give a docstring's paragraphs, each in one line to be wrapped anew; code, lists and tables keep their lines."""
+    for part in re.split(r"\n*(^```.*?^```$)\n*|\n\n+", text, flags=re.DOTALL | re.MULTILINE):
+        if not part or not part.strip():
+            continue
+        if part.startswith("```"):
+            yield "\n".join(f"    {line}" for line in part.splitlines()[1:-1])
+        elif part.startswith(("- ", "|", "1. ", " ")):
+            yield part
+        else:
+            yield " ".join(part.split())
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 plugins = typer.Typer(no_args_is_help=True, help="List plugins, read their manuals, begin a new one.")
+
+
+WIDEST: Final = 100
+"""Columns of a manual: longer lines are hard to read."""
 
 
 class PluginKind(StrEnum):
@@ -105,19 +109,24 @@ def _find(registry: Registry, name: str, kind: PluginKind | None) -> dict[str, t
 
 
 def _print(page: dict[str, Any]) -> None:
+    from pipeline.cli.manual import paragraphs
+
     where = console()
+    where.width = min(where.width, WIDEST)
     where.print(cell(f"{page['kind']} {page['name']}", "bold"))
     where.print()
-    where.print(clean(page["manual"]))
-    where.print()
+    for paragraph in paragraphs(page["manual"]):
+        where.print(clean(paragraph))
+        where.print()
     if page["options"]:
         where.print(_options(page["options"]))
     else:
         where.print("It has no options.")
     if page["shorthand"]:
         where.print(f"\n`{page['name']}: VALUE` is short for `{page['name']}: {{{page['shorthand']}: VALUE}}`.")
-    where.print("\nIn a pipeline:\n")
-    where.print(clean(page["example"]))
+    if page["example"] not in page["manual"]:
+        where.print("\nIn a pipeline:\n")
+        where.print(clean(page["example"]))
 
 
 def _options(rows: list[dict[str, Any]]) -> Any:

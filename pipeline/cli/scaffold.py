@@ -105,43 +105,42 @@ class $cls(HttpConsumer[${cls}Config]):
 
 PRODUCER_TEST: Final = '''"""The contract of every producer that is posted to, and what this one makes of a request."""
 
-from $name import $cls
-
+from $name import $cls, ${cls}Config
 from pipeline import Request
 
 
 def test_it_makes_a_message() -> None:
     """The title is taken over."""
-    producer = $cls($cls.config_type.model_validate({"severity": "warning"}))
+    producer = $cls(${cls}Config(severity="warning"))
     (message,) = producer.receive(Request(b'{"title": "disk full"}'))
     assert (message.title, message.severity) == ("disk full", "warning")
 '''
 
 FILTER_TEST: Final = '''"""The contract of every filter, and what this one does."""
 
-from $name import $cls
-
+from $name import $cls, ${cls}Config
 from pipeline import Message
 
 
 def test_it_shortens() -> None:
     """Texts are cut."""
-    shorten = $cls($cls.config_type.model_validate({"longest": 3}))
+    shorten = $cls(${cls}Config(longest=3))
     (message,) = shorten.filter(Message(source="test", text="disk full"))
     assert message.text == "dis"
 '''
 
 CONSUMER_TEST: Final = '''"""The contract of every consumer over HTTP, and what this one sends."""
 
-from $name import $cls
-
+from $name import $cls, ${cls}Config
 from pipeline import Message
+from pydantic import SecretStr
 
 
 def test_it_sends_the_title() -> None:
     """The body has the title."""
-    consumer = $cls($cls.config_type.model_validate({"url": "http://127.0.0.1:9", "token": "secret"}))
-    assert b"disk full" in consumer.request(Message(source="test", title="disk full")).body
+    config = ${cls}Config(url="http://127.0.0.1:9", token=SecretStr("secret"))
+    message = Message(source="test", title="disk full")
+    assert b"disk full" in $cls(config).request(message).body
 '''
 
 TEMPLATES: Final[dict[Kind, tuple[str, str]]] = {
