@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import structlog
-from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import WorkerLostError
 from celery import Celery
 from celery.exceptions import Reject
@@ -85,8 +84,7 @@ class BatchRequest(Request):
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """Take a batch apart that its worker died over; anything else is put back on the queue by Celery's own rules."""
-        wrapped = exc_info.exception
-        error = wrapped.exc if isinstance(wrapped, ExceptionWithTraceback) else wrapped
+        error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps an exception that has a traceback
         if isinstance(error, WorkerLostError) and not self._already_cancelled:
             try:
                 self.runner().lost(decode(self.args[0]))
