@@ -1,4 +1,9 @@
-"""Thin first form: appends each message as a JSON line to a file.
+"""Appends each message to a file, as one line of JSON: an archive, or what another program reads.
+
+A batch is one write, on the disk (fsync) before it counts as delivered. Several processes may write the same file. The
+file is made with mode 0600, missing directories with 0700. After a crash in the middle of a write the torn line stays as
+it is, and the next begins on a line of its own; where the disk is full nothing of the batch is left in the file, and the
+batch is tried again. It never rotates; move the file away (logrotate without `copytruncate`), and a new one is begun.
 
 ```yaml
 name: to-a-file
@@ -28,23 +33,69 @@ class FileConfig(Config):
 
     shorthand: ClassVar[str | None] = "path"
 
-    path: Path = Field(description="The file to append to.")
+    path: Path = Field(description="The file to append to; relative to the directory that Siftbell was started in.")
 
 
 class File(BatchConsumer[FileConfig]):
     """Appends each message to a file, as one line of JSON, fsynced."""
 
     def consume_many(self, messages: Sequence[Message]) -> Mapping[str, TemporaryError | PermanentError]:
-        """Append the lines in one write, then fsync."""
-        self.config.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lines = b"".join(msgspec.json.encode(message) + b"\n" for message in messages)
-        descriptor = os.open(self.config.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        """Append the lines in one write; all or none of them. Raises `TemporaryError` where the file cannot be written."""
+        lines: list[bytes] = []
+        failures: dict[str, TemporaryError | PermanentError] = {}
+        for message in messages:
+            try:
+                lines.append(msgspec.json.encode(message) + b"\n")
+            except (TypeError, UnicodeEncodeError, msgspec.MsgspecError) as error:
+                failures[message.id] = PermanentError(f"the message is not JSON: {error}")
+        try:
+            self._append(b"".join(lines))
+        except OSError as error:
+            raise TemporaryError(f"{self.config.path}: {error.strerror or error}") from error
+        return failures
+
+    def preview(self, message: Message) -> object:
+        """Give the line, as an object."""
+        return msgspec.to_builtins(message)
+
+    def _append(self, lines: bytes) -> None:
+        path = self.config.path
+        _make_directories(path.parent)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            os.write(descriptor, lines)
-            os.fsync(descriptor)
-        except OSError as error:
-            raise TemporaryError(f"{self.config.path}: {error.strerror}") from error
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                lines = b"\n" + lines
+            try:
+                _write(descriptor, lines)
+            except OSError:
+                os.ftruncate(descriptor, size)
+                raise
+            if not size:
+                _sync_directory(path.parent)
         finally:
             os.close(descriptor)
-        return {}
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    """Write all of it, and have it on the disk."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+    os.fsync(descriptor)
+
+
+def _make_directories(directory: Path) -> None:
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(mode=0o700, exist_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Have the new file's name on the disk as well."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,11 +1,18 @@
-"""Thin first form: passes messages for which a condition holds.
+"""Passes the messages that fulfil a condition, and drops the others.
+
+`condition` is CEL over the message's fields: `severity in ["critical", "error"] && labels.team == "db"`. A message that
+lacks what the condition reads does not fulfil it; `has(labels.team)` asks first. `labels` takes label matchers as
+Alertmanager writes them (`=`, `!=`, `=~`, `!~`); a label that a message lacks counts as `""` there, and regular
+expressions (RE2) must match the whole value. Where both are given, both must hold. A bare value is the condition.
 
 ```yaml
-name: critical-only
+name: the-database-at-night
 producers:
-  - http
+  - prometheus
 filters:
-  - match: severity == "critical"
+  - match: severity == "critical" || severity == "error"
+  - match:
+      labels: ['team="db", environment=~"prod.*"', 'instance!="test-1"']
 consumers:
   - log
 ```
@@ -14,11 +21,11 @@ consumers:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from pipeline import Condition, Config, Filter, Message
+from pipeline import Condition, Config, Filter, Matchers, Message
 
 
 class MatchConfig(Config):
@@ -26,13 +33,23 @@ class MatchConfig(Config):
 
     shorthand: ClassVar[str | None] = "condition"
 
-    condition: Condition = Field(description="The condition that a message must fulfil to pass.")
+    condition: Condition | None = Field(default=None, description="The condition (CEL) that a message must fulfil to pass.")
+    labels: tuple[Matchers, ...] = Field(default=(), description='Label matchers that must all match, such as team="db".')
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.condition is None and not self.labels:
+            raise ValueError("condition or labels is required")
+        return self
 
 
 class Match(Filter[MatchConfig]):
-    """Passes the messages for which a condition holds, and drops the others."""
+    """Passes the messages for which a condition and label matchers hold, and drops the others."""
 
     def filter(self, message: Message) -> Iterable[Message]:
         """Pass or drop the message."""
-        if self.config.condition.matches(message):
+        config = self.config
+        if config.condition is not None and not config.condition.matches(message):
+            return
+        if all(matchers.match(message.labels) for matchers in config.labels):
             yield message

@@ -1,8 +1,9 @@
-"""Writes a message's title, text and other fields anew, by templates.
+r"""Writes a message's title, text and other fields anew, by templates.
 
 Templates are Jinja2 over the message's fields. What is not named here stays as it was; each template sees the message as
 it came into this step. A template that fails (a label that is not there and has no `default`) puts the message into the
-dead letters with the reason. `severity` is written in lower case.
+dead letters with the reason. All but the text are one line: line breaks in them become spaces; `severity` is written in
+lower case.
 
 ```yaml
 name: readable
@@ -41,7 +42,7 @@ class RenderConfig(Config):
     @model_validator(mode="after")
     def _something(self) -> Self:
         if not any(getattr(self, name) for name in type(self).model_fields):
-            raise ValueError("at least one of title, text, url, key and severity is required")
+            raise ValueError("this names none of title, text, url, key, severity")
         return self
 
 
@@ -55,9 +56,10 @@ class Render(Filter[RenderConfig]):
             template: Template | None = getattr(self.config, name)
             if template is not None:
                 try:
-                    changes[name] = template.render(message)
+                    text = template.render(message)
                 except PermanentError as error:
                     raise PermanentError(f"{name}: {error}") from None
+                changes[name] = text if name == "text" else " ".join(text.split())
         if "severity" in changes:
-            changes["severity"] = changes["severity"].strip().lower()
+            changes["severity"] = changes["severity"].lower()
         yield message.replace(**changes)

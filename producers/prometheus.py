@@ -3,8 +3,8 @@
 The title is the annotation `summary`, else the label `alertname`; the text is `description`, else `message`; severity
 and labels come from the labels; `key` is the fingerprint, the same for all messages about one alert; `status` is firing or
 resolved, and `time` says since when. `url` leads to the expression in Prometheus, `source` is Alertmanager's address.
-`data` holds the alert as it came, and under `notification` what it shares with the others: `groupKey`, `receiver`,
-`groupLabels`, `commonLabels`, `commonAnnotations` and whatever else stands there. In alertmanager.yml:
+`data` holds the alert as it came, and with it what it shares with the others of its notification: `groupKey`,
+`receiver`, `groupLabels`, `commonLabels`, `commonAnnotations` and whatever else stands there. In alertmanager.yml:
 
     receivers:
       - name: siftbell
@@ -23,20 +23,13 @@ consumers:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import msgspec
-from pydantic import Field
 
-from pipeline import Config, Message, Problem, Request, RequestError, WebhookProducer, normal_severity, parse_time
-
-
-class PrometheusConfig(Config):
-    """The options of `prometheus`."""
-
-    severity_label: str = Field(default="severity", min_length=1, description="The label that holds the severity.")
-    limit: int = Field(default=10_000, ge=1, description="How many alerts a notification may hold.")
+from pipeline import Message, NoOptions, Problem, Request, RequestError, WebhookProducer, normal_severity, parse_time
 
 
 class _Alert(msgspec.Struct, rename="camel"):
@@ -49,7 +42,7 @@ class _Alert(msgspec.Struct, rename="camel"):
     fingerprint: str = ""
 
 
-class Prometheus(WebhookProducer[PrometheusConfig]):
+class Prometheus(WebhookProducer[NoOptions]):
     """Makes a message of each alert that Alertmanager's webhook (version 4) delivers."""
 
     _unset: ClassVar[str] = "0001-01-01T00:00:00"
@@ -59,21 +52,21 @@ class Prometheus(WebhookProducer[PrometheusConfig]):
         if request.content_type not in ("application/json", ""):
             raise RequestError(f"Alertmanager sends application/json, this is {request.content_type}", status=415)
         body = request.json()
-        if not isinstance(body, dict) or body.get("version") != "4" or not isinstance(body.get("alerts"), list):
+        if not isinstance(body, dict) or body.get("version") != "4":
             text = 'this is not Alertmanager\'s webhook, version 4: an object with version "4" and a list of alerts is expected'
             raise RequestError(text, status=400, problems=[Problem("version", 'the text "4" is expected')])
-        if len(body["alerts"]) > self.config.limit:
-            raise RequestError(f"more than {self.config.limit} alerts; set max_alerts in Alertmanager", status=413)
+        if not isinstance(body.get("alerts"), list):
+            raise RequestError("alerts: a list is expected", status=422, problems=[Problem("alerts", "a list is expected")])
         shared = {name: value for name, value in body.items() if name != "alerts"}
         messages, problems = [], []
         for index, alert in enumerate(body["alerts"]):
             try:
                 messages.append(self._message(alert, shared))
             except msgspec.ValidationError as error:
-                what, _, path = str(error).partition(" - at `$")
-                problems.append(Problem(f"alerts[{index}]{path.rstrip('`')}", what))
+                problems.append(_problem(f"alerts[{index}]", str(error), alert))
             except ValueError as error:
-                problems.append(Problem(f"alerts[{index}]", str(error)))
+                where, _, what = str(error).partition(": ")
+                problems.append(Problem(f"alerts[{index}].{where}", what))
         if problems:
             raise RequestError(f"{len(problems)} of {len(body['alerts'])} alerts cannot be read", status=422, problems=problems)
         return messages
@@ -81,7 +74,7 @@ class Prometheus(WebhookProducer[PrometheusConfig]):
     def _message(self, raw: Any, shared: dict[str, Any]) -> Message:
         alert = msgspec.convert(raw, _Alert)
         if not alert.labels:
-            raise ValueError("at least one label is expected")
+            raise ValueError("labels: at least one is expected")
         if alert.status not in ("firing", "resolved"):
             raise ValueError("status: firing or resolved is expected")
         resolved = alert.status == "resolved"
@@ -90,14 +83,14 @@ class Prometheus(WebhookProducer[PrometheusConfig]):
         return Message(
             source=external if isinstance(external, str) and external else "alertmanager",
             type="alert",
-            title=alert.annotations.get("summary") or alert.labels.get("alertname", "an alert without a name"),
+            title=alert.annotations.get("summary") or alert.labels.get("alertname") or "alert",
             text=alert.annotations.get("description") or alert.annotations.get("message", ""),
-            severity=normal_severity(alert.labels.get(self.config.severity_label, "")),
+            severity=normal_severity(alert.labels.get("severity", "")),
             status="resolved" if resolved else "firing",
             labels=alert.labels,
-            key=alert.fingerprint or _fingerprint(alert.labels),
+            key=alert.fingerprint or fingerprint(alert.labels),
             url=alert.generator_url,
-            data={**raw, "notification": shared},
+            data={**shared, **raw},
             **({"time": since} if since else {}),
         )
 
@@ -111,7 +104,21 @@ class Prometheus(WebhookProducer[PrometheusConfig]):
             raise ValueError(f"{name}: {error}") from None
 
 
-def _fingerprint(labels: dict[str, str]) -> str:
+def _problem(place: str, text: str, alert: Any) -> Problem:
+    """Put msgspec's complaint into our words, and its place into the alert's."""
+    what, _, path = text.partition(" - at `$")
+    missing = re.search(r"missing required field `(\w+)`", what)
+    if missing:
+        return Problem(f"{place}.{missing[1]}", "is required")
+    where = path.rstrip("`")
+    if where.endswith("[...]") and isinstance(alert, dict):
+        where = where.removesuffix("[...]")
+        wrong = next((name for name, value in alert[where[1:]].items() if not isinstance(value, str)), "")
+        where = f"{where}.{wrong}"
+    return Problem(f"{place}{where}", what.replace("`", "").lower().replace("expected ", "expected: "))
+
+
+def fingerprint(labels: dict[str, str]) -> str:
     """Compute what Alertmanager calls an alert by: FNV-1a of 64 bits over its sorted labels."""
     value = 0xCBF29CE484222325
     for byte in b"".join(name.encode() + b"\xff" + labels[name].encode() + b"\xff" for name in sorted(labels)):
