@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 import msgspec
+from python_multipart import MultipartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
 
 from pipeline.errors import Problem, RequestError
 
 MAX_DEPTH: Final = 64
 """How deep the lists and objects of a JSON body may nest."""
+MAX_FORM_FIELDS: Final = 1000
+"""How many fields a form may have."""
 _MAX_INTEGER: Final = 2**64 - 1
 _MIN_INTEGER: Final = -(2**63)
 
@@ -34,18 +41,42 @@ class Request:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     def json(self) -> Any:
-        """Read the body as JSON: UTF-8, no NaN, no NUL, integers of 64 bits, nesting of at most `MAX_DEPTH`.
+        """Read the body as JSON: UTF-8, no NaN, no NUL, numbers of 64 bits, nesting of at most `MAX_DEPTH`.
 
-        Raises `RequestError` (400) that says what is wrong and where.
+        Where an object has a name twice, the last one counts, as in most readers of JSON. Raises `RequestError` (400)
+        that says what is wrong and where.
         """
         try:
             value = msgspec.json.decode(self.body)
         except RecursionError:
             raise RequestError(f"the body nests deeper than {MAX_DEPTH} levels") from None
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, ValueError) as error:
             raise RequestError(f"the body is not JSON: {error}") from None
         refuse_unstorable(value)
         return value
+
+    def form(self) -> dict[str, str]:
+        """Read the body as a form: `application/x-www-form-urlencoded`, or `multipart/form-data` without files; UTF-8.
+
+        Raises `RequestError` (400) that says what is wrong: a field that stands there twice (which one counts would be
+        a guess), a file, a NUL, more than `MAX_FORM_FIELDS` fields.
+        """
+        try:
+            if self.content_type == "multipart/form-data":
+                pairs = _multipart(self.headers["content-type"], self.body)
+            else:
+                pairs = parse_qsl(
+                    self.body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FORM_FIELDS
+                )
+        except (FormParserError, ValueError) as error:
+            raise RequestError(f"the body is not a form: {str(error)[:200]}") from None
+        form: dict[str, str] = {}
+        for name, value in pairs:
+            if name in form:
+                raise _refused(name, "stands there twice")
+            form[name] = value
+        refuse_unstorable(form)
+        return form
 
     def signed_by(self, secret: str, signature: str, *, algorithm: str = "sha256") -> bool:
         """Say whether `signature` (hex, with or without `sha256=` before it) is the body's HMAC; compared in constant time."""
@@ -70,8 +101,57 @@ def refuse_unstorable(value: Any) -> None:
             stack += [(f"{where}.{name}" if where else name, inner, depth + 1) for name, inner in item.items()]
         elif isinstance(item, list):
             stack += [(f"{where}[{index}]", inner, depth + 1) for index, inner in enumerate(item)]
+        elif isinstance(item, float) and not math.isfinite(item):
+            raise _refused(where, "is a number that is too large")
         elif isinstance(item, int) and not _MIN_INTEGER <= item <= _MAX_INTEGER:
             raise _refused(where, "is an integer of more than 64 bits")
+
+
+def _multipart(content_type: str, body: bytes) -> list[tuple[str, str]]:
+    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+    if not boundary:
+        raise ValueError("its content-type names no boundary")
+    parts: list[tuple[bytearray, bytearray]] = []  # of each part: its content-disposition, its value
+    header = bytearray()
+    ended: list[bool] = []
+
+    def begin() -> None:
+        if len(parts) == MAX_FORM_FIELDS:
+            raise ValueError(f"more than {MAX_FORM_FIELDS} fields")
+        parts.append((bytearray(), bytearray()))
+
+    def name_part(data: bytes, start: int, end: int) -> None:
+        header.extend(data[start:end])
+
+    def value_part(data: bytes, start: int, end: int) -> None:
+        if header.lower() == b"content-disposition":
+            parts[-1][0].extend(data[start:end])
+
+    parser = MultipartParser(
+        boundary,
+        {
+            "on_part_begin": begin,
+            "on_header_begin": header.clear,
+            "on_header_field": name_part,
+            "on_header_value": value_part,
+            "on_part_data": lambda data, start, end: parts[-1][1].extend(data[start:end]),
+            "on_end": lambda: ended.append(True),
+        },
+    )
+    parser.write(body)
+    parser.finalize()
+    if not ended:
+        raise ValueError("it breaks off")
+    return [_field(bytes(disposition), bytes(value)) for disposition, value in parts]
+
+
+def _field(disposition: bytes, value: bytes) -> tuple[str, str]:
+    kind, options = parse_options_header(disposition)
+    if kind != b"form-data" or b"name" not in options:
+        raise ValueError("a part is no field of a form")
+    if b"filename" in options:
+        raise ValueError("files are not accepted")
+    return options[b"name"].decode(), value.decode()
 
 
 def _refused(where: str, text: str) -> RequestError:
