@@ -67,6 +67,9 @@ def test_it_keeps_the_contract(package: Path, environment: dict[str, str]) -> No
 
 def test_the_linter_knows_it(package: Path, environment: dict[str, str]) -> None:
     siftbell(["check", "--strict", str(package / "configs")], environment)
+    schema = package.parent / "schema.json"
+    siftbell(["schema", "--output", str(schema)], environment)
+    call(["-m", "check_jsonschema", "--schemafile", str(schema), str(package / "configs" / "deploys.yaml")])
     wrong = package.parent / "wrong.yaml"
     wrong.write_text("producers:\n  - http\nconsumers:\n  - ntfi: {topic: t}\n")
     found = subprocess.run(
