@@ -63,6 +63,7 @@ class Publisher:
         It fails with `TemporaryError` when neither could be had, or when too many messages wait already.
         """
         future: Future[None] = Future()
+        future.set_running_or_notify_cancel()  # no caller may cancel what the publisher is about to settle
         with self._wake:
             if self._closing:
                 future.set_exception(TemporaryError("this server is stopping", retry_after=5))
