@@ -118,8 +118,12 @@ class Supervisor:
             pause = min(self._pauses[0] * 2 ** min(deaths - 1, 20), self._pauses[1])
             tell = log.error if deaths >= HOPELESS else log.warning
             tell(f"a part {_ended(code)}; it is started again", which=part.name, after=f"{pause:g} s", deaths=deaths)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), pause)
+            await self._stop_within(pause)
+
+    async def _stop_within(self, seconds: float) -> None:
+        waiting = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({waiting}, timeout=seconds)
+        waiting.cancel()
 
     async def _once(self, part: Part, pipe: int) -> int:
         """Run one part until it ends, and give its exit code; nothing that it had started is left then."""

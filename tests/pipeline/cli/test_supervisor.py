@@ -95,7 +95,7 @@ class Driver:
         return self.process.returncode
 
     def _add(self, lines: list[bytes]) -> None:
-        self.lines += [json.loads(line) for line in lines if line.startswith(b"{")]
+        self.lines += [json.loads(line) if line.startswith(b"{") else {"event": line.decode()} for line in lines]
 
     def events(self) -> list[str]:
         return [line["event"] for line in self.lines]
