@@ -108,6 +108,12 @@ def test_none_is_said_and_is_an_empty_list(siftbell) -> None:
     assert siftbell("dead-letters", "list", "-o", "json").json == []
 
 
+def test_a_data_directory_may_be_named(project: Path, siftbell) -> None:
+    assert siftbell("db", "upgrade", "--data", "elsewhere").code == 0
+    assert (project / "elsewhere" / "store.db").exists()
+    assert siftbell("keys", "list", "--data", "elsewhere", "-o", "json").json == []
+
+
 def test_one_dead_letter_is_shown_whole(settings: Settings, siftbell) -> None:
     bury(settings, letter(1, traceback="Traceback\n  boom\n", attempts=4), letter(1, step=""))
     message_id = letter(1).message.id
@@ -130,7 +136,7 @@ def test_a_store_that_is_not_there_is_3_and_upgrade_makes_it(project: Path, proc
     away = process("dead-letters", "list")
     assert (away.code, away.out) == (3, "")
     assert away.err.startswith("siftbell: the store (")
-    made = process("db", "upgrade")
+    made = process("db", "upgrade", "--data", ".siftbell")
     assert (made.code, made.out, made.err) == (0, "", "the store's tables are up to date\n")
     assert process("dead-letters", "list", "-o", "yaml").out.strip() == "[]"
 
@@ -223,12 +229,14 @@ def test_servers_that_are_away_are_errors_without_their_secrets(settings: Settin
     assert [findings[what][0] for what in ("broker", "store", "memory")] == ["error"] * 3
 
 
-def test_servers_that_answer_are_named_by_their_place(settings: Settings, siftbell, monkeypatch) -> None:
-    monkeypatch.setenv("SIFTBELL_BROKER", "amqp://guest:guest@127.0.0.1:5672//")
-    monkeypatch.setenv("SIFTBELL_MEMORY", "redis://127.0.0.1:6379/15")
+def test_servers_that_answer_are_named_by_their_place(
+    settings: Settings, siftbell, monkeypatch, require_rabbitmq, require_redis
+) -> None:
+    monkeypatch.setenv("SIFTBELL_BROKER", require_rabbitmq)
+    monkeypatch.setenv("SIFTBELL_MEMORY", require_redis)
     findings = found(siftbell("doctor", "-o", "json").json)
-    assert findings["broker"] == ("ok", "amqp://127.0.0.1:5672")
-    assert findings["memory"] == ("ok", "redis://127.0.0.1:6379")
+    assert findings["broker"] == ("ok", doctor.place_of_url(require_rabbitmq))
+    assert findings["memory"] == ("ok", doctor.place_of_url(require_redis))
 
 
 def test_a_data_directory_open_to_others_is_an_error(settings: Settings, siftbell) -> None:
@@ -270,6 +278,7 @@ def test_another_owner_of_an_import_name_is_an_error(project: Path, siftbell, mo
 
 def test_a_directory_that_shadows_an_import_name_is_an_error(project: Path, process, tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / "filters").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "filters" / "__init__.py").touch()
     done = process("doctor", "-o", "json", PYTHONPATH=str(tmp_path / "elsewhere"))
     assert found(done.json)["import names"][0] == "error"
     assert f"{tmp_path}/elsewhere/filters" in found(done.json)["import names"][1]

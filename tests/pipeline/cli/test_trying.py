@@ -97,6 +97,25 @@ def test_a_program_gets_the_same_as_json_and_as_yaml(siftbell) -> None:
         assert "environment" not in text
 
 
+@pytest.mark.parametrize(
+    ("preview", "shown"),
+    [
+        ('"one\\ntwo"', ["one", "two"]),
+        ("[1, 2]", ["[1, 2]"]),
+        ("None", ["nothing"]),
+        ('{"n": 7}', ["n: 7"]),
+        ('"\\n".join(map(str, range(30)))', [*map(str, range(24)), "… 6 lines more: -o json has them"]),
+    ],
+)
+def test_a_preview_of_any_shape_is_shown(project: Path, siftbell, preview, shown) -> None:
+    plugin = project / "configs" / "plugins" / "tell.py"
+    plugin.write_text(plugin.read_text().split("        return {")[0] + f"        return {preview}\n")
+    done = siftbell("try", "alerts", stdin=b'{"title": "x"}')
+    lines = [line.strip() for line in done.out.splitlines()]
+    start = lines.index("» oncall (tell)     would send") + 1
+    assert lines[start : start + len(shown)] == shown
+
+
 def test_headers_and_the_content_type_reach_the_producer(siftbell) -> None:
     body = b'{"title": "x"}'
     assert "by=me" in siftbell("try", "alerts", "-H", "X-By: me", stdin=body).out
