@@ -18,10 +18,13 @@ from pipeline.cli.trying import find_pipeline, read_payload, taking_payloads
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
+    from pipeline.spec.model import PipelineSpec
 
 PATIENCE: Final = 30.0
 """Seconds to wait for the server."""
 MOST_PROBLEMS: Final = 20
+TAKES_ANY_JSON: Final = "http"
+"""The plugin that FIELD=VALUE is meant for, where a pipeline has several producers."""
 CODES: Final = {401: Exit.UNREACHABLE, 403: Exit.UNREACHABLE, 404: Exit.NOT_FOUND}
 
 
@@ -50,7 +53,7 @@ def send(  # noqa: PLR0913 - a verb takes its options as arguments
     """
     settings = settings_for(config, data)
     body = _payload(fields, file)
-    label = producer or taking_payloads(find_pipeline(pipeline, config), None).label
+    label = producer or _producer(find_pipeline(pipeline, config), any_json=bool(fields))
     server, key = _server(settings, url)
     headers = {"content-type": content_type} | ({"authorization": f"Bearer {key}"} if key else {})
     answer = _post(server, f"/in/{quote(pipeline, safe='')}/{quote(label, safe='')}", body, headers)
@@ -63,6 +66,15 @@ def send(  # noqa: PLR0913 - a verb takes its options as arguments
     for message_id in ids:
         print(message_id)
     say(f"{len(ids)} message{'' if len(ids) == 1 else 's'} accepted")
+
+
+def _producer(spec: PipelineSpec, *, any_json: bool) -> str:
+    """Give the producer to send to where none is named: the only one, or the only one that takes any JSON object."""
+    if any_json:
+        open_ones = [step.label for step in spec.producers if step.plugin == TAKES_ANY_JSON]
+        if len(open_ones) == 1:
+            return open_ones[0]
+    return taking_payloads(spec, None).label
 
 
 def _payload(fields: list[str] | None, file: Path | None) -> bytes:

@@ -42,6 +42,15 @@ def test_fields_become_an_object_and_the_ids_are_printed(running: Path, server: 
     assert request.headers["content-type"] == "application/json"
 
 
+def test_fields_go_to_the_producer_that_takes_any_json(running: Path, project: Path, httpserver: HTTPServer, siftbell) -> None:
+    producers = "  - take: {}\n  - http: {}\n    as: events\n"
+    (project / "configs" / "alerts.yaml").write_text(f"name: alerts\nproducers:\n{producers}consumers:\n  - tell: {{token: x}}\n")
+    httpserver.expect_request("/in/alerts/events").respond_with_json({"ids": IDS, "count": 2}, status=202)
+    assert siftbell("send", "alerts", "title=x").out.split() == IDS
+    done = siftbell("send", "alerts", stdin=b"{}")
+    assert (done.code, done.err) == (2, "siftbell: pipeline 'alerts' needs --producer: there are take, events\n")
+
+
 def test_a_file_or_stdin_is_sent_as_it_is(running: Path, project: Path, server: HTTPServer, siftbell) -> None:
     (project / "body").write_bytes(b"\xff\x00")
     assert siftbell("send", "alerts", "-f", project / "body", "--content-type", "text/plain").code == 0
