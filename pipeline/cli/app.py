@@ -11,6 +11,7 @@ import typer
 
 from pipeline.cli.check import check, schema
 from pipeline.cli.database import database
+from pipeline.cli.demo import demo
 from pipeline.cli.doctor import doctor
 from pipeline.cli.failures import report
 from pipeline.cli.keys import keys
@@ -50,6 +51,7 @@ def siftbell(
 
 RUNNING: Final = "Run"
 app.command(rich_help_panel=RUNNING)(run)
+app.command(rich_help_panel=RUNNING)(demo)
 app.command(rich_help_panel=RUNNING)(serve)
 app.command(rich_help_panel=RUNNING)(worker)
 app.command(rich_help_panel=RUNNING)(clock)
