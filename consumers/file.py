@@ -19,6 +19,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -70,7 +71,8 @@ class File(BatchConsumer[FileConfig]):
             try:
                 _write(descriptor, lines)
             except OSError:
-                os.ftruncate(descriptor, size)
+                with suppress(OSError):  # what cannot be cut off (a device) stays; the next line begins on its own
+                    os.ftruncate(descriptor, size)
                 raise
             if not size:
                 _sync_directory(path.parent)

@@ -7,6 +7,12 @@ from pydantic import ValidationError
 
 from filters.render import Render, RenderConfig
 from pipeline import Message, PermanentError
+from pipeline.testing import FilterContract
+
+
+class TestRender(FilterContract):
+    plugin = Render
+    options = {"title": "{{ severity | upper }}: {{ title }}", "text": "{{ labels.team }}"}
 
 
 def render(message, **options):

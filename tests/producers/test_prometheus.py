@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from pipeline import NoOptions, Request, RequestError
+from pipeline.testing import WebhookProducerContract
 from producers.prometheus import Prometheus, fingerprint
 
 FIRING = {
@@ -35,6 +36,11 @@ def payload(*alerts, **more):
         "groupKey": '{}:{alertname="DiskFull"}',
         "truncatedAlerts": 0,
     } | more
+
+
+class TestPrometheus(WebhookProducerContract):
+    plugin = Prometheus
+    accepted = [json.dumps(payload(FIRING, RESOLVED)).encode()]
 
 
 def receive(body, content_type="application/json; charset=utf-8"):

@@ -1,0 +1,141 @@
+"""The contracts of the three kinds of filter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pipeline.errors import PermanentError, PipelineError, TemporaryError
+from pipeline.message import Message
+from pipeline.plugin import Filter, RememberingFilter, Window, WindowFilter
+from pipeline.testing.contract import PluginContract, content, sample_messages, unchanged
+
+Outcome = list[Message] | str
+
+
+class _Messages(PluginContract):
+    def messages(self) -> Sequence[Message]:
+        """Give what the filter is tried with; override it for a filter that expects more of a message."""
+        return sample_messages()
+
+
+class FilterContract(_Messages):
+    """The contract of a `Filter`."""
+
+    def test_it_is_a_filter(self) -> None:
+        """The class is a `Filter`."""
+        assert issubclass(self.plugin, Filter)
+
+    def test_it_leaves_the_message_alone(self, made: Any) -> None:
+        """No message is changed in place, nor its labels or data."""
+        for message in unchanged([*self.messages()]):
+            outcome(made.filter, message)
+
+    def test_it_gives_messages_or_says_why_not(self, made: Any) -> None:
+        """Only messages come out, and only Siftbell's errors."""
+        for message in self.messages():
+            given = outcome(made.filter, message)
+            assert isinstance(given, str) or all(isinstance(out, Message) for out in given)
+
+    def test_it_forgets_earlier_messages(self, config: Any, made: Any) -> None:
+        """What becomes of a message does not depend on those before it: any worker can run any step."""
+        for _ in range(2):
+            for message in self.messages():
+                assert outcome(made.filter, message) == outcome(self.plugin(config).filter, message)
+
+
+class Recollection:
+    """A `Memory` in this process, with a clock of its own: `now` moves only where a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
+        self._firsts: dict[str, datetime] = {}
+        self._counts: dict[str, tuple[datetime, int]] = {}
+
+    def first(self, key: str, within: timedelta) -> bool:
+        """Say whether this is the first call for `key` in the last `within`."""
+        if key in self._firsts and self.now < self._firsts[key]:
+            return False
+        self._firsts[key] = self.now + within
+        return True
+
+    def count(self, key: str, within: timedelta) -> int:
+        """Count this call, and give how many there were since the window began."""
+        until, number = self._counts.get(key, (self.now, 0))
+        until, number = (self.now + within, 0) if self.now >= until else (until, number)
+        self._counts[key] = until, number + 1
+        return number + 1
+
+    def forget(self, key: str) -> None:
+        """Forget what is known of `key`."""
+        self._firsts.pop(key, None)
+        self._counts.pop(key, None)
+
+
+class RememberingFilterContract(_Messages):
+    """The contract of a `RememberingFilter`: what it remembers is in the memory it is handed, and nowhere else."""
+
+    def test_it_is_a_remembering_filter(self) -> None:
+        """The class is a `RememberingFilter`."""
+        assert issubclass(self.plugin, RememberingFilter)
+
+    def test_it_leaves_the_message_alone(self, made: Any) -> None:
+        """No message is changed in place, nor its labels or data."""
+        memory = Recollection()
+        for message in unchanged([*self.messages(), *self.messages()]):
+            outcome(made.filter, message, memory)
+
+    def test_two_workers_decide_as_one(self, config: Any) -> None:
+        """Two instances that share a memory give what one would: nothing is kept in the instance."""
+        messages = [message for message in self.messages() for _ in range(3)]
+        alone, shared = Recollection(), Recollection()
+        one, pair = self.plugin(config), (self.plugin(config), self.plugin(config))
+        expected = [outcome(one.filter, message, alone) for message in messages]
+        assert [outcome(pair[index % 2].filter, message, shared) for index, message in enumerate(messages)] == expected
+
+    def test_a_lost_memory_does_no_harm(self, made: Any) -> None:
+        """With an empty memory the first messages are treated as at the beginning."""
+        messages = self.messages()
+        first, second = Recollection(), Recollection()
+        assert [outcome(made.filter, one, first) for one in messages] == [outcome(made.filter, one, second) for one in messages]
+
+
+class WindowFilterContract(_Messages):
+    """The contract of a `WindowFilter`."""
+
+    now = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
+
+    def test_it_is_a_window_filter(self) -> None:
+        """The class is a `WindowFilter`."""
+        assert issubclass(self.plugin, WindowFilter)
+
+    def test_a_window_has_a_key_and_a_due_time(self, made: Any) -> None:
+        """A window's due time bears a time zone and is not over; the same message gets the same window."""
+        for message in unchanged([*self.messages()]):
+            window = made.window(message, self.now)
+            assert window == made.window(message, self.now)
+            if window is not None:
+                assert isinstance(window, Window)
+                assert window.due.tzinfo is not None
+                assert window.due >= self.now
+
+    def test_what_leaves_depends_on_the_messages_alone(self, config: Any, made: Any) -> None:
+        """Released messages are left as they are, and another instance releases the same."""
+        messages = [*self.messages()]
+        before = deepcopy(messages)
+        for count in range(1, len(messages) + 1):
+            given = outcome(made.release, "key", messages[:count])
+            assert given == outcome(self.plugin(config).release, "key", messages[:count])
+        assert messages == before, "messages were changed in place"
+
+
+def outcome(function: Callable[..., Iterable[Message]], *arguments: Any) -> Outcome:
+    """Give the messages without their ids and times, or the error's kind and text."""
+    try:
+        return [content(message) for message in function(*arguments)]
+    except (PermanentError, TemporaryError) as error:
+        return f"{type(error).__name__}: {error}"
+    except PipelineError as error:
+        raise AssertionError(f"a filter raises PermanentError or TemporaryError, not {type(error).__name__}") from error
