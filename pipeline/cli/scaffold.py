@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
-PRODUCER: Final = '''"""Takes what $name posts."""
+PRODUCER: Final = '''"""Takes what $name posts.
+
+```yaml
+name: from-$name
+producers:
+  - $name
+consumers:
+  - log
+```
+"""
 
 from collections.abc import Iterable
 
@@ -51,7 +60,18 @@ class $cls(WebhookProducer[${cls}Config]):
         return [message]
 '''
 
-FILTER: Final = '''"""Shortens texts."""
+FILTER: Final = '''"""Shortens texts.
+
+```yaml
+name: short-texts
+producers:
+  - http
+filters:
+  - $name: {longest: 100}
+consumers:
+  - log
+```
+"""
 
 from collections.abc import Iterable
 
@@ -74,7 +94,16 @@ class $cls(Filter[${cls}Config]):
             yield message.replace(text=message.text[: self.config.longest])
 '''
 
-CONSUMER: Final = '''"""Tells $name of messages."""
+CONSUMER: Final = '''"""Tells $name of messages.
+
+```yaml
+name: to-$name
+producers:
+  - http
+consumers:
+  - $name: {url: "https://example.com/hook", token: "$${TOKEN:-not-set}"}
+```
+"""
 
 import json
 
@@ -105,12 +134,23 @@ class $cls(HttpConsumer[${cls}Config]):
 
 PRODUCER_TEST: Final = '''"""The contract of every producer that is posted to, and what this one makes of a request."""
 
+from typing import ClassVar
+
 from $name import $cls, ${cls}Config
 from pipeline import Request
+from pipeline.testing import WebhookProducerContract
 
 
-def test_it_makes_a_message() -> None:
-    """The title is taken over."""
+class Test$cls(WebhookProducerContract):
+    """Rubbish is refused, secrets do not show, and what else every producer holds."""
+
+    plugin = $cls
+    options: ClassVar = {"severity": "warning"}
+    accepted = (b'{"title": "disk full"}',)
+
+
+def test_title_and_severity() -> None:
+    """The title is the sender's, the severity the option's."""
     producer = $cls(${cls}Config(severity="warning"))
     (message,) = producer.receive(Request(b'{"title": "disk full"}'))
     assert (message.title, message.severity) == ("disk full", "warning")
@@ -118,29 +158,56 @@ def test_it_makes_a_message() -> None:
 
 FILTER_TEST: Final = '''"""The contract of every filter, and what this one does."""
 
+from typing import ClassVar
+
 from $name import $cls, ${cls}Config
 from pipeline import Message
+from pipeline.testing import FilterContract
 
 
-def test_it_shortens() -> None:
-    """Texts are cut."""
-    shorten = $cls(${cls}Config(longest=3))
+class Test$cls(FilterContract):
+    """Messages are left as they are and forgotten, and what else every filter holds."""
+
+    plugin = $cls
+    options: ClassVar = {"longest": 40}
+
+
+def test_long_texts_are_cut() -> None:
+    """So many characters are kept."""
+    shorten = $cls(${cls}Config(longest=4))
     (message,) = shorten.filter(Message(source="test", text="disk full"))
-    assert message.text == "dis"
+    assert message.text == "disk"
+
+
+def test_empty_messages_are_dropped() -> None:
+    """Neither title nor text: nothing to read."""
+    assert not list($cls(${cls}Config()).filter(Message(source="test")))
 '''
 
 CONSUMER_TEST: Final = '''"""The contract of every consumer over HTTP, and what this one sends."""
 
+import json
+from typing import ClassVar
+
 from $name import $cls, ${cls}Config
 from pipeline import Message
+from pipeline.testing import HttpConsumerContract
 from pydantic import SecretStr
 
 
-def test_it_sends_the_title() -> None:
-    """The body has the title."""
-    config = ${cls}Config(url="http://127.0.0.1:9", token=SecretStr("secret"))
-    message = Message(source="test", title="disk full")
-    assert b"disk full" in $cls(config).request(message).body
+class Test$cls(HttpConsumerContract):
+    """Each answer has its outcome, secrets do not show, and what else every consumer holds."""
+
+    plugin = $cls
+    options: ClassVar = {"url": "{url}", "token": "a-secret"}
+
+
+def test_the_body() -> None:
+    """The other side reads title and text."""
+    config = ${cls}Config(url="http://127.0.0.1:9", token=SecretStr("a-secret"))
+    message = Message(source="test", title="disk full", text="/var")
+    body = json.loads($cls(config).request(message).body)
+    assert body == {"id": message.id, "title": "disk full", "text": "/var"}
 '''
 
 TEMPLATES: Final[dict[Kind, tuple[str, str]]] = {
