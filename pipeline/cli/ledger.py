@@ -17,9 +17,10 @@ _MOST_DEAD: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a consumer's other side: how often it saw each message, and which it refused for good."""
+    """What is known of a consumer's other side: how often it took each message, which it put off, which it refused for good."""
 
     seen: Mapping[str, int]
+    put_off: Collection[str] = frozenset()
     refused: Collection[str] = frozenset()
 
 
@@ -60,7 +61,8 @@ def _account(line: Line, message: str, decisions: Sequence[Record], facts: Facts
     line.dropped += dropped
     line.delivered += times > 0
     line.buried += is_buried
-    line.held += any(record.attempt > 1 for record in decisions)
+    held = any(record.attempt > 1 for record in decisions)
+    line.held += held
     line.duplicates += max(0, times - 1)
     ends = dropped + (times > 0) + is_buried
     if ends == 0:
@@ -69,8 +71,10 @@ def _account(line: Line, message: str, decisions: Sequence[Record], facts: Facts
     elif ends > 1:
         line.problems.append(f"{message}: more than one of dropped, delivered and buried at {line.consumer} of {line.pipeline}")
     if is_buried is not (message in facts.refused):
-        word = "refused, but not buried" if not is_buried else "buried, but not refused"
+        word = "buried, but not refused" if is_buried else "refused, but not buried"
         line.problems.append(f"{message}: {word} at {line.consumer} of {line.pipeline}")
+    if message in facts.put_off and not held:
+        line.problems.append(f"{message}: put off, but not held at {line.consumer} of {line.pipeline}")
 
 
 def seen_in_file(path: Path) -> Counter[str]:

@@ -28,6 +28,9 @@ LISTENING: Final = "SIFTBELL_LISTENING"
 KEY_FILE: Final = "SIFTBELL_KEY_FILE"
 """The variable that holds the file in which the web server keeps a key for the person who started it."""
 
+MIGRATED: Final = "SIFTBELL_MIGRATED"
+"""The variable that says that another part has brought the store's tables up to date just now."""
+
 MetricsPort = Annotated[
     int | None, typer.Option("--metrics-port", min=0, max=65535, help="Serve /livez, /readyz and /metrics here.")
 ]
@@ -134,7 +137,8 @@ def _edges(settings: Settings) -> Iterator[tuple[Store, CeleryQueue]]:
     with ExitStack() as closing:
         store = Store(settings.store_url)
         closing.callback(store.close)
-        store.migrate()
+        if not os.environ.get(MIGRATED):
+            store.migrate()
         queue = CeleryQueue.from_settings(settings)
         closing.callback(queue.close)
         yield store, queue

@@ -69,7 +69,7 @@ def run(
 
 def parts(settings: Settings, metrics: Path, listening: int) -> list[Part]:
     """Give the parts of the tree. The web server starts first, as it makes the store's tables, and stops first."""
-    from pipeline.cli.roles import KEY_FILE, LISTENING, PART
+    from pipeline.cli.roles import KEY_FILE, LISTENING, MIGRATED, PART
     from pipeline.cli.supervisor import Part
 
     # The web server's /metrics shows those of all parts; a port of their own would be the same one for all.
@@ -85,7 +85,7 @@ def parts(settings: Settings, metrics: Path, listening: int) -> list[Part]:
         Part(
             name=name,
             command=[sys.executable, "-m", "pipeline.cli", *arguments],
-            environment=shared | {PART: name} | (web if name == "web" else {}),
+            environment=shared | {PART: name} | (web if name == "web" else {MIGRATED: "true"}),
             inherited=[listening] if name == "web" else [],
             stage=stage,
             patience=PATIENCE[name],
