@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -170,4 +171,5 @@ def _keep_key(store: Store) -> None:
 
     digest = digest_of(read_text(Path(file)))
     if digest is None or store.key_by_digest(digest) is None:
-        write_private(Path(file), create_key(store, "siftbell run", SCOPES))
+        name = f"run on {socket.gethostname()}, {datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}"  # names are unique in a store
+        write_private(Path(file), create_key(store, name, SCOPES))
