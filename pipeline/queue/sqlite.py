@@ -113,11 +113,12 @@ class Transport(virtual.Transport):
 
     def establish_connection(self) -> Transport:
         """Open the file. Raises QueueFileError, which Celery retries, and WrongQueueFileError, which it does not."""
-        self.rows = Rows(
-            self.settings.path,
-            durable=self.settings.synchronous == "full",
-            busy_timeout=self.settings.busy_timeout,
-        )
+        if self.rows is None:
+            self.rows = Rows(
+                self.settings.path,
+                durable=self.settings.synchronous == "full",
+                busy_timeout=self.settings.busy_timeout,
+            )
         self.rows.ready()
         super().establish_connection()
         return self

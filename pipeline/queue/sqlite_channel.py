@@ -196,10 +196,6 @@ class Channel(virtual.Channel):
 
     # Messages on their way in
 
-    def encode_body(self, body: Any, encoding: str | None = None) -> tuple[Any, Any]:
-        """Leave the body as it is: the file holds text and bytes."""
-        return body, encoding
-
     def basic_publish(self, message: dict[str, Any], exchange: str, routing_key: str, **options: Any) -> None:
         """Store the message; when this returns it is on the disk (`synchronous=full`).
 

@@ -186,9 +186,11 @@ class QueueFile:
     def _recognise(self, handle: sqlite3.Connection) -> None:
         """Make the tables in an empty file; refuse one that holds something else."""
         try:
+            handle.execute("BEGIN")  # one view of all three, while another process may be making the tables
             application = handle.execute("PRAGMA application_id").fetchone()[0]
             schema = handle.execute("PRAGMA user_version").fetchone()[0]
             filled = handle.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+            handle.execute("COMMIT")
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_NOTADB:
                 raise

@@ -118,12 +118,22 @@ def test_prefetch_window_bounds_a_batch(connection: kombu.Connection) -> None:
     assert [message.payload for message in held] == list(range(10))
 
 
+def test_what_the_channel_holds(connection: kombu.Connection) -> None:
+    put(connection, "q", "x", "y")
+    channel = connection.default_channel
+    channel.basic_qos(0, 1, False)
+    assert channel.qos.can_consume()
+    message = get(connection, "q")
+    assert not channel.qos.can_consume()
+    assert channel.qos.get(message.delivery_tag) is message
+    assert channel._size("q") == 1
+
+
 def test_two_channels_share_one_queue(connection: kombu.Connection) -> None:
     put(connection, "q", *range(4))
     got: dict[int, list[object]] = {0: [], 1: []}
     consumers = [
-        kombu.Consumer(connection.channel(), [kombu.Queue("q")], on_message=lambda m, n=n: got[n].append(m.payload))
-        for n in got
+        kombu.Consumer(connection.channel(), [kombu.Queue("q")], on_message=lambda m, n=n: got[n].append(m.payload)) for n in got
     ]
     for consumer in consumers:
         consumer.consume()
@@ -197,7 +207,9 @@ def test_what_a_failing_callback_left_over_goes_back_untouched(connection: kombu
 def test_what_a_cancelled_consumer_did_not_get_goes_back_untouched(connection: kombu.Connection) -> None:
     put(connection, "q", *range(5))
     got: list[object] = []
-    consumer = connection.Consumer([kombu.Queue("q")], no_ack=True, on_message=lambda m: (got.append(m.payload), consumer.cancel()))
+    consumer = connection.Consumer(
+        [kombu.Queue("q")], no_ack=True, on_message=lambda m: (got.append(m.payload), consumer.cancel())
+    )
     consumer.consume()
     assert connection.transport._poll(sqlite.BATCH) == 1
     assert got == [0]

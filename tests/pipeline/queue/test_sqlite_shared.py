@@ -77,13 +77,11 @@ def test_consumers_with_and_without_acknowledgement(connection: kombu.Connection
         (b"", {"content_type": "application/data", "content_encoding": "binary"}),
     ],
 )
-def test_bodies_come_back_as_they_were(
-    connection: kombu.Connection, name: str, body: object, options: dict[str, str]
-) -> None:
+def test_bodies_come_back_as_they_were(connection: kombu.Connection, name: str, body: object, options: dict[str, str]) -> None:
     queue = kombu.Queue(name)
     connection.Producer().publish(body, routing_key=name, declare=[queue], headers={"a": [1, {"b": None}]}, **options)
     message = queue(connection.default_channel).get()
-    assert message.payload == body or message.body == body
+    assert body in (message.payload, message.body)
     assert message.headers["a"] == [1, {"b": None}]
     message.ack()
 
@@ -223,8 +221,7 @@ def test_two_channels_of_a_connection_consume_side_by_side(connection: kombu.Con
     seen: dict[str, list[object]] = {"one": [], "two": []}
     channels = {key: connection.channel() for key in seen}
     consumers = [
-        kombu.Consumer(channels[key], [kombu.Queue(f"{name}.{key}")], on_message=lambda m, key=key: taken(key, m))
-        for key in seen
+        kombu.Consumer(channels[key], [kombu.Queue(f"{name}.{key}")], on_message=lambda m, key=key: taken(key, m)) for key in seen
     ]
 
     def taken(key: str, message: kombu.Message) -> None:
