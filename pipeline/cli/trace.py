@@ -50,8 +50,9 @@ def print_trace(trace: Trace, where: Console) -> None:
 
 def _widest(journey: Journey) -> int:
     """Give the length of the longest name of a step."""
-    own = [len(_name(step)) for step in (*journey.visits, *journey.deliveries)]
-    return max([*own, *(_widest(part) for visit in journey.visits for part in visit.parts)], default=0)
+    steps: tuple[Visit | Delivery, ...] = (*journey.visits, *journey.deliveries)
+    parts = [part for visit in journey.visits for part in visit.parts]
+    return max([*(len(_name(step)) for step in steps), *map(_widest, parts)], default=0)
 
 
 def _journey(journey: Journey, name: str, width: int) -> Iterator[tuple[int, Text]]:
