@@ -17,8 +17,14 @@ from werkzeug import Request, Response
 from consumers.telegram import Telegram, TelegramConfig, split_html
 from pipeline import Message, PermanentError, TemporaryError
 from pipeline.engine.loop import run_on_loop
+from pipeline.testing import ConsumerContract
 
 TOKEN = "123456:AAH-very-secret-token"  # a made-up one
+
+
+class TestTelegram(ConsumerContract):
+    plugin = Telegram
+    options = {"token": TOKEN, "chat_id": "-100"}
 
 
 class BotApi:

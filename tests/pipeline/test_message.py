@@ -1,0 +1,71 @@
+"""The message: its ids sort and derive, it is frozen, and survives the wire."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import FIELDS, SEVERITIES, Message, normal_severity
+from pipeline.message import derived_id, new_id
+
+
+def test_ids_sort_by_time():
+    ids = [new_id() for _ in range(1000)]
+    assert ids == sorted(ids)
+    assert len({*ids}) == 1000
+    assert {UUID(one).version for one in ids} == {7}
+
+
+@given(st.lists(st.text() | st.integers(), min_size=1))
+def test_derived_ids_are_always_the_same(parts):
+    parent = "0192f0c4-6b1a-7c3e-8f00-0123456789ab"
+    derived = derived_id(parent, *parts)
+    assert derived == derived_id(parent, *parts)
+    assert derived != parent
+    assert (derived[:13], UUID(derived).version, UUID(derived).variant) == (parent[:13], 7, UUID(parent).variant)
+
+
+def test_derived_ids_differ():
+    parent = new_id()
+    assert len({derived_id(parent, number) for number in range(1000)}) == 1000
+    assert derived_id(parent, 1) != derived_id(new_id(), 1)
+
+
+def test_a_message_is_frozen_and_copied():
+    message = Message(source="t", labels={"a": "b"})
+    with pytest.raises(AttributeError):
+        message.title = "x"
+    copy = message.replace(title="x")
+    assert (copy.title, copy.id, copy.labels, message.title) == ("x", message.id, message.labels, "")
+
+
+def test_a_message_survives_the_wire():
+    message = Message(source="t", title="ü🔔", labels={"a": ""}, data={"x": [1, None, 2.5]}, status="resolved")
+    assert msgspec.json.decode(msgspec.json.encode(message), type=Message) == message
+    assert b"severity" not in msgspec.json.encode(message)
+
+
+def test_fields_are_in_order():
+    assert FIELDS[:4] == ("id", "source", "type", "time")
+    assert len(FIELDS) == 12
+
+
+@pytest.mark.parametrize(
+    ("word", "severity"),
+    [
+        ("WARN", "warning"),
+        (" Critical ", "critical"),
+        ("P1", "critical"),
+        ("err", "error"),
+        ("notice", "info"),
+        ("", ""),
+        ("Odd", "odd"),
+    ],
+)
+def test_severities(word, severity):
+    assert normal_severity(word) == severity
+    assert all(normal_severity(one) == one for one in SEVERITIES)
