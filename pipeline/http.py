@@ -164,7 +164,7 @@ def _origin(url: str) -> str:
 
 
 def _refuse_unsendable(request: HttpRequest) -> None:
-    if not re.match(r"https?://[^/?#]", request.url) or _origin(request.url) == "an invalid URL":
+    if not re.match(r"https?://[^/?#\s\x00-\x1f]+(?:[/?#]|$)", request.url) or _origin(request.url) == "an invalid URL":
         raise PermanentError("a URL that begins with http:// or https:// is expected")
     for name, value in request.headers.items():
         if re.search(r"[\r\n\0]", name + value):

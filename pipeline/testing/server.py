@@ -104,7 +104,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
         if answer.status not in (204, 304):
-            self.wfile.write(answer.body)
+            try:
+                self.wfile.write(answer.body)
+            except ConnectionError:  # the consumer need not read all of it
+                self.close_connection = True
 
     def _fail(self, answer: Answer) -> None:
         self.close_connection = True

@@ -1,0 +1,185 @@
+"""HTTP out: what the contract does not ask of every consumer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from pydantic import Field, SecretBytes, SecretStr
+
+from pipeline import Config, HttpConsumer, HttpRequest, Message, PermanentError, TemporaryError
+from pipeline.testing import Answer, HttpConsumerContract, LoopbackServer
+from pipeline.testing.consumers import deliver
+
+MESSAGE = Message(source="t", title="disk full")
+
+
+class Inner(Config):
+    """Nested options."""
+
+    key: SecretBytes = Field(default=SecretBytes("inner secret/ü".encode()), description="A key.")
+
+
+class PostConfig(Config):
+    """Options."""
+
+    url: str = Field(description="Where to.")
+    token: SecretStr = Field(default=SecretStr("sesame"), description="A token.")
+    headers: dict[str, SecretStr] = Field(default_factory=dict, description="Headers.")
+    inner: Inner = Field(default=Inner(), description="More.")
+    many: tuple[SecretStr, ...] = Field(default=(SecretStr("one-of-many"), SecretStr("")), description="More.")
+
+
+class Post(HttpConsumer[PostConfig]):
+    """Posts the title; the service says in its body how it went."""
+
+    def request(self, message: Message) -> HttpRequest:
+        headers = {name: value.get_secret_value() for name, value in self.config.headers.items()}
+        return HttpRequest(self.config.url, message.title.encode(), headers={"content-type": "text/plain"} | headers)
+
+    def check(self, status, headers, body):
+        super().check(status, headers, body)
+        answer = json.loads(body or b"{}")
+        if answer.get("error") == "busy":
+            raise TemporaryError("busy", retry_after=3)
+        if "error" in answer:
+            raise PermanentError(f"the service says {answer['error']}")
+
+
+class TestPost(HttpConsumerContract):
+    plugin = Post
+    options = {"url": "{url}/a/long/path", "token": "sesame"}
+    good_body = b'{"ok": true}'
+
+
+@pytest.fixture
+def server():
+    with LoopbackServer() as server:
+        yield server
+
+
+def post(url, **options):
+    return Post(PostConfig(url=url, **options))
+
+
+def failure(plugin, kind=PermanentError):
+    with pytest.raises(kind) as caught:
+        deliver(plugin, MESSAGE)
+    return str(caught.value)
+
+
+def test_a_service_that_answers_200_with_an_error(server):
+    server.answer = Answer(body=b'{"error": "no such chat"}')
+    assert failure(post(server.url)) == f"POST {server.url}: the service says no such chat"
+    server.answer = Answer(body=b'{"error": "busy"}')
+    with pytest.raises(TemporaryError) as caught:
+        deliver(post(server.url), MESSAGE)
+    assert caught.value.retry_after == 3
+
+
+def test_secrets_are_masked_in_all_their_forms(server):
+    body = "token=sesame key=inner secret/ü inner%20secret/%C3%BC inner%20secret%2F%C3%BC one-of-many"
+    server.answer = Answer(400, body=body.encode())
+    assert failure(post(server.url)) == f"POST {server.url}: answered 400: token=*** key=*** *** *** ***"
+
+
+def test_a_secret_is_not_cut_in_half_at_the_end_of_the_excerpt(server):
+    for padding in range(190, 206):
+        server.answer = Answer(400, body=b"x" * padding + b"sesame")
+        assert "ses" not in failure(post(server.url))
+
+
+def test_redirects_name_what_to_do(server):
+    server.answer = Answer(302, {"Location": "https://elsewhere/sesame"})
+    assert "redirects are not followed; write the final URL" in failure(post(server.url))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "example.com",
+        "ftp://example.com/",
+        "http://",
+        "http:///path",
+        "http://[::1",
+        "http://a:99999/",
+        "http://a b/",
+        "file:///etc/passwd",
+    ],
+)
+def test_urls_that_cannot_be_sent_to(url):
+    assert "secret" not in failure(post(url.replace("path", "secret")))
+
+
+def test_userinfo_path_and_query_do_not_show(server):
+    server.answer = Answer(404)
+    url = server.url.replace("://", "://user:pass@") + "/hooks/T000?key=1#part"
+    assert failure(post(url)) == f"POST {server.url}: answered 404"
+
+
+@pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nb", "a\0b"])
+def test_headers_cannot_be_forged(server, value):
+    assert "the header x-a holds a line break or a NUL" in failure(post(server.url, headers={"x-a": SecretStr(value)}))
+    assert server.received == []
+
+
+def test_a_name_that_is_not_found_is_tried_again():
+    assert "no connection" in failure(post("http://no-such-host.invalid/"), TemporaryError)
+
+
+def test_a_certificate_that_does_not_hold_is_tried_again(tmp_path):
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    subprocess.run([*made, "-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem"], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            text = failure(post(f"https://localhost:{server.server_address[1]}/x"), TemporaryError)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert "the certificate does not hold" in text
+
+
+def test_nothing_is_decompressed_and_reading_is_bounded(server, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Post, "check", lambda _self, _status, _headers, body: seen.append(len(body)))
+    server.answer = Answer(body=b"x" * 5_000_000, headers={"Content-Encoding": "gzip"})
+    deliver(post(server.url), MESSAGE)
+    assert seen == [Post.answer_limit]
+    assert server.received[0].headers["accept-encoding"] == "identity"
+
+
+def test_cookies_are_not_kept(server):
+    server.answer = Answer(headers={"Set-Cookie": "a=b"})
+    plugin = post(server.url)
+
+    async def twice():
+        await plugin.consume(MESSAGE)
+        await plugin.consume(MESSAGE)
+        await plugin.aclose()
+        await plugin.aclose()
+
+    asyncio.run(twice())
+    assert all("cookie" not in received.headers for received in server.received)
+
+
+def test_another_loop_gets_connections_of_its_own(server):
+    plugin = post(server.url)
+    deliver(plugin, MESSAGE)
+    deliver(plugin, MESSAGE)
+    assert len(server.received) == 2
+
+
+def test_a_preview_names_the_host_and_the_body():
+    shown = post("https://example.com/hooks/x").preview(MESSAGE.replace(title="sesame full"))
+    assert shown == {"request": "POST https://example.com", "body": "*** full"}
