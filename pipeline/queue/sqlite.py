@@ -203,7 +203,7 @@ class Transport(virtual.Transport):
             self._poll(BATCH)
 
     def _poll(self, limit: int) -> int:
-        """Claim and deliver up to `limit` messages; returns how many. Costs 10 µs when nothing has changed."""
+        """Claim and deliver up to `limit` messages; returns how many. Costs about 15 µs when nothing has changed."""
         rows = self.opened()
         rows.pay()
         now = time.monotonic()
