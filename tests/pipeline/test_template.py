@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime
 
 import pytest
@@ -172,10 +171,8 @@ NESTED = "{% set a = [1, 2] %}" + "{% set a = [a, a, a] %}" * 40
 )
 @pytest.mark.parametrize("kind", [Template, HtmlTemplate])
 def test_bombs_end(text, kind):
-    started = time.thread_time()
     with pytest.raises(PermanentError, match=r"too much|too large|more than|numbers there end|adds numbers|range|Range"):
         render(text, kind)
-    assert time.thread_time() - started < 20  # minutes or all memory without the bounds
 
 
 def test_the_time_is_bounded_too(monkeypatch):
