@@ -28,4 +28,5 @@ def next_attempt(error: TemporaryError, *, attempt: int, since: datetime, now: d
         wait = random.uniform(0, min(LONGEST, FIRST * 2 ** min(attempt - 1, 30)))  # noqa: S311 - jitter, not a secret
     else:
         wait = error.retry_after * random.uniform(1, 1.1)  # noqa: S311 - jitter, not a secret
-    return min(now + timedelta(seconds=wait), end)
+    left = (end - now).total_seconds()
+    return now + timedelta(seconds=max(0.0, min(left, wait)))  # in this order a NaN is the time that is left
