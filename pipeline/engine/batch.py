@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
+from pipeline.errors import PermanentError
 from pipeline.message import Message
 
 PROCESS_QUEUE: Final = "in"
@@ -43,6 +44,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Batch)
+_message_decoder: Final = msgspec.json.Decoder(Message)
 
 
 def encode(batch: Batch) -> str:
@@ -53,6 +55,21 @@ def encode(batch: Batch) -> str:
 def decode(text: str) -> Batch:
     """Read a batch from the queue; raises `msgspec.MsgspecError` for what is not one."""
     return _decoder.decode(text)
+
+
+def refuse_unreadable(message: object) -> None:
+    """Raise `PermanentError` for what a plugin gave as a message and nobody could read again behind the queue or in the store.
+
+    One such message would spoil the batch it shares: a value of the wrong type, one that JSON cannot hold, a time without zone.
+    """
+    if not isinstance(message, Message):
+        raise PermanentError(f"{type(message).__name__}, not a message")
+    try:
+        _message_decoder.decode(_encoder.encode(message))
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise PermanentError(f"a message that cannot be kept: {error}") from error
+    if message.time.tzinfo is None:
+        raise PermanentError("a message that cannot be kept: its time has no zone")
 
 
 def split(messages: Sequence[Message], most: int) -> Iterator[list[Message]]:

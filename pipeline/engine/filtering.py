@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
+from pipeline.engine.batch import refuse_unreadable
 from pipeline.engine.decisions import Decisions
 from pipeline.engine.pipeline import Pipeline
 from pipeline.errors import PermanentError, TemporaryError
@@ -44,30 +45,42 @@ class FilterStage:
         return left, None
 
     def _apply(self, step: FilterStep, messages: Sequence[Message], attempt: int) -> list[Message]:
-        plugin = self._pipeline.filter_plugin(step)
         passed: list[Message] = []
         failed: list[tuple[Message, TemporaryError]] = []
+        plugin = self._opened(step)
         for message in messages:
             if step.when is not None and not step.when.matches(message):
                 passed.append(message)
                 continue
             try:
-                passed += self._one(step, plugin, message)
+                passed += self._one(step, plugin, message, attempt)
             except TemporaryError as error:
                 failed.append((message, error))
-            except Exception as error:  # noqa: BLE001 - a bug in a plugin buries its message, never the batch
-                self._decisions.bury(message, step.label, error, attempt=attempt)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a bug in a plugin buries its message, never the batch
+                bug = error if isinstance(error, Exception) else PermanentError("the filter called sys.exit()")
+                self._decisions.bury(message, step.label, bug, attempt=attempt)
         if failed:
             self._hold(step, failed, attempt)
         return passed
 
-    def _one(self, step: FilterStep, plugin: AnyFilter, message: Message) -> list[Message]:
+    def _opened(self, step: FilterStep) -> AnyFilter | TemporaryError:
+        """Give the filter; what hinders it from opening may pass, and its messages wait for that."""
+        try:
+            return self._pipeline.filter_plugin(step)
+        except Exception as error:  # noqa: BLE001 - as above
+            return TemporaryError(f"the filter could not be opened: {type(error).__name__}: {error}")
+
+    def _one(self, step: FilterStep, plugin: AnyFilter | TemporaryError, message: Message, attempt: int) -> list[Message]:
+        if isinstance(plugin, TemporaryError):
+            raise plugin
         if isinstance(plugin, WindowFilter):
             window = plugin.window(message, self._decisions.now)
             if window is None:
                 return [message]
-            self._decisions.hold(message, step.label, Why.WINDOW, window.due, key=window.key)
-            self._decisions.record(message, step.label, Outcome.HELD, reason=f"until {window.due:%Y-%m-%d %H:%M:%S %Z}")
+            _refuse_unusable(step, window)
+            reason = f"until {window.due:%Y-%m-%d %H:%M:%S %Z}"
+            self._decisions.hold(message, step.label, Why.WINDOW, window.due, key=window.key, attempt=attempt)
+            self._decisions.record(message, step.label, Outcome.HELD, reason=reason, attempt=attempt)
             return []
         if isinstance(plugin, RememberingFilter):
             return self._named(step, message, plugin.filter(message, self._remember(step, message)))
@@ -75,10 +88,7 @@ class FilterStage:
 
     def _named(self, step: FilterStep, parent: Message, out: Iterable[Message]) -> list[Message]:
         """Give what a filter made of a message its ids, and record what does not go on as itself."""
-        messages = list(out)
-        for message in messages:
-            if not isinstance(message, Message):
-                raise PermanentError(f"filter '{step.label}' yielded {type(message).__name__}, not a message")
+        messages = checked(step.label, out, known=[parent])
         if not messages:
             self._decisions.record(parent, step.label, Outcome.DROPPED, reason=f"by {step.plugin} at {step.position}")
         elif len(messages) == 1:
@@ -93,3 +103,25 @@ class FilterStage:
         for message, error in failed:
             since: datetime | None = known[message.id].since if message.id in known else None
             self._decisions.fail(message, step.label, error, why=Why.FILTER, retry=Retry(), attempt=attempt, since=since)
+
+
+def checked(label: str, out: Iterable[Message], *, known: Sequence[Message]) -> list[Message]:
+    """Give what a filter let out; raises `PermanentError` where that has something else than messages that can be kept."""
+    messages = list(out)
+    for message in messages:
+        if any(message is one for one in known):
+            continue
+        try:
+            refuse_unreadable(message)
+        except PermanentError as error:
+            raise PermanentError(f"filter '{label}' yielded {error}") from error
+    return messages
+
+
+def _refuse_unusable(step: FilterStep, window: object) -> None:
+    """Raise `PermanentError` for what a window filter gave as a window, and the store could not keep."""
+    key, due = getattr(window, "key", None), getattr(window, "due", None)
+    if not isinstance(key, str) or not isinstance(due, datetime):
+        raise PermanentError(f"filter '{step.label}' gave something else than a window")
+    if due.tzinfo is None:
+        raise PermanentError(f"filter '{step.label}' gave a window whose due time has no zone")

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 import structlog
 
-from pipeline.engine.batch import DELIVER_QUEUE, MAX_DELIVER, MAX_PROCESS, PROCESS_QUEUE, Batch, Queue, decode, split
+from pipeline.engine.batch import (
+    DELIVER_QUEUE,
+    MAX_DELIVER,
+    MAX_PROCESS,
+    PROCESS_QUEUE,
+    Batch,
+    Queue,
+    decode,
+    refuse_unreadable,
+    split,
+)
 from pipeline.engine.decisions import Decisions, Now, bury_all, utc_now
 from pipeline.engine.delivery import Outcomes, deliver
 from pipeline.engine.filtering import FilterStage
@@ -27,6 +38,10 @@ log = structlog.get_logger()
 DEATHS_BEFORE_SPLIT: Final = 2
 """A batch over which this many workers died is halved, until the message that kills them stands alone."""
 DEATHS_BEFORE_BURIAL: Final = 3
+RECORD_LIMIT: Final = 120.0
+"""Seconds for which a worker tries to record what a consumer has taken; the batch that goes back after that is taken twice."""
+RECORD_PAUSE: Final = 1.0
+"""Seconds between two tries."""
 
 
 class Runner:
@@ -76,7 +91,7 @@ class Runner:
         )
         with FILTER_SECONDS.labels(batch.pipeline).time():
             left, hop = stage.run(batch.messages, batch.step)
-        onward = [self._hop(pipeline, hop, left, batch)] if hop else self._deliveries(pipeline, left, batch, decisions)
+        onward = self._hop(pipeline, hop, left, batch) if hop else self._deliveries(pipeline, left, batch, decisions)
         decisions.settle(self.store)
         if onward:
             self.queue.publish(onward)
@@ -85,7 +100,8 @@ class Runner:
         """Give the batch to its consumer; messages that the record says are done at this attempt are left out."""
         step = pipeline.consumer(batch.step)
         known = self.store.records(batch.pipeline, step.label, [message.id for message in batch.messages])
-        messages = [m for m in batch.messages if m.id not in known or known[m.id].attempt < batch.attempt]
+        by_id = {message.id: message for message in batch.messages}  # one that stands there twice is delivered once
+        messages = [m for m in by_id.values() if m.id not in known or known[m.id].attempt < batch.attempt]
         if not messages:
             return
         with DELIVERY_SECONDS.labels(batch.pipeline, step.label).time():
@@ -99,10 +115,15 @@ class Runner:
                 continue
             log.warning("not delivered", pipeline=batch.pipeline, consumer=step.label, message=message.id, error=str(error))
             decisions.fail(message, step.label, error, why=Why.RETRY, retry=step.retry, attempt=batch.attempt, since=since)
-        decisions.settle(self.store)
+        self._settle_surely(decisions)
 
     def accept(self, pipeline: Pipeline, producer: str, messages: Sequence[Message]) -> None:
-        """Put a producer's messages on the queue; when this returns they are accepted."""
+        """Put a producer's messages on the queue; when this returns they are accepted.
+
+        Raises `PermanentError` where one of them could not be read again; then none is accepted.
+        """
+        for message in messages:
+            refuse_unreadable(message)
         self.queue.publish(incoming(pipeline, messages))
         ACCEPTED.labels(pipeline.spec.name, producer).inc(len(messages))
 
@@ -147,13 +168,27 @@ class Runner:
             return {message.id: closed for message in messages}
         return deliver(consumer, messages, concurrency=step.concurrency)
 
+    def _settle_surely(self, decisions: Decisions) -> None:
+        """Write what was decided, waiting for a store that is away: the consumer must not get the messages again."""
+        end = time.monotonic() + RECORD_LIMIT
+        while True:
+            try:
+                decisions.settle(self.store)
+            except TemporaryError as away:
+                if time.monotonic() > end:
+                    raise
+                log.warning("what was delivered cannot be recorded yet", pipeline=decisions.pipeline, error=str(away))
+                time.sleep(RECORD_PAUSE)
+            else:
+                return
+
     def _advance(self, pipeline: Pipeline, label: str, messages: Sequence[Message], cursor: str) -> None:
         self.accept(pipeline, label, messages)
         self.store.set_cursor(pipeline.spec.name, label, cursor)
 
-    def _hop(self, pipeline: Pipeline, step: FilterStep, messages: list[Message], batch: Batch) -> Batch:
-        queue = step.queue or PROCESS_QUEUE
-        return batch.replace(step=pipeline.before(step.label), queue=queue, messages=messages, attempt=1, deaths=0)
+    def _hop(self, pipeline: Pipeline, step: FilterStep, messages: Sequence[Message], batch: Batch) -> list[Batch]:
+        onward = batch.replace(step=pipeline.before(step.label), queue=step.queue or PROCESS_QUEUE, attempt=1, deaths=0)
+        return [onward.replace(messages=part) for part in split(messages, MAX_PROCESS)]
 
     def _deliveries(self, pipeline: Pipeline, messages: Sequence[Message], batch: Batch, decisions: Decisions) -> list[Batch]:
         batches = []

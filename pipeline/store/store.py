@@ -62,7 +62,7 @@ class Store:
         """Write all that was decided about a batch, or nothing.
 
         A record does not change a stored one of a higher attempt, nor a stored DELIVERED or BURIED of the same
-        attempt: a batch that comes again undoes nothing. What is held for a WINDOW stays as it was first held; any
+        attempt: a batch that comes again undoes nothing. What waits in a WINDOW is not put there again; any
         other is replaced by one of a higher attempt, or of the same attempt while a clock has claimed it. A dead
         letter replaces the earlier one. What is released goes first, so that the same message may be held again.
         """

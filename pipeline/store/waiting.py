@@ -81,7 +81,7 @@ def _in_order(rows: Iterable[Row[Any]]) -> list[Row[Any]]:
 
 @cache
 def _held_upsert(dialect: str) -> Any:
-    """Windows keep the first row. Others go on to a higher attempt, or to the same one where the row is on its way out.
+    """What waits in a window keeps its row. Others go on to a higher attempt, or to the same one where the row is on its way out.
 
     A row that is leased will be deleted when its clock has published it; a message that comes back until then with the
     same attempt would be lost with it.
@@ -89,7 +89,7 @@ def _held_upsert(dialect: str) -> Any:
     statement = insert(held, dialect)
     new = statement.excluded
     goes_on = and_(
-        new.why != Why.WINDOW.value,
+        or_(new.why != Why.WINDOW.value, held.c.why != Why.WINDOW.value),
         or_(new.attempt > held.c.attempt, and_(new.attempt == held.c.attempt, held.c.owner.is_not(None))),
     )
     names = ("why", "due", "ready", "owner", "key", "window_id", "attempt", "revision", "message")

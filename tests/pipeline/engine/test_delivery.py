@@ -1,0 +1,201 @@
+"""What consumers may do wrong, and what then becomes of their messages."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from pipeline import BatchConsumer, Consumer, NoOptions, PermanentError, TemporaryError
+from pipeline.engine import delivery, runner
+from pipeline.engine.batch import Batch
+
+
+def delivered(plugin, messages, concurrency=2):
+    return delivery.deliver(plugin(NoOptions()), messages, concurrency=concurrency)
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit()])
+def test_what_no_exception_handler_expects_is_the_outcome_of_its_message_alone(message, error):
+    class Leaves(Consumer[NoOptions]):
+        """Raises for one message, on the loop."""
+
+        async def consume(self, one):
+            if one.title == "bad":
+                raise error
+
+    class LeavesThread(Consumer[NoOptions]):
+        """Raises for one message, in a thread."""
+
+        def consume(self, one):
+            if one.title == "bad":
+                raise error
+
+    class LeavesAll(BatchConsumer[NoOptions]):
+        """Raises for all."""
+
+        def consume_many(self, messages):
+            raise error
+
+    good, bad = message(title="good"), message(title="bad")
+    for plugin in (Leaves, LeavesThread):
+        outcomes = delivered(plugin, [bad, good])
+        assert outcomes[good.id] is None
+        assert isinstance(outcomes[bad.id], PermanentError)
+        assert delivered(plugin, [good]) == {good.id: None}, "the loop still runs"
+    assert {type(outcome) for outcome in delivered(LeavesAll, [good, bad]).values()} == {PermanentError}
+
+
+def test_an_awaitable_from_a_def_is_awaited(message):
+    got = []
+
+    class Hands(Consumer[NoOptions]):
+        """Hands on what an async method gives."""
+
+        def consume(self, one):
+            return self._later(one)
+
+        async def _later(self, one):
+            await asyncio.sleep(0)
+            if one.title == "bad":
+                raise TemporaryError("busy")
+            got.append(one)
+
+    good, bad = message(title="good"), message(title="bad")
+    outcomes = delivered(Hands, [good, bad])
+    assert got == [good]
+    assert outcomes[good.id] is None
+    assert isinstance(outcomes[bad.id], TemporaryError)
+
+
+@pytest.mark.parametrize("told", [None, [], {"nobody": PermanentError("x")}, "itself"])
+def test_a_batch_consumer_that_tells_nonsense_buries_its_messages(message, told):
+    class Odd(BatchConsumer[NoOptions]):
+        """Tells nonsense."""
+
+        def consume_many(self, messages):
+            return {messages[0].id: "not an error"} if told == "itself" else told
+
+    one = message()
+    (outcome,) = delivered(Odd, [one]).values()
+    assert isinstance(outcome, PermanentError)
+    assert "consume_many gave" in str(outcome)
+
+
+def test_a_batch_consumer_that_hangs_gives_its_messages_back(message, monkeypatch):
+    monkeypatch.setattr(delivery, "BATCH_LIMIT", 0.05)
+    released = threading.Event()
+
+    class Stuck(BatchConsumer[NoOptions]):
+        """Never answers."""
+
+        def consume_many(self, messages):
+            released.wait()
+            return {}
+
+    (outcome,) = delivered(Stuck, [message()]).values()
+    released.set()
+    assert isinstance(outcome, TemporaryError)
+
+
+def test_a_consumer_that_blocks_the_loop_gives_back_what_is_not_done(message, monkeypatch):
+    monkeypatch.setattr(delivery, "BATCH_LIMIT", 0.1)
+    monkeypatch.setattr(delivery, "CALL_LIMIT", 0.05)
+    released = threading.Event()
+
+    class Blocks(Consumer[NoOptions]):
+        """Blocks the whole loop at its second message."""
+
+        async def consume(self, one):
+            if one.title == "bad":
+                released.wait()
+
+    good, bad = message(title="good"), message(title="bad")
+    outcomes = delivered(Blocks, [good, bad], concurrency=1)
+    released.set()
+    assert outcomes[good.id] is None
+    assert isinstance(outcomes[bad.id], TemporaryError)
+
+
+def test_the_same_message_twice_in_a_batch_is_delivered_once(engine, consumer, message):
+    class Counts(Consumer[NoOptions]):
+        """Fails at its first call."""
+
+        calls: list = []
+
+        def consume(self, one):
+            Counts.calls.append(one.id)
+
+    run = engine(consumers=[consumer(Counts)])
+    one = message()
+    run.send(one, one)
+    run.work()
+    assert Counts.calls == [one.id]
+    assert run.outcomes(one) == {"counts": "delivered"}
+
+
+@pytest.mark.parametrize("wait", [float("nan"), float("inf"), 1e300, -5.0])
+def test_a_wait_that_no_clock_knows_costs_nothing(engine, consumer, message, wait):
+    class Busy(Consumer[NoOptions]):
+        """Is busy at the first call."""
+
+        calls: list = []
+
+        def consume(self, one):
+            Busy.calls.append(one.id)
+            if len(Busy.calls) == 1:
+                raise TemporaryError("busy", retry_after=wait)
+
+    run = engine(consumers=[consumer(Busy)])
+    one = message()
+    run.send(one)
+    run.work()
+    assert run.outcomes(one) == {"busy": "held"}
+    run.later(days=2)
+    assert run.outcomes(one) == {"busy": "delivered"}
+
+
+def test_a_store_that_is_away_for_a_moment_costs_no_duplicate(engine, consumer, message, monkeypatch):
+    class Counts(Consumer[NoOptions]):
+        """Counts its calls."""
+
+        calls: list = []
+
+        def consume(self, one):
+            Counts.calls.append(one.id)
+
+    run = engine(consumers=[consumer(Counts)])
+    settle, refused = run.store.settle, []
+
+    def away(**rows):
+        if len(refused) < 3:
+            refused.append(rows)
+            raise TemporaryError("the store is away")
+        settle(**rows)
+
+    monkeypatch.setattr(run.store, "settle", away)
+    monkeypatch.setattr(runner, "RECORD_PAUSE", 0.0)
+    one = message()
+    run.runner.run(Batch(job="deliver", queue="out.counts", pipeline="toy", step="counts", messages=[one]))
+    assert len(refused) == 3
+    assert Counts.calls == [one.id]
+    assert run.outcomes(one) == {"counts": "delivered"}
+
+
+def test_a_store_that_stays_away_gives_the_batch_back(engine, consumer, message, monkeypatch):
+    class Silent(Consumer[NoOptions]):
+        """Does nothing."""
+
+        def consume(self, one):
+            pass
+
+    def away(**rows):
+        raise TemporaryError("the store is away")
+
+    run = engine(consumers=[consumer(Silent)])
+    monkeypatch.setattr(run.store, "settle", away)
+    monkeypatch.setattr(runner, "RECORD_LIMIT", -1.0)
+    batch = Batch(job="deliver", queue="out.silent", pipeline="toy", step="silent", messages=[message()])
+    with pytest.raises(TemporaryError):
+        run.runner.run(batch)
