@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,7 @@ class Database:
         self.file = Path(self.url.database or "") if self.url.get_backend_name() == "sqlite" else None
         self._durable = durable
         self._inherited: list[Any] = []
+        self._gate = ForkGate()
         try:
             self.engine = self._sqlite() if self.file else self._postgres()
         except ImportError as error:
@@ -66,23 +68,35 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Give a connection to read from. Raises StoreAway."""
-        with self._translated(), self.engine.connect() as connection:
+        with self._gate, self._translated(), self.engine.connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """Give a connection with a transaction that is committed at the end. Raises StoreAway; then nothing was written."""
-        with self._translated(), self.engine.connect().execution_options(**{_WRITE: True}) as connection, connection.begin():
+        writing = {_WRITE: True}
+        with self._gate, self._translated(), self.engine.connect().execution_options(**writing) as connection, connection.begin():
             yield connection
 
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
 
-    def forked(self) -> None:
-        """Leave the parent's connections alone: called in a child just after the fork."""
+    def before_fork(self) -> None:
+        """Close the connections to a SQLite file: its locks do not survive a fork, and a child would think it held them."""
+        self._gate.close()
+        if self.file:
+            self.engine.dispose()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._gate.open()
+
+    def after_fork_in_child(self) -> None:
+        """Leave the parent's connections to a server alone, and go on with new ones."""
         self._inherited.append(self.engine.pool)  # or they would be closed when collected, which the parent would notice
         self.engine.dispose(close=False)
+        self._gate = ForkGate()
 
     def _sqlite(self) -> Engine:
         engine = create_engine(self.url, hide_parameters=True, pool_timeout=BUSY_SECONDS, connect_args={"timeout": BUSY_SECONDS})
@@ -149,12 +163,53 @@ def _checked(url: str) -> URL:
     raise ConfigError("the store's URL: sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE is expected")
 
 
+class ForkGate:
+    """Lets a fork wait for the transactions of other threads, and new transactions for the fork."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._closed = False
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._closed)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._inside -= 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let nobody in, and wait until all are out; for no longer than a transaction may wait for a lock."""
+        with self._changed:
+            self._closed = True
+            self._changed.wait_for(lambda: not self._inside, timeout=BUSY_SECONDS)
+
+    def open(self) -> None:
+        """Let everybody in again."""
+        with self._changed:
+            self._closed = False
+            self._changed.notify_all()
+
+
 _databases: WeakSet[Database] = WeakSet()
 
 
-def _forked() -> None:
+def _before_fork() -> None:
     for database in _databases:
-        database.forked()
+        database.before_fork()
 
 
-os.register_at_fork(after_in_child=_forked)
+def _after_fork_in_parent() -> None:
+    for database in _databases:
+        database.after_fork_in_parent()
+
+
+def _after_fork_in_child() -> None:
+    for database in _databases:
+        database.after_fork_in_child()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -6,7 +6,9 @@ import os
 import re
 import sqlite3
 import sys
+import threading
 from contextlib import ExitStack, closing
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
@@ -311,3 +313,70 @@ def test_a_store_goes_on_in_forked_children(store, url, make, spawned):
 def test_a_closed_store_opens_again(store):
     store.close()
     store.ping()
+
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+
+INHERITING = """
+import os, subprocess, sys
+from pipeline.store import Outcome, Record
+
+def write(name):
+    store.settle(records=[Record(message_id=name, pipeline="p", step="s", outcome=Outcome.DELIVERED, at=now)])
+
+write("parent")
+told, tell = os.pipe()
+done, finish = os.pipe()
+if (child := os.fork()) == 0:
+    write("child, first")
+    os.write(finish, b".")
+    os.read(told, 1)
+    write("child, second")
+    os._exit(0)
+os.read(done, 1)
+store.close()
+looks = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT count(*) FROM records').fetchall(); c.close()"
+file = str(store.url.database)
+subprocess.run([sys.executable, "-c", looks, file], check=True)
+print(os.path.exists(file + "-wal"))
+os.write(tell, b".")
+print(os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_forked_child_keeps_the_log_when_everybody_else_has_left(file_store, spawned):
+    """SQLite removes the log with its last user; a child that inherited void locks would not count as one."""
+    file_store.close()
+    with spawned(INHERITING, str(file_store.url), START.isoformat()) as process:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "True\n"
+        assert process.stdout.readline() == "0\n"
+    assert len(file_store.records("p", "s", ["parent", "child, first", "child, second"])) == 3
+
+
+def test_a_fork_waits_for_what_is_under_way(file_store):
+    inside, go, forked = threading.Event(), threading.Event(), threading.Event()
+
+    def write():
+        with file_store._database.writing() as connection:
+            inside.set()
+            go.wait(10)
+            connection.execute(text("SELECT 1"))
+
+    def fork():
+        if (child := os.fork()) == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        forked.set()
+
+    threads = [threading.Thread(target=write), threading.Thread(target=fork)]
+    threads[0].start()
+    assert inside.wait(10)
+    threads[1].start()
+    assert not forked.wait(0.2)
+    go.set()
+    assert forked.wait(10)
+    for thread in threads:
+        thread.join()
+    file_store.ping()
