@@ -174,7 +174,8 @@ class WindowFilter(Plugin[C]):
     def release(self, key: str, messages: Sequence[Message]) -> Iterable[Message]:
         """Give what leaves of a key's messages, in the order they came. Called when the window is due.
 
-        As these messages end here, what leaves gets new ids that are derived from theirs, unless it bears one of them.
+        As these messages end here, what leaves gets new ids that are derived from theirs, unless it is one of them, unchanged.
+        Raise `TemporaryError` to have the messages filtered again later; any other exception buries them.
         """
 
 

@@ -13,12 +13,13 @@ import structlog
 
 from pipeline.engine.batch import MAX_PROCESS, PROCESS_QUEUE, Batch, split
 from pipeline.engine.decisions import Decisions, bury_all
+from pipeline.engine.filtering import checked
 from pipeline.engine.pipeline import Pipeline, UnknownStepError
 from pipeline.engine.runner import Runner, delivery
-from pipeline.errors import PipelineError
-from pipeline.message import Message, derived_id
+from pipeline.errors import PipelineError, TemporaryError
+from pipeline.message import Message, derived_id, new_id
 from pipeline.plugin import ListeningProducer, WindowFilter
-from pipeline.spec.model import ProducerStep, Schedule
+from pipeline.spec.model import FilterStep, ProducerStep, Retry, Schedule
 from pipeline.store import Claim, Outcome, Why
 from pipeline.telemetry import DEAD, HELD
 
@@ -30,6 +31,7 @@ LEASE: Final = timedelta(seconds=60)
 """How long what a clock has claimed is its own; another clock takes it over when this one died."""
 POLL_LEASE: Final = timedelta(minutes=10)
 PURGE_EVERY: Final = timedelta(minutes=1)
+PURGE_AT_ONCE: Final = 10_000
 AT_ONCE: Final = 2000
 """Held messages claimed in one go."""
 LISTEN_PAUSE: Final = 5.0
@@ -42,16 +44,17 @@ class Clock:
     def __init__(self, runner: Runner, *, owner: str, retention: timedelta) -> None:
         self._runner = runner
         self._store = runner.store
-        self._owner = owner
+        self._owner = f"{owner}/{new_id()}"  # two hosts or containers may call themselves the same
         self._retention = retention
         self._polls: dict[tuple[str, str], Future[None]] = {}
         self._next: dict[tuple[str, str], datetime] = {}
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="poll")
+        self._failed: set[tuple[str, ...]] = set()
         self._purged: datetime | None = None
         self._since = runner.now()
 
     def run(self, stopping: threading.Event) -> None:
-        """Tick until `stopping` is set. Trouble with the store or the queue is logged, and tried again at the next tick."""
+        """Tick until `stopping` is set. Whatever goes wrong is logged, and tried again at the next tick."""
         listeners = self._listeners(stopping)
         for listener in listeners:
             listener.start()
@@ -60,6 +63,9 @@ class Clock:
                 more = self.tick()
             except PipelineError as error:
                 log.warning("the clock could not work", error=str(error))
+                more = False
+            except Exception:
+                log.exception("the clock could not work")
                 more = False
             stopping.wait(0 if more else TICK)
         for listener in listeners:
@@ -70,17 +76,25 @@ class Clock:
         """Do what is due; true when more is known to be due."""
         now = self._runner.now()
         claims = self._store.claim_due(now, owner=self._owner, lease=LEASE, limit=AT_ONCE)
-        places = [list(group) for _, group in groupby(sorted(claims, key=_place), key=_place)]
         try:
-            while places:
+            self._bring_all_back(claims, now + LEASE / 2)
+        finally:
+            self._ask(now)
+            self._purge(now)
+        return len(claims) >= AT_ONCE
+
+    def _bring_all_back(self, claims: Sequence[Claim], end: datetime) -> None:
+        """Bring back place after place while the lease surely holds; those that failed before come last and hinder no other."""
+        places = [list(group) for _, group in groupby(sorted(claims, key=_place), key=_place)]
+        places.sort(key=lambda place: _place(place[0]) in self._failed, reverse=True)
+        try:
+            while places and self._runner.now() < end:
+                self._failed.add(_place(places[-1][0]))
                 self._bring_back(places[-1])
-                places.pop()
+                self._failed.discard(_place(places.pop()[0]))
         finally:
             if places:
                 self._store.give_back([claim for place in places for claim in place])
-        self._ask(now)
-        self._purge(now)
-        return len(claims) >= AT_ONCE
 
     def _bring_back(self, claims: Sequence[Claim]) -> None:
         """Put claimed messages of one place back on the queue, then let go of them."""
@@ -117,26 +131,21 @@ class Clock:
         ]
 
     def _window(self, pipeline: Pipeline, claims: Sequence[Claim]) -> list[Message]:
-        """Give what a window filter lets out of a key's messages; a bug in it buries them."""
+        """Give what a window filter lets out of a key's messages; an error of its buries them, or has them filtered again."""
         held = claims[0].held
         step = next((step for step in pipeline.spec.filters if step.label == held.step), None)
-        plugin = pipeline.filter_plugin(step) if step else None
-        if not isinstance(plugin, WindowFilter):
+        if step is None or not issubclass(step.type, WindowFilter):
             raise UnknownStepError(f"pipeline '{held.pipeline}' has no filter '{held.step}' that waits any more")
         messages = [claim.held.message for claim in claims]
         decisions = Decisions(held.pipeline, held.revision, self._runner.now())
         try:
-            leaving = list(plugin.release(held.key, messages))
-        except Exception as error:  # noqa: BLE001 - a bug in a plugin buries its messages, never stops the clock
+            left = _leaving(pipeline, step, held.key, messages)
+        except Exception as error:  # noqa: BLE001 - what a plugin raises is its messages' fate, never the clock's
             for message in messages:
-                decisions.bury(message, held.step, error)
+                decisions.fail(message, held.step, error, why=Why.FILTER, retry=Retry(), attempt=held.attempt)
             decisions.settle(self._store)
             return []
         known = {message.id for message in messages}
-        left = [
-            message if message.id in known else message.replace(id=derived_id(messages[0].id, held.step, index))
-            for index, message in enumerate(leaving)
-        ]
         gone = known - {message.id for message in left}
         for message in messages:
             if message.id in gone:
@@ -169,12 +178,15 @@ class Clock:
             log.info("polled", pipeline=name, producer=step.label, messages=count)
         except Exception as error:  # noqa: BLE001 - the next occurrence asks again from the same cursor
             log.warning("poll failed", pipeline=name, producer=step.label, error=f"{type(error).__name__}: {error}")
-        self._store.finish_occurrence(name, step.label, occurrence, self._owner)
+        try:
+            self._store.finish_occurrence(name, step.label, occurrence, self._owner)
+        except Exception as error:  # noqa: BLE001 - the occurrence is polled again when its lease has ended
+            log.warning("a poll could not be noted", pipeline=name, producer=step.label, error=str(error))
 
     def _purge(self, now: datetime) -> None:
         if self._purged is None or now - self._purged >= PURGE_EVERY:
-            self._purged = now
-            self._store.purge(now - self._retention, limit=10_000)
+            all_gone = self._store.purge(now - self._retention, limit=PURGE_AT_ONCE) < PURGE_AT_ONCE
+            self._purged = now if all_gone else None
             self._runner.memory.purge()
             HELD.set(sum(self._store.held_counts().values()))
             DEAD.set(sum(self._store.count_dead().values()))
@@ -200,6 +212,26 @@ class Clock:
             except Exception as error:  # noqa: BLE001 - it is called again; what it had not acknowledged comes again
                 log.warning("listening failed", pipeline=pipeline.spec.name, producer=step.label, error=str(error))
             stopping.wait(LISTEN_PAUSE)
+
+
+def _leaving(pipeline: Pipeline, step: FilterStep, key: str, messages: Sequence[Message]) -> list[Message]:
+    """Give what leaves a window, with its ids.
+
+    The id of what was made of several messages comes from all of them. When the same messages come back together with a
+    newcomer, because their clock died, what is made of them then is another message, or the newcomer would pass for delivered.
+    """
+    try:
+        plugin = pipeline.filter_plugin(step)
+    except Exception as error:
+        raise TemporaryError(f"the filter could not be opened: {type(error).__name__}: {error}") from error
+    assert isinstance(plugin, WindowFilter)
+    leaving = checked(step.label, plugin.release(key, messages), known=messages)
+    known = {message.id: message for message in messages}
+    first, *others = known
+    return [
+        message if known.get(message.id) == message else message.replace(id=derived_id(first, step.label, *others, index))
+        for index, message in enumerate(leaving)
+    ]
 
 
 def _place(claim: Claim) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from pipeline import (
 from pipeline.engine import clock as module
 from pipeline.engine.clock import Clock
 from pipeline.engine.publisher import Publisher
+from pipeline.store.rows import Why
 
 
 @pytest.fixture
@@ -95,6 +96,125 @@ def test_a_bug_in_a_window_buries_its_messages(engine, filter_step, consumer, bo
     monkeypatch.setattr(Together, "broken", True)
     run.later(seconds=31)
     assert [letter.error for letter in run.store.dead_letters()] == ["RuntimeError: oh"] * 2
+
+
+@pytest.mark.parametrize("keeps", ["first", "last", "none"])
+def test_a_newcomer_to_a_window_that_comes_back_is_not_taken_for_delivered(
+    engine, filter_step, consumer, box, message, monkeypatch, keeps
+):
+    class Digest(Together):
+        """Makes one of all, and may give it the id of one of them."""
+
+        def release(self, key, messages):
+            made = messages[{"last": -1}.get(keeps, 0)].replace(title=" ".join(m.title for m in messages))
+            return [made.replace(id=message().id) if keeps == "none" else made]
+
+    run = engine(filters=[filter_step(Digest)], consumers=[consumer(box)])
+    run.send(message(key="k", title="a"), message(key="k", title="b"))
+    run.work()
+
+    def dies(claims):
+        raise TemporaryError("the store is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.store, "release", dies)
+        with pytest.raises(TemporaryError):
+            run.later(seconds=31)
+    run.send(message(key="k", title="c"))
+    run.work()
+    run.later(minutes=2)
+    assert " ".join(m.title for m in box.got).endswith("c")
+    assert run.store.held_counts() == {}
+
+
+@pytest.mark.parametrize("nonsense", [3, "text", "unreadable", None])
+def test_nonsense_from_a_window_buries_its_messages(engine, filter_step, consumer, box, message, nonsense):
+    class Odd(Together):
+        """Lets nonsense out."""
+
+        def release(self, key, messages):
+            return None if nonsense is None else [messages[0].replace(title=None) if nonsense == "unreadable" else nonsense]
+
+    run = engine(filters=[filter_step(Odd)], consumers=[consumer(box)])
+    one = message(key="k")
+    run.send(one)
+    run.work()
+    run.later(seconds=31)
+    assert run.outcomes(one) == {"odd": "buried"}
+    assert run.store.held_counts() == {}
+
+
+def test_messages_whose_ids_are_no_uuids_do_not_stop_the_clock(engine, filter_step, consumer, box, message):
+    run = engine(filters=[filter_step(Together)], consumers=[consumer(box)])
+    run.send(message(id="mine-1", key="k"), message(id="mine-2", key="k"))
+    run.work()
+    run.later(seconds=31)
+    assert {letter.message.id for letter in run.store.dead_letters()} == {"mine-1", "mine-2"}
+
+
+def test_a_window_that_cannot_let_go_now_tries_again(engine, filter_step, consumer, box, message):
+    class Away(Together):
+        """Needs something that is away at the first call."""
+
+        calls = 0
+
+        def release(self, key, messages):
+            Away.calls += 1
+            if Away.calls == 1:
+                raise TemporaryError("away", retry_after=1)
+            return messages
+
+    run = engine(filters=[filter_step(Away)], consumers=[consumer(box)])
+    one = message(key="k")
+    run.send(one)
+    run.work()
+    run.later(seconds=31)
+    assert box.got == []
+    run.later(seconds=2)
+    run.later(seconds=31)
+    assert box.got == [one]
+    assert run.store.held_counts() == {}
+
+
+def test_what_cannot_be_published_hinders_nothing_else(engine, filter_step, consumer, box, message, monkeypatch):
+    run = engine(filters=[filter_step(Together)], consumers=[consumer(box)])
+    run.send(message(key="a", title="small"), message(key="z", title="huge"))
+    run.work()
+    publish = run.queue.publish
+
+    def refuses_huge(batches):
+        if any("huge" in one.title for batch in batches for one in batch.messages):
+            raise TemporaryError("too large")
+        publish(batches)
+
+    monkeypatch.setattr(run.queue, "publish", refuses_huge)
+    for _ in range(2):
+        with pytest.raises(TemporaryError):
+            run.later(seconds=31)
+    run.work()
+    assert [m.title for m in box.got] == ["small"]
+    assert run.store.held_counts() == {("toy", "together", Why.WINDOW): 1}
+
+
+def test_a_clock_stops_while_its_lease_surely_holds(engine, filter_step, consumer, box, message):
+    run = engine(filters=[filter_step(Together)], consumers=[consumer(box)])
+    run.send(message(key="a"), message(key="b"))
+    run.work()
+    run.queue.before = lambda: run.moment.__setitem__(0, run.moment[0] + timedelta(seconds=45))
+    run.moment[0] += timedelta(seconds=31)
+    run.clock.tick()
+    assert run.store.held_counts() == {("toy", "together", Why.WINDOW): 1}
+    run.queue.before = lambda: None
+    run.clock.tick()
+    run.work()
+    assert len(box.got) == 2
+
+
+def test_two_clocks_of_the_same_name_are_two_owners(engine, consumer, box, message):
+    """As two containers of one host name would be: the one lets go of a message that the other has claimed again."""
+    run = engine(consumers=[consumer(box)])
+    second = Clock(run.runner, owner="test", retention=timedelta(days=7))
+    assert run.clock._owner != second._owner
 
 
 def test_held_messages_of_a_step_that_is_gone_are_buried(engine, filter_step, consumer, box, message):
@@ -267,6 +387,34 @@ def test_a_clock_outlives_a_store_that_is_away(engine, consumer, box, monkeypatc
     monkeypatch.setattr(run.clock, "tick", tick)
     run.clock.run(stopping)
     assert len(ticks) == 3
+
+
+def test_a_clock_outlives_a_bug(engine, consumer, box, monkeypatch):
+    run = engine(consumers=[consumer(box)])
+    ticks = []
+    stopping = threading.Event()
+
+    def tick():
+        ticks.append(1)
+        if len(ticks) == 2:
+            stopping.set()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(run.clock, "tick", tick)
+    run.clock.run(stopping)
+    assert len(ticks) == 2
+
+
+def test_old_records_that_are_many_are_forgotten_tick_by_tick(engine, consumer, box, message, monkeypatch):
+    monkeypatch.setattr(module, "PURGE_AT_ONCE", 2)
+    run = engine(consumers=[consumer(box)])
+    sent = [message() for _ in range(5)]
+    run.send(*sent)
+    run.work()
+    run.moment[0] += timedelta(days=8)
+    for _ in range(3):
+        run.clock.tick()
+    assert [run.outcomes(one) for one in sent] == [{}] * 5
 
 
 def finish(clock):
