@@ -27,6 +27,11 @@ PREFETCH: Final = 4
 """Batches that a worker takes in advance for each of its processes or threads."""
 
 
+NO_DELIVERY_LIMIT: Final = 1_000_000_000
+"""How often RabbitMQ hands a batch out before it drops it: from 4.0 on 20 times where a queue does not say otherwise, which
+a store that is away for a minute uses up. To 4.0 a -1 means no limit, but 3.10 drops at the first return then (measured)."""
+
+
 def queue_names(configuration: Configuration) -> tuple[list[str], list[str]]:
     """Give the names of the queues to filter from and to deliver from, as the pipelines name them."""
     filters, deliveries = {PROCESS_QUEUE}, set()
@@ -39,7 +44,6 @@ def queue_names(configuration: Configuration) -> tuple[list[str], list[str]]:
 def make_app(broker: Broker, queues: Iterable[str] = ()) -> Celery:
     """Make an app on a broker; `queues` are those that a worker consumes when it is not told which (`-Q`)."""
     app = Celery("siftbell", set_as_current=False, autofinalize=True)
-    arguments = {"x-queue-type": "quorum"} if broker.quorum else None
     app.conf.update(
         broker_url=broker.url,
         broker_transport_options=broker.transport_options,
@@ -47,11 +51,10 @@ def make_app(broker: Broker, queues: Iterable[str] = ()) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_pool_limit=None,
-        task_queues=[_queue(name, arguments) for name in queues] or None,
+        task_queues=[make_queue(name, quorum=broker.quorum) for name in queues] or None,
         task_default_queue=PROCESS_QUEUE,
         task_default_exchange="",
         task_default_queue_type="quorum" if broker.quorum else "classic",
-        task_create_missing_queue_type="quorum" if broker.quorum else "classic",  # queues that only others consume
         worker_detect_quorum_queues=broker.quorum,
         task_ignore_result=True,
         task_store_errors_even_if_ignored=False,
@@ -71,7 +74,9 @@ def make_app(broker: Broker, queues: Iterable[str] = ()) -> Celery:
     return app
 
 
-def _queue(name: str, arguments: dict[str, str] | None) -> Any:
+def make_queue(name: str, *, quorum: bool) -> Any:
+    """Make a queue as all processes declare it: RabbitMQ refuses a queue that is there with other arguments."""
+    arguments = {"x-queue-type": "quorum", "x-delivery-limit": NO_DELIVERY_LIMIT} if quorum else None
     return Queue(name, Exchange("", type="direct"), routing_key=name, queue_arguments=arguments)
 
 
@@ -85,7 +90,8 @@ class BatchRequest(Request):
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """Take a batch apart that its worker died over; anything else is put back on the queue by Celery's own rules."""
         error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps an exception that has a traceback
-        if isinstance(error, WorkerLostError) and not self._already_cancelled:
+        # A task that calls sys.exit() takes its worker along, and is reported just before.
+        if isinstance(error, (WorkerLostError, SystemExit, KeyboardInterrupt)) and not self._already_cancelled:
             try:
                 self.runner().lost(decode(self.args[0]))
             except Exception:

@@ -8,7 +8,7 @@ from celery import Celery
 
 from pipeline.engine.batch import Batch, encode
 from pipeline.errors import TemporaryError
-from pipeline.queue.app import make_app
+from pipeline.queue.app import make_app, make_queue
 from pipeline.queue.brokers import CONFIRM, broker
 from pipeline.settings import Settings
 
@@ -18,6 +18,7 @@ class CeleryQueue:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
+        self._quorum = app.conf.task_default_queue_type == "quorum"
 
     @classmethod
     def from_settings(cls, settings: Settings) -> CeleryQueue:
@@ -32,7 +33,7 @@ class CeleryQueue:
                     self._app.send_task(
                         f"siftbell.{batch.job}",
                         args=[encode(batch)],
-                        queue=batch.queue,
+                        queue=make_queue(batch.queue, quorum=self._quorum),
                         producer=producer,
                         argsrepr=f"[{len(batch.messages)} messages of {batch.pipeline}]",
                         confirm_timeout=CONFIRM,

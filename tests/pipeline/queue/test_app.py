@@ -91,6 +91,26 @@ def test_what_is_published_is_on_the_queue(kind, tmp_path, request, batch):
     queue.close()
 
 
+def test_a_batch_may_go_back_to_its_queue_any_number_of_times(require_rabbitmq, batch):
+    """A quorum queue of RabbitMQ 4 drops what was handed out 20 times, where it does not say otherwise."""
+    found = broker(require_rabbitmq)
+    app, queue = make_app(found, [batch.queue]), CeleryQueue(make_app(found))
+    (declared,) = app.amqp.queues.values()
+    with app.connection_for_write() as connection:
+        channel = connection.default_channel
+        declared(channel).declare()
+        queue.publish([batch])  # which declares it as well, and must do so with the same arguments
+        for _ in range(25):
+            taken = channel.basic_get(batch.queue)
+            channel.basic_reject(taken.delivery_tag, requeue=True)
+            while channel.queue_declare(batch.queue, passive=True).message_count == 0:
+                pass
+        assert declared.queue_arguments["x-delivery-limit"] > 1_000_000
+        channel.queue_delete(batch.queue)
+    queue.close()
+    app.close()
+
+
 @pytest.mark.parametrize("scheme", ["redis", "amqp"])
 def test_a_broker_that_is_not_there_is_a_temporary_error(scheme, batch):
     with socket.socket() as taken:
@@ -161,17 +181,17 @@ def request_of(app, runner, batch, acknowledged, rejected):
     )
 
 
+@pytest.mark.parametrize("lost", [WorkerLostError("signal 9"), SystemExit(1)], ids=["lost", "exit"])
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("store_away", [False, True])
-def test_a_batch_whose_worker_died_is_dealt_with_before_it_is_acknowledged(app, batch, store_away, wrapped):
+def test_a_batch_whose_worker_died_is_dealt_with_before_it_is_acknowledged(app, batch, store_away, wrapped, lost):
     runner = Recorder()
     add_tasks(app, lambda: runner)
     runner.error = TemporaryError("the store is away") if store_away else None
     acknowledged, rejected = [], []
     request = request_of(app, runner, batch, acknowledged, rejected)
-    lost = WorkerLostError("signal 9")
     info = SimpleNamespace(
-        exception=ExceptionWithTraceback(lost, None) if wrapped else lost, traceback="", exc_info=(WorkerLostError, lost, None)
+        exception=ExceptionWithTraceback(lost, None) if wrapped else lost, traceback="", exc_info=(type(lost), lost, None)
     )
     request.on_failure(info, send_failed_event=False, return_ok=True)
     assert (runner.lost_batches, acknowledged, rejected) == (([], [], [True]) if store_away else ([batch], [1], []))
