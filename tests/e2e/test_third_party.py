@@ -32,7 +32,7 @@ def environment(package: Path) -> dict[str, str]:
     """An environment in which the package is installed beside the product."""
     target = package.parent / "site"
     installer = ["uv", "pip"] if find_spec("uv") else ["pip"]
-    call(["-m", *installer, "install", "--quiet", "--no-deps", "--target", str(target), str(package)])
+    call(["-m", *installer, "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(target), str(package)])
     return {"PYTHONPATH": str(target), "NTFY_URL": "http://127.0.0.1:9", "NTFY_TOKEN": "a-secret"}
 
 
