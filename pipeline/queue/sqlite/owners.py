@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipeline.queue.sqlite_file import make_private
+from pipeline.queue.sqlite.file import make_private
 
 if TYPE_CHECKING:
     from pathlib import Path

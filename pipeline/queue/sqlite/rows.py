@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kombu.exceptions import ChannelError
 
-from pipeline.queue import sqlite_owners, sqlite_routes
-from pipeline.queue.sqlite_file import QueueFile, QueueFileError
+from pipeline.queue.sqlite import owners, routes
+from pipeline.queue.sqlite.file import QueueFile, QueueFileError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -99,7 +99,7 @@ class Rows:
             now = time.time()
             for message in messages:
                 for queue in _targets(handle, message):
-                    lifetime = _shorter(message.lifetime, sqlite_routes.ttl(handle, queue))
+                    lifetime = _shorter(message.lifetime, routes.ttl(handle, queue))
                     expires = None if lifetime is None else now + lifetime
                     handle.execute(
                         "INSERT INTO messages (queue, priority, envelope, body, expires) VALUES (?, ?, ?, ?, ?)",
@@ -171,9 +171,9 @@ class Rows:
             with self.passing.writing() as handle:
                 insert = "INSERT INTO owners (pid, since) VALUES (?, ?) RETURNING id"
                 number = handle.execute(insert, (os.getpid(), time.time())).fetchone()[0]
-                sqlite_owners.hold(self.path, number)
+                owners.hold(self.path, number)
         except QueueFileError:
-            sqlite_owners.let_go(self.path, number)
+            owners.let_go(self.path, number)
             raise
         return int(number)
 
@@ -182,36 +182,36 @@ class Rows:
         if self._is_temporary(queue):
             owner = self.owner()
             with self.passing.writing() as handle:
-                sqlite_routes.add_consumer(handle, queue, owner, consumer)
+                routes.add_consumer(handle, queue, owner, consumer)
 
     def leave(self, queue: str, consumer: str) -> None:
         """Undo `join`; an auto-delete queue ends with its last consumer."""
         if self._is_temporary(queue):
             owner = self.owner()
             with self.passing.writing() as handle:
-                sqlite_routes.remove_consumer(handle, queue, owner, consumer)
+                routes.remove_consumer(handle, queue, owner, consumer)
 
     def _is_temporary(self, queue: str) -> bool:
         with self.passing.reading() as handle:
-            lifetime = sqlite_routes.queue_lifetime(handle, queue)
+            lifetime = routes.queue_lifetime(handle, queue)
         return lifetime is not None and lifetime.temporary
 
     def clear_up(self) -> bool:
         """Free the claims of dead owners, drop what has expired; returns whether anything changed."""
         now = time.time()
         with self.passing.reading() as handle:
-            owners = [number for (number,) in handle.execute("SELECT id FROM owners").fetchall()]
-            dead = [number for number in owners if not sqlite_owners.is_alive(self.path, number)]
+            known = [number for (number,) in handle.execute("SELECT id FROM owners").fetchall()]
+            dead = [number for number in known if not owners.is_alive(self.path, number)]
             stale = handle.execute("SELECT 1 FROM messages WHERE expires <= ? AND owner = 0 LIMIT 1", (now,)).fetchall()
-            unused = sqlite_routes.unused_queues(handle, now)
+            unused = routes.unused_queues(handle, now)
         if not (dead or stale or unused):
             return False
         with self.passing.writing() as handle:
             for number in dead:
                 _end_owner(handle, number)
             _drop_expired(handle, now)
-            for queue in sqlite_routes.unused_queues(handle, now):
-                sqlite_routes.delete_queue(handle, queue)
+            for queue in routes.unused_queues(handle, now):
+                routes.delete_queue(handle, queue)
         return True
 
     def close(self) -> None:
@@ -223,7 +223,7 @@ class Rows:
                     self.pay()
                     with self.passing.writing() as handle:
                         _end_owner(handle, owner[1])
-                sqlite_owners.let_go(self.path, owner[1])
+                owners.let_go(self.path, owner[1])
         finally:
             self.passing.close()
             self._lasting.close()
@@ -249,7 +249,7 @@ def _targets(handle: sqlite3.Connection, message: Outgoing) -> list[str]:
     """Return the queues that take the message. The nameless exchange leads to the queue of that name, declared or not."""
     if not message.exchange:
         return [message.routing_key]
-    queues = sqlite_routes.matching(handle, message.exchange, message.routing_key)
+    queues = routes.matching(handle, message.exchange, message.routing_key)
     if not queues and message.fallback:
         return [message.fallback]
     if not queues and message.mandatory:
@@ -268,5 +268,5 @@ def _drop_expired(handle: sqlite3.Connection, now: float) -> None:
 def _end_owner(handle: sqlite3.Connection, number: int) -> None:
     """Free the claims of an owner and end what exists only as long as it does."""
     handle.execute("UPDATE messages SET owner = 0 WHERE owner = ? AND owner > 0", (number,))
-    sqlite_routes.forget_owner(handle, number)
+    routes.forget_owner(handle, number)
     handle.execute("DELETE FROM owners WHERE id = ?", (number,))

@@ -13,14 +13,14 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from kombu.transport import TRANSPORT_ALIASES, virtual
 
-from pipeline.queue import sqlite_channel
-from pipeline.queue.sqlite_file import QueueFileError, WrongQueueFileError
-from pipeline.queue.sqlite_rows import Rows
+from pipeline.queue.sqlite.channel import Channel as SqliteChannel
+from pipeline.queue.sqlite.file import QueueFileError
+from pipeline.queue.sqlite.rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pipeline.queue.sqlite_rows import Claimed
+    from pipeline.queue.sqlite.rows import Claimed
 
 SCHEME: Final = "siftbell-sqlite"
 """The scheme of this transport's URLs."""
@@ -87,7 +87,7 @@ def read_settings(address: str | None, options: Mapping[str, Any]) -> Settings:
 class Transport(virtual.Transport):
     """One connection to the queue: the channels of one `kombu.Connection`, polled together."""
 
-    Channel = sqlite_channel.Channel
+    Channel = SqliteChannel
     can_parse_url = True
     default_port = None
     driver_type = "sqlite"
@@ -223,7 +223,7 @@ class Transport(virtual.Transport):
             rows, deque((channel, row) for (_, channel, _), found in zip(plan, claimed, strict=True) for row in found)
         )
 
-    def _plan(self, ready: list[str], limit: int) -> list[tuple[str, sqlite_channel.Channel, int]]:
+    def _plan(self, ready: list[str], limit: int) -> list[tuple[str, SqliteChannel, int]]:
         """Share `limit` among the consumed queues that have something, in turn after the one served last."""
         channels: list[Any] = list(self.channels or ())
         channels = [channel for channel in channels if channel.routes]
@@ -247,7 +247,7 @@ class Transport(virtual.Transport):
                 self._last = (queue, number)
         return plan
 
-    def _hand_out(self, rows: Rows, waiting: deque[tuple[sqlite_channel.Channel, Claimed]]) -> int:
+    def _hand_out(self, rows: Rows, waiting: deque[tuple[SqliteChannel, Claimed]]) -> int:
         """Hand each message to its consumer; what could not be, because one raised or left, goes back untouched."""
         done: list[int] = []
         kept: list[int] = []
@@ -269,6 +269,3 @@ class Transport(virtual.Transport):
                 self.stir()
             rows.acknowledge(done)
         return found - len(kept)
-
-
-__all__ = ["QueueFileError", "Settings", "Transport", "WrongQueueFileError", "read_settings", "register", "url"]

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 import kombu
 import pytest
 
-from pipeline.queue import sqlite, sqlite_file, sqlite_owners
+from pipeline.queue import sqlite
+from pipeline.queue.sqlite import file as sqlite_file
+from pipeline.queue.sqlite import owners as sqlite_owners
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -243,7 +245,7 @@ def test_registration_that_fails_leaves_no_trace(path: Path) -> None:
         sqlite_owners._close_idle(path.resolve())
         assert blocked.numbers == set()
         script = (
-            "from pathlib import Path; from pipeline.queue import sqlite_owners\n"
+            "from pathlib import Path; from pipeline.queue.sqlite import owners as sqlite_owners\n"
             "sqlite_owners.hold(Path(sys.argv[1]), 1); print('held', flush=True); sys.stdin.read()"
         )
         with subprocess.Popen(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.log import get_logger
 from kombu.transport import virtual
 
-from pipeline.queue.sqlite_file import QueueFileError
+from pipeline.queue.sqlite.file import QueueFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,16 +12,16 @@ from kombu.transport.base import to_rabbitmq_queue_arguments  # type: ignore[att
 from kombu.utils.json import dumps, loads
 from kombu.utils.uuid import uuid
 
-from pipeline.queue import sqlite_routes
-from pipeline.queue.sqlite_file import QueueFileError
-from pipeline.queue.sqlite_routes import Lifetime
-from pipeline.queue.sqlite_rows import Outgoing
-from pipeline.queue.sqlite_unsettled import Unsettled
+from pipeline.queue.sqlite import routes
+from pipeline.queue.sqlite.file import QueueFileError
+from pipeline.queue.sqlite.routes import Lifetime
+from pipeline.queue.sqlite.rows import Outgoing
+from pipeline.queue.sqlite.unsettled import Unsettled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from pipeline.queue.sqlite_rows import Claimed, Rows
+    from pipeline.queue.sqlite.rows import Claimed, Rows
 
 logger = get_logger(__name__)
 
@@ -107,19 +107,19 @@ class Channel(virtual.Channel):
         kind = type or "direct"
         name = exchange or f"amq.{kind}"
         with self.rows.passing.reading() as handle:
-            known = sqlite_routes.known_exchange(handle, name)
+            known = routes.known_exchange(handle, name)
             if passive and known is None:
                 raise ChannelError(f"NOT_FOUND - no exchange {name!r}", reply_code=404)
         if not passive and known != kind:
             with self.rows.passing.writing() as handle:
-                sqlite_routes.declare_exchange(handle, name, kind)
+                routes.declare_exchange(handle, name, kind)
 
     def exchange_delete(  # type: ignore[override]  # kombu and Celery pass the rest by name
         self, exchange: str, **_: Any
     ) -> None:
         """Remove the exchange and its bindings."""
         with self.rows.passing.writing() as handle:
-            sqlite_routes.delete_exchange(handle, exchange)
+            routes.delete_exchange(handle, exchange)
 
     def prepare_queue_arguments(self, arguments: dict[str, Any] | None, **kwargs: Any) -> dict[str, Any]:
         """Name the arguments as RabbitMQ does."""
@@ -139,9 +139,9 @@ class Channel(virtual.Channel):
         name = queue or f"amq.gen-{uuid()}"
         rows = self.rows
         with rows.passing.reading() as handle:
-            if passive and not sqlite_routes.has_queue(handle, name):
+            if passive and not routes.has_queue(handle, name):
                 raise ChannelError(f"NOT_FOUND - no queue {name!r}", reply_code=404)
-            known = sqlite_routes.queue_lifetime(handle, name)
+            known = routes.queue_lifetime(handle, name)
         if not passive:
             lifetime = Lifetime(
                 owner=rows.owner() if exclusive else 0,
@@ -151,7 +151,7 @@ class Channel(virtual.Channel):
             )
             if lifetime != known or lifetime.unused_for is not None:
                 with rows.passing.writing() as handle:
-                    sqlite_routes.declare_queue(handle, name, lifetime)
+                    routes.declare_queue(handle, name, lifetime)
         return queue_declare_ok_t(name, rows.size(name), 0)
 
     def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **_: Any) -> int:
@@ -161,7 +161,7 @@ class Channel(virtual.Channel):
         consumed = any(queue in channel.routes for channel in self.connection.channels)
         if not (if_empty and size) and not (if_unused and consumed):
             with rows.passing.writing() as handle:
-                sqlite_routes.delete_queue(handle, queue)
+                routes.delete_queue(handle, queue)
         return size
 
     def queue_bind(  # type: ignore[override]  # kombu and Celery pass the rest by name
@@ -170,22 +170,22 @@ class Channel(virtual.Channel):
         """Let the queue take what the exchange gets under the routing key. Raises ChannelError without the exchange."""
         binding = (exchange or "amq.direct", routing_key or "", queue)
         with self.rows.passing.reading() as handle:
-            bound = sqlite_routes.is_bound(handle, *binding)
+            bound = routes.is_bound(handle, *binding)
         if not bound:
             with self.rows.passing.writing() as handle:
-                sqlite_routes.bind(handle, *binding)
+                routes.bind(handle, *binding)
 
     def queue_unbind(  # type: ignore[override]  # kombu and Celery pass the rest by name
         self, queue: str, exchange: str | None = None, routing_key: str = "", **_: Any
     ) -> None:
         """Undo `queue_bind`."""
         with self.rows.passing.writing() as handle:
-            sqlite_routes.unbind(handle, exchange or "amq.direct", routing_key or "", queue)
+            routes.unbind(handle, exchange or "amq.direct", routing_key or "", queue)
 
     def list_bindings(self) -> Generator[tuple[str, str, str], None, None]:
         """Yield all bindings of the file as (queue, exchange, routing key)."""
         with self.rows.passing.reading() as handle:
-            found = sqlite_routes.bindings(handle)
+            found = routes.bindings(handle)
         yield from found
 
     def _size(self, queue: str) -> int:

@@ -14,6 +14,7 @@ from kombu.asynchronous import Hub
 from kombu.exceptions import BatchPublishError, ChannelError
 
 from pipeline.queue import sqlite
+from pipeline.queue.sqlite import transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -101,7 +102,7 @@ def test_event_loop_shares_its_batch_among_the_queues(connection: kombu.Connecti
     put(connection, "m-short", "short")
     got: list[object] = []
     with connection.Consumer([kombu.Queue("a-long"), kombu.Queue("m-short")], on_message=lambda m: got.append(m.payload)):
-        assert connection.transport._poll(sqlite.BATCH) == 9
+        assert connection.transport._poll(transport.BATCH) == 9
     assert got == [*range(8), "short"]
 
 
@@ -111,10 +112,10 @@ def test_prefetch_window_bounds_a_batch(connection: kombu.Connection) -> None:
     consumer = connection.Consumer([kombu.Queue("q")], on_message=held.append)
     consumer.qos(prefetch_count=5)
     with consumer:
-        assert connection.transport._poll(sqlite.BATCH) == 5
-        assert connection.transport._poll(sqlite.BATCH) == 0
+        assert connection.transport._poll(transport.BATCH) == 5
+        assert connection.transport._poll(transport.BATCH) == 0
         held[4].ack(multiple=True)
-        assert connection.transport._poll(sqlite.BATCH) == 5
+        assert connection.transport._poll(transport.BATCH) == 5
     assert [message.payload for message in held] == list(range(10))
 
 
@@ -198,7 +199,7 @@ def test_what_a_failing_callback_left_over_goes_back_untouched(connection: kombu
         raise LookupError(message.payload)
 
     with connection.Consumer([kombu.Queue("q")], on_message=fail), pytest.raises(LookupError):
-        connection.transport._poll(sqlite.BATCH)
+        connection.transport._poll(transport.BATCH)
     messages = [get(connection, "q") for _ in range(4)]
     assert [message.payload for message in messages] == [1, 2, 3, 4]
     assert not any(message.delivery_info["redelivered"] for message in messages)
@@ -211,7 +212,7 @@ def test_what_a_cancelled_consumer_did_not_get_goes_back_untouched(connection: k
         [kombu.Queue("q")], no_ack=True, on_message=lambda m: (got.append(m.payload), consumer.cancel())
     )
     consumer.consume()
-    assert connection.transport._poll(sqlite.BATCH) == 1
+    assert connection.transport._poll(transport.BATCH) == 1
     assert got == [0]
     assert connection.default_channel.queue_declare("q", passive=True).message_count == 4
     assert get(connection, "q", no_ack=True).payload == 1
@@ -454,19 +455,19 @@ def test_idle_poll_costs_the_same_for_a_thousand_queues(connection: kombu.Connec
     connection.transport._cleared_up = time.monotonic()
     with connection.transport.opened().passing.reading() as handle:
         handle.set_trace_callback(statements.append)
-    assert connection.transport._poll(sqlite.BATCH) == 0
+    assert connection.transport._poll(transport.BATCH) == 0
     assert statements == ["PRAGMA data_version"]
     put(connection, "q777", "x")
-    assert connection.transport._poll(sqlite.BATCH) == 1
+    assert connection.transport._poll(transport.BATCH) == 1
     assert len(statements) < 20
 
 
 def test_looking_for_ready_queues_and_claiming_use_the_index(connection: kombu.Connection) -> None:
-    from pipeline.queue import sqlite_rows
+    from pipeline.queue.sqlite import rows
 
     connection.connect()
     with connection.transport.opened().passing.reading() as handle:
-        for statement, arguments in ((sqlite_rows._READY, ()), (sqlite_rows._CLAIM, (1, "q", 5))):
+        for statement, arguments in ((rows._READY, ()), (rows._CLAIM, (1, "q", 5))):
             plan = " / ".join(row[3] for row in handle.execute(f"EXPLAIN QUERY PLAN {statement}", arguments))
             assert "SCAN messages" not in plan.replace("SCAN messages USING COVERING INDEX messages_ready", "")
             assert "messages_ready" in plan
