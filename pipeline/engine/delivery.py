@@ -40,17 +40,19 @@ def deliver(consumer: AnyConsumer, messages: Sequence[Message], *, concurrency: 
 
 
 def _at_once(consumer: BatchConsumer[Any], messages: Sequence[Message]) -> Outcomes:
+    def all_of_them() -> Outcomes:
+        try:
+            return _told(consumer.consume_many(messages), messages)
+        except BaseException as error:  # noqa: BLE001 - whatever a plugin raises is the outcome of its messages
+            return dict.fromkeys((message.id for message in messages), _as_exception(error))
+
     pool = ThreadPoolExecutor(1, thread_name_prefix="consumer")
-    call = pool.submit(consumer.consume_many, messages)
     try:
-        return _told(call.result(BATCH_LIMIT), messages)
-    except TimeoutError as error:
-        failure: Exception = error if call.done() else _too_slow(BATCH_LIMIT)
-    except BaseException as error:  # noqa: BLE001 - whatever a plugin raises is the outcome of its messages
-        failure = _as_exception(error)
+        return pool.submit(all_of_them).result(BATCH_LIMIT)
+    except TimeoutError:
+        return dict.fromkeys((message.id for message in messages), _too_slow(BATCH_LIMIT))
     finally:
         pool.shutdown(wait=False)
-    return {message.id: failure for message in messages}
 
 
 def _told(failures: Mapping[str, Exception], messages: Sequence[Message]) -> Outcomes:

@@ -56,9 +56,8 @@ class FilterStage:
                 passed += self._one(step, plugin, message, attempt)
             except TemporaryError as error:
                 failed.append((message, error))
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - a bug in a plugin buries its message, never the batch
-                bug = error if isinstance(error, Exception) else PermanentError("the filter called sys.exit()")
-                self._decisions.bury(message, step.label, bug, attempt=attempt)
+            except Exception as error:  # noqa: BLE001 - a bug in a plugin buries its message, never the batch
+                self._decisions.bury(message, step.label, error, attempt=attempt)
         if failed:
             self._hold(step, failed, attempt)
         return passed
