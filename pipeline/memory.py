@@ -34,9 +34,16 @@ end
 return (asker ~= '' and asker == ARGV[1]) and 1 or 0
 """
 _COUNT: Final = """
+local told = KEYS[2] and redis.call('GET', KEYS[2])
+if told then
+  return tonumber(told)
+end
 local count = redis.call('INCR', KEYS[1])
 if count == 1 then
   redis.call('PEXPIRE', KEYS[1], ARGV[1])
+end
+if KEYS[2] then
+  redis.call('SET', KEYS[2], count, 'PX', ARGV[1])
 end
 return count
 """
@@ -48,8 +55,9 @@ class MemoryBackend(Protocol):
     def scoped(self, pipeline: str, step: str, asker: str = "") -> Memory:
         """Give a step's memory.
 
-        With the id of the message that is filtered as `asker`, `first` gives a message that comes again, because
-        its worker died in between, the same answer as before: else it would be taken for its own duplicate.
+        With the id of the message that is filtered as `asker`, `first` and `count` give a message that comes again,
+        because its worker died or the broker was away, the same answer for a key as before: else it would be taken for
+        its own duplicate, or be counted until there are too many of it.
         """
 
     def purge(self) -> int:
@@ -105,22 +113,28 @@ class SqlMemory:
 
     def first(self, digest: str, within: timedelta, asker: str) -> bool:
         """Start a window where there is none; say whether this asker started it."""
-        return self._write(_first_upsert, digest, within, asker) is not None
+        now = self._now()
+        row = {"digest": digest, "until": to_number(now + within), "count": 1, "asker": asker, "now": to_number(now)}
+        with self._database.writing() as connection:
+            return connection.execute(_first_upsert(connection.dialect.name), row).scalar() is not None
 
-    def count(self, digest: str, within: timedelta) -> int:
-        """Count up in a window, starting it where there is none."""
-        return int(self._write(_count_upsert, digest, within, ""))
+    def count(self, digest: str, within: timedelta, asked: str | None) -> int:
+        """Count up in a window, starting it where there is none; or give again what was noted under `asked`."""
+        now = self._now()
+        told = select(memory.c.count).where(memory.c.digest == asked, memory.c.until > to_number(now))
+        row = {"digest": digest, "until": to_number(now + within), "count": 1, "asker": "", "now": to_number(now)}
+        with self._database.writing() as connection:
+            if asked and (before := connection.execute(told).scalar()) is not None:
+                return int(before)
+            count = int(connection.execute(_count_upsert(connection.dialect.name), row).scalar_one())
+            if asked:
+                connection.execute(_told_upsert(connection.dialect.name), row | {"digest": asked, "count": count})
+            return count
 
     def forget(self, *digests: str) -> None:
         """Delete windows."""
         with self._database.writing() as connection:
             connection.execute(delete(memory).where(memory.c.digest.in_(digests)))
-
-    def _write(self, upsert: Callable[[str], Any], digest: str, within: timedelta, asker: str) -> Any:
-        now = self._now()
-        row = {"digest": digest, "until": to_number(now + within), "count": 1, "asker": asker, "now": to_number(now)}
-        with self._database.writing() as connection:
-            return connection.execute(upsert(connection.dialect.name), row).scalar()
 
 
 class RedisMemory:
@@ -168,10 +182,11 @@ class RedisMemory:
         with self._translated():
             return bool(self._first(keys=[PREFIX + digest], args=[asker, _milliseconds(within)]))
 
-    def count(self, digest: str, within: timedelta) -> int:
-        """Count up in a window, starting it where there is none."""
+    def count(self, digest: str, within: timedelta, asked: str | None) -> int:
+        """Count up in a window, starting it where there is none; or give again what was noted under `asked`."""
+        keys = [PREFIX + digest, *([PREFIX + asked] if asked else [])]
         with self._translated():
-            return int(self._count(keys=[PREFIX + digest], args=[_milliseconds(within)]))
+            return int(self._count(keys=keys, args=[_milliseconds(within)]))
 
     def forget(self, *digests: str) -> None:
         """Delete windows."""
@@ -198,7 +213,8 @@ class _Scoped:
         return self._backend.first(self._digest("first", key), within, self._asker)
 
     def count(self, key: str, within: timedelta) -> int:
-        return self._backend.count(self._digest("count", key), within)
+        asked = self._digest("asked", f"{self._asker}\0{key}") if self._asker else None
+        return self._backend.count(self._digest("count", key), within, asked)
 
     def forget(self, key: str) -> None:
         self._backend.forget(self._digest("first", key), self._digest("count", key))
@@ -228,6 +244,13 @@ def _count_upsert(dialect: str) -> Any:
         "count": case((over, 1), else_=memory.c.count + 1),
     }
     return statement.on_conflict_do_update(index_elements=("digest",), set_=changed).returning(memory.c.count)
+
+
+@cache
+def _told_upsert(dialect: str) -> Any:
+    statement = insert(memory, dialect).values(_values())
+    changed = {"until": statement.excluded.until, "count": statement.excluded.count}
+    return statement.on_conflict_do_update(index_elements=("digest",), set_=changed)
 
 
 def _values() -> dict[str, Any]:

@@ -106,6 +106,23 @@ def test_steps_do_not_see_one_anothers_keys(backend, pipeline, memory):
     assert not backend.scoped(pipeline, "deduplicate").first("k", MINUTE)
 
 
+def test_a_message_that_comes_again_is_not_counted_again(backend, pipeline):
+    """A batch is run again as long as the broker is away: its messages must not become too many by that."""
+    for _ in range(3):
+        counts = [backend.scoped(pipeline, "throttle", asker).count("k", MINUTE) for asker in ("one", "two")]
+        assert counts == [1, 2]
+    assert backend.scoped(pipeline, "throttle", "one").count("other", MINUTE) == 1
+    assert backend.scoped(pipeline, "throttle", "three").count("k", MINUTE) == 3
+
+
+def test_a_count_that_was_told_is_forgotten_with_its_window(tmp_path, moment):
+    with closing(open_memory(f"sqlite:///{tmp_path / 'store.db'}", now=moment)) as backend:
+        backend.migrate()
+        assert [backend.scoped("p", "throttle", asker).count("k", MINUTE) for asker in ("one", "two")] == [1, 2]
+        moment.now += 2 * MINUTE
+        assert [backend.scoped("p", "throttle", asker).count("k", MINUTE) for asker in ("two", "one")] == [1, 2]
+
+
 def test_a_message_that_comes_again_is_no_duplicate_of_itself(backend, pipeline):
     one, two = (backend.scoped(pipeline, "deduplicate", asker) for asker in ("one", "two"))
     assert [one.first("k", MINUTE), two.first("k", MINUTE), one.first("k", MINUTE)] == [True, False, True]
