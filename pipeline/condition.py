@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import re
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from pydantic import GetJsonSchemaHandler
-from pydantic_core import core_schema
-
+from pipeline.compiled import Compiled
 from pipeline.message import FIELDS, Message
-
-if TYPE_CHECKING:
-    from pydantic import GetCoreSchemaHandler
-    from pydantic.json_schema import JsonSchemaValue
 
 MAX_LENGTH: Final = 4096
 """How many characters a condition may have."""
@@ -36,7 +30,7 @@ _KINDS: Final = {str: "a text", int: "a number", float: "a number", dict: "an ob
 _WORDS: Final = {"and": "&&", "or": "||", "not": "!"}
 
 
-class Condition:
+class Condition(Compiled):
     """A CEL expression over the fields of `Message`, usable as the type of a plugin's option.
 
     A condition that reads something the message lacks (`labels.team` where there is no such label), or compares
@@ -47,13 +41,16 @@ class Condition:
     could take more than `MAX_STEPS` steps over a message, the condition does not hold for it.
     """
 
+    about = "A CEL condition over the fields of a message."
+    min_length = 1
+
     def __init__(self, text: str) -> None:
         """Compile; raises ValueError, with the column counted from 1, for what is not CEL or names what there is not."""
         import cel  # noqa: PLC0415 - the import takes half a second, which a command without conditions need not wait for
 
         if len(text) > MAX_LENGTH:
             raise ValueError(f"a condition has at most {MAX_LENGTH} characters, this one has {len(text)}")
-        self.text = text
+        super().__init__(text)
         try:
             self._program = cel.compile(text)
         except ValueError as error:
@@ -106,28 +103,6 @@ class Condition:
             raise ValueError(
                 f"{_brief(self.text)}: gives {_KINDS.get(type(value), 'a value')}, but a condition gives true or false"
             )
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Condition) and other.text == self.text
-
-    def __hash__(self) -> int:
-        return hash(self.text)
-
-    def __repr__(self) -> str:
-        return f"Condition({self.text!r})"
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        compiled = core_schema.no_info_after_validator_function(cls, core_schema.str_schema(min_length=1))
-        return core_schema.json_or_python_schema(
-            json_schema=compiled,
-            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), compiled], mode="left_to_right"),
-            serialization=core_schema.plain_serializer_function_ser_schema(lambda condition: condition.text),
-        )
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, _schema: Any, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"type": "string", "minLength": 1, "description": "A CEL condition over the fields of a message."}
 
 
 def _depth(code: str) -> int:

@@ -6,18 +6,14 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import Final, Literal, cast
 
-from pydantic import GetJsonSchemaHandler
-from pydantic_core import core_schema
-
+from pipeline.compiled import Compiled
 from pipeline.condition import Condition
 from pipeline.message import Message
 
-if TYPE_CHECKING:
-    from pydantic import GetCoreSchemaHandler
-    from pydantic.json_schema import JsonSchemaValue
-
+MAX_LENGTH: Final = 4096
+"""How many characters a list of matchers may have."""
 Operator = Literal["=", "!=", "=~", "!~"]
 
 _TOKEN: Final = re.compile(
@@ -42,7 +38,7 @@ class Matcher:
         return f"{self.name if re.fullmatch(_BARE, self.name) else _quoted(self.name)}{self.operator}{_quoted(self.value)}"
 
 
-class Matchers:
+class Matchers(Compiled):
     """A list of label matchers, all of which must match; usable as the type of a plugin's option.
 
     The grammar is Alertmanager's, in its default mode: the list may stand in braces, and a comma may end it; names
@@ -51,9 +47,13 @@ class Matchers:
     by CEL's engine, which takes time linear in the value: Python's own can take for ever.
     """
 
+    about = 'Label matchers such as team="db", env=~"prod|stage".'
+
     def __init__(self, text: str) -> None:
         """Read; raises ValueError that says what is wrong."""
-        self.text = text
+        if len(text) > MAX_LENGTH:
+            raise ValueError(f"label matchers have at most {MAX_LENGTH} characters, these have {len(text)}")
+        super().__init__(text)
         self.matchers = tuple(_parse(text))
         self._patterns = {matcher: _pattern(matcher) for matcher in self.matchers if "~" in matcher.operator}
 
@@ -71,27 +71,11 @@ class Matchers:
     def __str__(self) -> str:
         return "{" + ", ".join(map(str, self.matchers)) + "}"
 
-    def __repr__(self) -> str:
-        return f"Matchers({self.text!r})"
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Matchers) and other.matchers == self.matchers
 
     def __hash__(self) -> int:
         return hash(self.matchers)
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        read = core_schema.no_info_after_validator_function(cls, core_schema.str_schema(max_length=4096))
-        return core_schema.json_or_python_schema(
-            json_schema=read,
-            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), read], mode="left_to_right"),
-            serialization=core_schema.plain_serializer_function_ser_schema(lambda matchers: matchers.text),
-        )
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, _schema: Any, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"type": "string", "description": 'Label matchers such as team="db", env=~"prod|stage".'}
 
 
 _BARE: Final = r"""[^\s{}!=~,\\"'`]+"""

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import re
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
-from pydantic import GetJsonSchemaHandler
-from pydantic_core import core_schema
-
+from pipeline.compiled import Compiled
 from pipeline.message import FIELDS, Message
-
-if TYPE_CHECKING:
-    from pydantic import GetCoreSchemaHandler
-    from pydantic.json_schema import JsonSchemaValue
 
 MAX_TEXT: Final = 64 * 1024
 """How many characters a template may have."""
 
 
-class Template:
+class Template(Compiled):
     """A Jinja2 template over the fields of `Message`, usable as the type of a plugin's option.
 
     Strict: reading what a message lacks (`labels.team` where there is no such label) fails; write
@@ -36,6 +30,7 @@ class Template:
     nested into themselves many times.
     """
 
+    about = "A Jinja2 template over the fields of a message."
     escape: ClassVar[bool] = False
     max_length: ClassVar[int] = 64 * 1024
 
@@ -45,7 +40,7 @@ class Template:
 
         if len(text) > MAX_TEXT:
             raise ValueError(f"a template has at most {MAX_TEXT} characters, this one has {len(text)}")
-        self.text = text
+        super().__init__(text)
         try:
             self._compiled, names = sandbox.compile_template(text, escape=self.escape)
         except sandbox.NotATemplateError as error:
@@ -58,28 +53,6 @@ class Template:
     def render(self, message: Message) -> str:
         """Give the text. Raises `PermanentError` that names what is missing or went wrong, and the line."""
         return self._compiled.render({name: getattr(message, name) for name in self.names}, self.max_length)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Template) and type(other) is type(self) and other.text == self.text
-
-    def __hash__(self) -> int:
-        return hash(self.text)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.text!r})"
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        compiled = core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
-        return core_schema.json_or_python_schema(
-            json_schema=compiled,
-            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), compiled], mode="left_to_right"),
-            serialization=core_schema.plain_serializer_function_ser_schema(lambda template: template.text),
-        )
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, _schema: Any, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"type": "string", "description": "A Jinja2 template over the fields of a message."}
 
 
 class HtmlTemplate(Template):
