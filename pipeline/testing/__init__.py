@@ -11,6 +11,7 @@ Subclass the suite of your plugin's kind in a test file, and run pytest:
         options = {"url": "{url}", "topic": "deploys", "token": "a-secret"}
 
 In `options`, `{url}` is replaced by the address of the suite's own server on loopback, `{tmp}` by a directory of the test's own.
+With other kinds `{url}` is an address where nothing answers. Secrets in `options` have six characters or more.
 """
 
 from importlib.util import find_spec
@@ -20,24 +21,34 @@ if find_spec("pytest") is None:
 
 import pytest
 
-for _module in ("contract", "producers", "filters", "consumers"):
+for _module in ("contract", "producers", "filters", "consumers", "secrecy"):
     pytest.register_assert_rewrite(f"pipeline.testing.{_module}")
 
-from pipeline.testing.consumers import ConsumerContract, HttpConsumerContract  # noqa: E402 - after the rewriting is set up
+from pipeline.testing.consumers import (  # noqa: E402 - after the rewriting is set up
+    BatchConsumerContract,
+    ConsumerContract,
+    HttpConsumerContract,
+)
 from pipeline.testing.contract import PluginContract, sample_messages  # noqa: E402 - after the rewriting is set up
 from pipeline.testing.filters import (  # noqa: E402 - after the rewriting is set up
     FilterContract,
     RememberingFilterContract,
     WindowFilterContract,
 )
-from pipeline.testing.producers import PollingProducerContract, WebhookProducerContract  # noqa: E402 - see above
+from pipeline.testing.producers import (  # noqa: E402 - after the rewriting is set up
+    ListeningProducerContract,
+    PollingProducerContract,
+    WebhookProducerContract,
+)
 from pipeline.testing.server import Answer, LoopbackServer, Received  # noqa: E402 - after the rewriting is set up
 
 __all__ = [
     "Answer",
+    "BatchConsumerContract",
     "ConsumerContract",
     "FilterContract",
     "HttpConsumerContract",
+    "ListeningProducerContract",
     "LoopbackServer",
     "PluginContract",
     "PollingProducerContract",

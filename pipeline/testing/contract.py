@@ -1,26 +1,38 @@
-"""What holds for plugins of every kind: a complete manual, strict options, and secrets that stay secret."""
+"""What holds for plugins of every kind: a complete manual, strict options, one life, and secrets that stay secret."""
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from textwrap import dedent
+from typing import Any, ClassVar, Final, get_args
+from uuid import UUID
 
+import msgspec
 import pytest
-from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
+from pydantic import BaseModel, ValidationError
 
+import pipeline
 from pipeline.message import Message
-from pipeline.plugin import Plugin
+from pipeline.plugin import Config, Plugin
+from pipeline.spec.document import read
+from pipeline.spec.problems import Problems
+from pipeline.testing.secrecy import SHORTEST, assert_no_secret, secrets_of, sounds_secret, watched
 
-_SECRET_NAME = re.compile(r"(^|_)(token|password|passwd|passphrase|secret|api_?key|access_key|private_key|credentials?)$")
+DEAD: Final = "http://127.0.0.1:9"
+"""An address where nothing answers: the port is nobody's on any usual machine."""
+_YAML: Final = re.compile(r"^[ \t]*```ya?ml[^\n]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
 
 
 def sample_messages() -> list[Message]:
-    """Give messages of several shapes: a rich one, a resolved one, an empty one, one of odd characters."""
+    """Give messages of several shapes: rich, resolved, empty, of odd characters, very long."""
     time = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
     return [
         Message(
@@ -44,6 +56,7 @@ def sample_messages() -> list[Message]:
             text="{{ 7 * 7 }}\t\x1b[31m",
             labels={"a b": "", "ü": "'\""},
         ),
+        Message(source="long", time=time, title="t" * 5_000, text="a line of 24 characters\n" * 4_000, severity="warning"),
     ]
 
 
@@ -56,20 +69,40 @@ class PluginContract:
     @pytest.fixture
     def url(self) -> str:
         """Give what `{url}` stands for: an address where nothing answers; `HttpConsumerContract` gives its server's."""
-        return "http://127.0.0.1:9"
+        return DEAD
 
     @pytest.fixture
     def config(self, url: str, tmp_path: Path) -> Any:
         """Give the validated options."""
-        return self.plugin.config_type.model_validate(_filled(self.options, url, str(tmp_path)))
+        return self.config_of(self.options, url, tmp_path)
 
     @pytest.fixture
     def made(self, config: Any) -> Iterator[Any]:
         """Give the plugin, opened; it is closed after the test."""
+        with self.opened(config) as plugin:
+            yield plugin
+
+    @pytest.fixture(autouse=True)
+    def nothing_secret_is_told(
+        self, config: Any, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    ) -> Iterator[None]:
+        """Fail any test of the suite in which a secret of the options is logged, printed or warned of."""
+        with watched(config, caplog, capsys):
+            yield
+
+    def config_of(self, options: Mapping[str, Any], url: str, directory: Path) -> Any:
+        """Validate options, after `{url}` and `{tmp}` in them were filled in."""
+        return self.plugin.config_type.model_validate(_filled(options, url, str(directory)))
+
+    @contextmanager
+    def opened(self, config: Any) -> Iterator[Any]:
+        """Give another plugin of these options, as another worker would have it; it is closed at the end."""
         plugin = self.plugin(config)
         plugin.open()
-        yield plugin
-        plugin.close()
+        try:
+            yield plugin
+        finally:
+            plugin.close()
 
     def test_it_is_a_plugin(self) -> None:
         """The class is complete: nothing abstract is left."""
@@ -83,55 +116,61 @@ class PluginContract:
         assert (module.__doc__ or "").strip(), f"the module {module.__name__} has no docstring: it is the plugin's manual"
         assert "__doc__" in self.plugin.__dict__, f"{self.plugin.__name__} has no docstring: `siftbell plugins list` prints it"
         assert (self.plugin.__doc__ or "").strip()
-        missing = [where for where, field in _fields(self.plugin.config_type) if not field.description]
+        missing = [where for where, field in _fields(self.plugin.config_type) if not (field.description or "").strip()]
         assert missing == [], "options without a Field(description=…)"
 
+    def test_the_manual_has_yaml_that_can_be_read(self, tmp_path: Path) -> None:
+        """Each block of YAML in the docstrings parses; without one, `siftbell plugins show` makes an example of the options."""
+        docstrings = (inspect.getdoc(inspect.getmodule(self.plugin)) or "", inspect.getdoc(self.plugin) or "")
+        for number, block in enumerate(_YAML.findall("\n".join(docstrings))):
+            file, problems = tmp_path / f"example-{number}.yaml", Problems()
+            file.write_text(dedent(block), encoding="utf-8")
+            read(file, problems)
+            assert [problem.text for problem in problems.sorted([file])] == [], f"this is no YAML:\n{block}"
+
+    def test_it_imports_the_api_alone(self) -> None:
+        """Of Siftbell the plugin's module imports names of `pipeline` itself, and nothing that stands behind them."""
+        module = inspect.getmodule(self.plugin)
+        assert module is not None
+        assert _behind_the_api(inspect.getsource(module)) == [], "import names of `pipeline` alone: all else may change"
+
     def test_unknown_options_are_refused(self, url: str, tmp_path: Path) -> None:
-        """A mistyped option is an error, not ignored."""
+        """A mistyped option is an error, not ignored; in nested options too."""
         options = _filled(self.options, url, str(tmp_path))
         with pytest.raises(ValidationError):
             self.plugin.config_type.model_validate({**options, "no_such_option_at_all": 1})
+        lax = [model.__name__ for model in _models(self.plugin.config_type) if model.model_config.get("extra") != "forbid"]
+        assert lax == [], "these ignore unknown options: subclass `Config`"
+
+    def test_options_cannot_be_changed(self) -> None:
+        """The options' class is a frozen `Config`, as are those in it."""
+        assert issubclass(self.plugin.config_type, Config)
+        loose = [model.__name__ for model in _models(self.plugin.config_type) if not model.model_config.get("frozen")]
+        assert loose == [], "these are not frozen: subclass `Config`"
 
     def test_what_is_called_like_a_secret_is_one(self) -> None:
         """Options called token, password, secret and the like are of the type SecretStr."""
         bare = [
             where
             for where, field in _fields(self.plugin.config_type)
-            if _SECRET_NAME.search(where) and _mentions(field.annotation, str)
+            if sounds_secret(where.rpartition(".")[2])
+            and (_mentions(field.annotation, str) or _mentions(field.annotation, bytes))
         ]
         assert bare == [], "these should be SecretStr"
 
     def test_secrets_do_not_show(self, config: Any, made: Any) -> None:
         """What is printed or written out of options and plugin holds no secret."""
+        short = [secret for secret in secrets_of(config) if 0 < len(secret) < SHORTEST]
+        assert not short, f"write secrets of {SHORTEST} characters or more into the test's options, so that they can be found"
         for shown in (repr(config), str(config), repr(made), str(made), config.model_dump_json()):
             assert_no_secret(config, shown)
 
     def test_it_can_be_closed_unused(self, config: Any) -> None:
-        """A plugin that was opened and got no message closes."""
-        plugin = self.plugin(config)
-        plugin.open()
-        plugin.close()
-
-
-def secrets_of(value: Any) -> Iterator[str]:
-    """Find the values of all secrets in options."""
-    if isinstance(value, (SecretStr, SecretBytes)):
-        secret = value.get_secret_value()
-        yield secret if isinstance(secret, str) else secret.decode(errors="replace")
-    elif isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from secrets_of(getattr(value, name))
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from secrets_of(inner)
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        for inner in value:
-            yield from secrets_of(inner)
-
-
-def assert_no_secret(config: Any, shown: str) -> None:
-    """Fail where a text holds one of the options' secrets; does not repeat it."""
-    assert not any(secret and secret in shown for secret in secrets_of(config)), "a secret shows"
+        """A plugin that was opened and got no message closes; closing it once more does no harm."""
+        with self.opened(config) as plugin:
+            if hasattr(plugin, "aclose"):
+                asyncio.run(_closed_twice(plugin))
+            plugin.close()
 
 
 def unchanged(messages: list[Message]) -> Iterator[Message]:
@@ -142,8 +181,20 @@ def unchanged(messages: list[Message]) -> Iterator[Message]:
         assert message == copy, "the message was changed in place"
 
 
+def check_messages(messages: Iterable[Message]) -> None:
+    """Fail where a message is none, where it cannot be stored and read again, or where two bear one id."""
+    ids = []
+    for message in messages:
+        assert isinstance(message, Message), f"{type(message).__name__}, not a message"
+        assert message.time.tzinfo is not None, "a message's time needs a zone"
+        assert msgspec.json.decode(msgspec.json.encode(message), type=Message) == message, "`data` must be what JSON can hold"
+        ids.append(UUID(message.id))
+    assert len(ids) == len({*ids}), "two messages bear one id"
+
+
 def content(message: Message) -> Message:
     """Give the message without what differs each time it is made."""
+    assert isinstance(message, Message), f"{type(message).__name__}, not a message"
     return message.replace(id="", time=datetime.min.replace(tzinfo=UTC))
 
 
@@ -155,13 +206,46 @@ def _filled(value: Any, url: str, directory: str) -> Any:
     return [_filled(inner, url, directory) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
+def _models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    yield model
+    for field in model.model_fields.values():
+        for inner in _parts(field.annotation):
+            if isinstance(inner, type) and issubclass(inner, BaseModel) and inner is not model:
+                yield from _models(inner)
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for inner in get_args(annotation):
+        yield from _parts(inner)
+
+
 def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, field in model.model_fields.items():
         yield f"{prefix}{name}", field
-        for inner in (field.annotation, *get_args(field.annotation)):
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
+        for inner in _parts(field.annotation):
+            if isinstance(inner, type) and issubclass(inner, BaseModel) and inner is not model:
                 yield from _fields(inner, f"{prefix}{name}.")
 
 
 def _mentions(annotation: Any, kind: type) -> bool:
-    return annotation is kind or any(_mentions(inner, kind) for inner in get_args(annotation))
+    return any(part is kind for part in _parts(annotation))
+
+
+def _behind_the_api(source: str) -> list[str]:
+    found: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [f"import {name.name}" for name in node.names if name.name.startswith("pipeline.")]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            module, names = node.module or "", [name.name for name in node.names]
+            if module.startswith("pipeline."):
+                found.append(f"from {module} import {', '.join(names)}")
+            elif module == "pipeline":
+                found += [f"from pipeline import {name}" for name in names if name not in ("*", "testing", *pipeline.__all__)]
+    return [statement for statement in found if "pipeline.testing" not in statement]
+
+
+async def _closed_twice(plugin: Any) -> None:
+    await plugin.aclose()
+    await plugin.aclose()

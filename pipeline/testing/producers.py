@@ -1,21 +1,24 @@
-"""The contracts of producers: what is posted, and what is polled."""
+"""The contracts of producers: what is posted, what is polled, and what is listened to."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, ClassVar
 
-import msgspec
 import pytest
 
-from pipeline.errors import PermanentError
+from pipeline.errors import PermanentError, TemporaryError
 from pipeline.message import Message
-from pipeline.plugin import PollingProducer, WebhookProducer
+from pipeline.plugin import ListeningProducer, PollingProducer, WebhookProducer
 from pipeline.request import Request
-from pipeline.testing.contract import PluginContract, content
+from pipeline.testing.contract import PluginContract, check_messages, content
+from pipeline.testing.secrecy import assert_error_tells_no_secret
 
 try:
     from hypothesis import HealthCheck, given, settings
@@ -44,11 +47,18 @@ RUBBISH = {
     "a list of lists": b"[[], []]",
     "two documents": b'{"title": "a"} {"title": "b"}',
 }
-CONTENT_TYPES = ("application/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain", "")
+CONTENT_TYPES = (
+    "application/json",
+    "application/x-www-form-urlencoded",
+    "multipart/form-data; boundary=x",
+    "text/plain",
+    "image/png",
+    "",
+)
 
 
 class WebhookProducerContract(PluginContract):
-    """The contract of a `WebhookProducer`. Give `accepted` some bodies (JSON) that it must take."""
+    """The contract of a `WebhookProducer`. Give `accepted` at least one body (JSON) that it must take."""
 
     accepted: ClassVar[Sequence[bytes]] = ()
 
@@ -71,8 +81,8 @@ class WebhookProducerContract(PluginContract):
         assert receive(made, self.request(b"[]")) in ([], None)
 
     def test_whatever_comes_is_a_message_or_refused(self, made: Any) -> None:
-        """Bodies made up at random, in every content type, give messages or a `PermanentError`."""
-        for body in made_up_bodies():
+        """Bodies made up at random, and `accepted` cut off, in every content type give messages or a `PermanentError`."""
+        for body in (*made_up_bodies(), *self.accepted, *cut_off(self.accepted)):
             for content_type in CONTENT_TYPES:
                 check_messages(receive(made, self.request(body, content_type)) or [])
 
@@ -87,17 +97,28 @@ class WebhookProducerContract(PluginContract):
         _with_hypothesis(check, self.accepted)
 
     def test_what_it_must_take_gives_messages(self, made: Any) -> None:
-        """Each body of `accepted` gives messages that can be stored, the same ones each time."""
+        """Each body of `accepted` gives messages that can be stored."""
+        assert self.accepted, "give `accepted` a body that the producer must take"
         for body in self.accepted:
             messages = list(made.receive(self.request(body)))
             assert messages, "it gave no message"
             check_messages(messages)
-            again = list(made.receive(self.request(body)))
-            assert [content(message) for message in again] == [content(message) for message in messages]
+
+    def test_it_forgets_earlier_requests(self, config: Any, made: Any) -> None:
+        """What becomes of a body does not depend on those before it, good or bad."""
+        for _ in range(2):
+            for body in (*self.accepted, *RUBBISH.values()):
+                with self.opened(config) as other:
+                    assert _contents(made, self.request(body)) == _contents(other, self.request(body))
 
 
 class PollingProducerContract(PluginContract):
-    """The contract of a `PollingProducer`. Let the other side have at least three messages (a fixture of your own)."""
+    """The contract of a `PollingProducer`. Let the other side have at least three messages (a fixture of your own).
+
+    `away_options` are options with which the other side is away, such as `{"url": "{url}"}`: nothing answers there.
+    """
+
+    away_options: ClassVar[Mapping[str, Any] | None] = None
 
     def test_it_is_a_polling_producer(self) -> None:
         """The class is a `PollingProducer`."""
@@ -109,17 +130,99 @@ class PollingProducerContract(PluginContract):
         assert len(everything) >= 3, "the other side must have at least three messages for this test"
         for index, (_, cursor) in enumerate(everything):
             assert isinstance(cursor, str), "a cursor is a text"
-            other = self.plugin(config)
-            other.open()
-            rest = [content(message) for message, _ in other.poll(cursor)]
-            other.close()
+            with self.opened(config) as other:
+                rest = [content(message) for message, _ in other.poll(cursor)]
             assert rest == [content(message) for message, _ in everything[index + 1 :]]
         check_messages([message for message, _ in everything])
+
+    def test_it_keeps_no_cursor(self, made: Any) -> None:
+        """Asked for the same again, it gives the same again: where it stands is the engine's to know."""
+        first = [content(message) for message, _ in made.poll(None)]
+        assert [content(message) for message, _ in made.poll(None)] == first
 
     def test_cursors_differ(self, made: Any) -> None:
         """Each message moves the cursor."""
         cursors = [cursor for _, cursor in made.poll(None)]
         assert all(one != two for one, two in pairwise(cursors))
+
+    def test_an_absent_source_is_asked_again(self, url: str, tmp_path: Path) -> None:
+        """Where the other side is away (`away_options`), it is `TemporaryError`, without a secret in it."""
+        if self.away_options is None:
+            pytest.skip("`away_options` are not given")
+        config = self.config_of(self.away_options, url, tmp_path)
+        with self.opened(config) as plugin, pytest.raises(TemporaryError) as caught:
+            list(plugin.poll(None))
+        assert_error_tells_no_secret(config, caught.value)
+
+
+class ListeningProducerContract(PluginContract):
+    """The contract of a `ListeningProducer`. Let the other side have at least one message at the start of each test.
+
+    `patience` is how many seconds a test waits for messages, and for `listen` to return, before it fails.
+    """
+
+    patience: ClassVar[float] = 10.0
+
+    def test_it_is_a_listening_producer(self) -> None:
+        """The class is a `ListeningProducer`."""
+        assert issubclass(self.plugin, ListeningProducer)
+
+    def test_it_publishes_what_comes_and_stops(self, made: Any) -> None:
+        """What the other side has is published, in lists of messages that can be stored; `listen` ends when it is to stop."""
+        published = self._listen(made, Publication())
+        assert published.messages, f"nothing was published within {self.patience:g} s"
+        check_messages(published.messages)
+
+    def test_it_stops_at_once_when_it_is_to(self, made: Any) -> None:
+        """`listen` returns where `stopping()` is true from the beginning."""
+        self._listen(made, Publication(enough=0))
+
+    def test_what_was_not_published_comes_again(self, config: Any, made: Any) -> None:
+        """Where `publish` fails nothing is acknowledged: the next one who listens gets the same messages."""
+        refused = self._listen(made, Publication(failing=True))
+        assert refused.messages, f"nothing was published within {self.patience:g} s"
+        with self.opened(config) as other:
+            again = self._listen(other, Publication(enough=len(refused.messages)))
+        for message in refused.messages:
+            assert content(message) in [content(one) for one in again.messages], "a message was acknowledged unpublished"
+
+    def _listen(self, plugin: Any, publication: Publication) -> Publication:
+        end = time.monotonic() + self.patience
+        errors: list[BaseException] = []
+
+        def listen() -> None:
+            try:
+                plugin.listen(publication, lambda: publication.over or time.monotonic() > end)
+            except BaseException as error:  # noqa: BLE001 - raised again in the test's thread
+                errors.append(error)
+
+        thread = threading.Thread(target=listen, name="listen", daemon=True)
+        thread.start()
+        thread.join(2 * self.patience)
+        assert not thread.is_alive(), "`listen` did not return when it was to stop"
+        for error in errors:
+            if not isinstance(error, TemporaryError):
+                raise error
+        return publication
+
+
+class Publication:
+    """What a listening producer is given as `publish`: it keeps the messages, or refuses all, and is over when it has enough."""
+
+    def __init__(self, *, enough: int = 1, failing: bool = False) -> None:
+        self.messages: list[Message] = []
+        self._enough, self._failing = enough, failing
+
+    @property
+    def over(self) -> bool:
+        """Whether it has as many messages as it wants."""
+        return len(self.messages) >= self._enough
+
+    def __call__(self, messages: Sequence[Message], /) -> None:
+        """Keep the messages; raise `TemporaryError` where it is to fail."""
+        self.messages += messages
+        if self._failing:
+            raise TemporaryError("the queue is away, says the test")
 
 
 def receive(producer: Any, request: Request) -> list[Message] | None:
@@ -132,12 +235,16 @@ def receive(producer: Any, request: Request) -> list[Message] | None:
     return None
 
 
-def check_messages(messages: Iterable[Message]) -> None:
-    """Fail where a message is none, or cannot be stored and read again."""
-    for message in messages:
-        assert isinstance(message, Message)
-        assert message.time.tzinfo is not None
-        assert msgspec.json.decode(msgspec.json.encode(message), type=Message) == message
+def _contents(producer: Any, request: Request) -> list[Message] | None:
+    messages = receive(producer, request)
+    return None if messages is None else [content(message) for message in messages]
+
+
+def cut_off(bodies: Iterable[bytes]) -> Iterable[bytes]:
+    """Give the beginnings of bodies: up to 100 of each, spread over its length."""
+    for body in bodies:
+        for end in range(0, len(body), max(1, len(body) // 100)):
+            yield body[:end]
 
 
 def made_up_bodies() -> Iterable[bytes]:

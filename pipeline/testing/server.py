@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -43,6 +44,8 @@ class LoopbackServer:
         self.answer = Answer()
         self.answers: deque[Answer] = deque()
         self.received: list[Received] = []
+        self.connections: list[int] = []
+        """The port that each connection came from, in order."""
         self._ending = threading.Event()
         owner = self
 
@@ -85,10 +88,19 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 256
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing where a consumer has left, as it may; all else is a bug of this server's."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_of: LoopbackServer
+
+    def setup(self) -> None:
+        super().setup()
+        self.server_of.connections.append(self.client_address[1])
 
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))

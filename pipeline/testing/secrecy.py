@@ -1,0 +1,81 @@
+"""Where the secrets of a plugin's options show: in what is printed, raised, logged and warned of."""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import pytest
+from pydantic import BaseModel, SecretBytes, SecretStr
+
+SHORTEST: Final = 6
+"""Characters that a secret must have in a test's options: a shorter one would be found in any text."""
+_KEYS: Final = "(api|access|auth|encryption|integration|license|private|secret|service|shared|signing)_?key"
+_NAME: Final = re.compile(
+    rf"(^|_)(token|password|passwd|pwd|passphrase|passcode|secret|credentials?|{_KEYS})s?$|(token|password)$", re.IGNORECASE
+)
+
+
+def sounds_secret(name: str) -> bool:
+    """Say whether an option of this name holds a secret: `token`, `db_password`, `apiKey`, but not `token_url` or `key`."""
+    return _NAME.search(name) is not None
+
+
+def secrets_of(value: Any) -> Iterator[str]:
+    """Find the values of all secrets in options."""
+    if isinstance(value, (SecretStr, SecretBytes)):
+        secret = value.get_secret_value()
+        yield secret if isinstance(secret, str) else secret.decode(errors="replace")
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from secrets_of(getattr(value, name))
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from secrets_of(inner)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for inner in value:
+            yield from secrets_of(inner)
+
+
+def assert_no_secret(config: Any, shown: str) -> None:
+    """Fail where a text holds one of the options' secrets; does not repeat it."""
+    __tracebackhide__ = True
+    if any(secret and secret in shown for secret in secrets_of(config)):
+        pytest.fail("a secret shows")
+
+
+def assert_error_tells_no_secret(config: Any, error: BaseException) -> None:
+    """Fail where an error, or one that it is shown with (`raise … from`), holds a secret."""
+    __tracebackhide__ = True
+    assert_no_secret(config, f"{error} {error!r} {''.join(traceback.format_exception(error))}")
+
+
+@contextmanager
+def watched(config: Any, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """Watch what is logged (every level), printed and warned of, and fail at the end where a secret is in it."""
+    __tracebackhide__ = True
+    with caplog.at_level(logging.DEBUG), warnings.catch_warnings(record=True) as warned:
+        yield
+    for one in warned:
+        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    formatter = logging.Formatter()
+    logged = [formatter.format(record) for phase in ("setup", "call", "teardown") for record in _records(caplog, phase)]
+    printed = capsys.readouterr()
+    told = {"a log line": "\n".join(logged), "stdout": printed.out, "stderr": printed.err}
+    told["a warning"] = "\n".join(str(one.message) for one in warned)
+    where = [name for name, text in told.items() if any(secret and secret in text for secret in secrets_of(config))]
+    if where:
+        pytest.fail(f"a secret shows in {', '.join(where)}")
+    print(printed.out, end="")  # noqa: T201 - for pytest's report
+
+
+def _records(caplog: pytest.LogCaptureFixture, phase: Any) -> list[logging.LogRecord]:
+    try:
+        return caplog.get_records(phase)
+    except KeyError:
+        return []
