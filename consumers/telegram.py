@@ -77,8 +77,8 @@ class Telegram(Consumer[TelegramConfig]):
     _bot: Bot | None = None
 
     def open(self) -> None:
-        """Make the bot; nothing is sent yet. httpx logs whole URLs, with the token in them: it is told not to."""
-        for chatty in ("httpx", "httpcore"):
+        """Make the bot; nothing is sent yet. Three libraries log whole URLs, with the token in them: they are told not to."""
+        for chatty in ("httpx", "httpcore", "telegram"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
         os.environ.setdefault("PTB_TIMEDELTA", "true")  # flood waits as timedelta: the library's own way to the coming type
         base = self.config.base_url.rstrip("/")

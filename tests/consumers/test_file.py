@@ -17,12 +17,13 @@ import pytest
 
 from consumers.file import File, FileConfig
 from pipeline import Message, PermanentError, TemporaryError
-from pipeline.testing import ConsumerContract, sample_messages
+from pipeline.testing import BatchConsumerContract, sample_messages
 
 
-class TestFile(ConsumerContract):
+class TestFile(BatchConsumerContract):
     plugin = File
     options = {"path": "{tmp}/messages.jsonl"}
+    away_options = {"path": "/dev/null/messages.jsonl"}
 
 
 def lines(path):
