@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final
-from urllib.parse import quote, urlsplit
-
-from pydantic import BaseModel, SecretBytes, SecretStr
+from urllib.parse import urlsplit
 
 from pipeline.errors import PermanentError, TemporaryError
 from pipeline.message import Message
 from pipeline.plugin import C, Consumer
+from pipeline.secrecy import masker, secrets_in
 
 if TYPE_CHECKING:
     import aiohttp
@@ -137,10 +137,9 @@ class HttpConsumer(Consumer[C]):
         text = self._masked(str(error))
         return f"{where}: {text if len(text) <= _EXCERPT + 20 else text[: _EXCERPT + 19] + '…'}"
 
-    def _masked(self, text: str) -> str:
-        for secret in sorted({*_secrets(self.config)}, key=len, reverse=True):
-            text = text.replace(secret, "***")
-        return text
+    @cached_property
+    def _masked(self) -> Callable[[str], str]:
+        return masker(secrets_in(self.config))
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -169,23 +168,6 @@ def _refuse_unsendable(request: HttpRequest) -> None:
     for name, value in request.headers.items():
         if re.search(r"[\r\n\0]", name + value):
             raise PermanentError(f"the header {re.sub(r'[^ -~]', '?', name)} holds a line break or a NUL")
-
-
-def _secrets(value: Any) -> Iterator[str]:
-    """Find the secrets in a config, each as it is and as it stands in a URL."""
-    if isinstance(value, (SecretStr, SecretBytes)):
-        secret = value.get_secret_value()
-        text = secret if isinstance(secret, str) else secret.decode(errors="replace")
-        yield from filter(None, (text, quote(text), quote(text, safe="")))
-    elif isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from _secrets(getattr(value, name))
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _secrets(inner)
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        for inner in value:
-            yield from _secrets(inner)
 
 
 def _excerpt(body: bytes) -> str:

@@ -137,7 +137,7 @@ class Clock:
         if step is None or not issubclass(step.type, WindowFilter):
             raise UnknownStepError(f"pipeline '{held.pipeline}' has no filter '{held.step}' that waits any more")
         messages = [claim.held.message for claim in claims]
-        decisions = Decisions(held.pipeline, held.revision, self._runner.now())
+        decisions = Decisions(held.pipeline, held.revision, self._runner.now(), pipeline.mask)
         try:
             left = _leaving(pipeline, step, held.key, messages)
         except Exception as error:  # noqa: BLE001 - what a plugin raises is its messages' fate, never the clock's
@@ -177,7 +177,8 @@ class Clock:
             count = self._runner.poll(pipeline, step.label)
             log.info("polled", pipeline=name, producer=step.label, messages=count)
         except Exception as error:  # noqa: BLE001 - the next occurrence asks again from the same cursor
-            log.warning("poll failed", pipeline=name, producer=step.label, error=f"{type(error).__name__}: {error}")
+            text = pipeline.mask(f"{type(error).__name__}: {error}")
+            log.warning("poll failed", pipeline=name, producer=step.label, error=text)
         try:
             self._store.finish_occurrence(name, step.label, occurrence, self._owner)
         except Exception as error:  # noqa: BLE001 - the occurrence is polled again when its lease has ended
@@ -210,7 +211,8 @@ class Clock:
                 assert isinstance(producer, ListeningProducer)
                 producer.listen(publish, stopping.is_set)
             except Exception as error:  # noqa: BLE001 - it is called again; what it had not acknowledged comes again
-                log.warning("listening failed", pipeline=pipeline.spec.name, producer=step.label, error=str(error))
+                text = pipeline.mask(f"{type(error).__name__}: {error}")
+                log.warning("listening failed", pipeline=pipeline.spec.name, producer=step.label, error=text)
             stopping.wait(LISTEN_PAUSE)
 
 

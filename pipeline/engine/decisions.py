@@ -30,6 +30,8 @@ class Decisions:
     pipeline: str
     revision: str
     now: datetime
+    mask: Callable[[str], str] = str
+    """Hides the secrets of the pipeline's plugins in what they raised."""
     records: list[Record] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
@@ -71,14 +73,14 @@ class Decisions:
     ) -> None:
         """Give the message up at a step; the traceback is kept unless the error is one that Siftbell understands."""
         known = isinstance(error, str | PipelineError)
-        text = str(error) if known else f"{type(error).__name__}: {error}"
+        text = self.mask(str(error) if known else f"{type(error).__name__}: {error}")
         self.dead.append(
             DeadLetter(
                 message=message,
                 pipeline=self.pipeline,
                 step=step,
                 error=text,
-                traceback="" if isinstance(error, str) or known else "".join(traceback.format_exception(error)),
+                traceback="" if isinstance(error, str) or known else self.mask("".join(traceback.format_exception(error))),
                 attempts=attempt,
                 at=self.now,
             )
@@ -106,7 +108,7 @@ class Decisions:
             self.bury(message, step, f"given up after {attempt} attempts: {error}", attempt=attempt, since=since)
             return
         self.hold(message, step, why, due, attempt=attempt + 1)
-        self.record(message, step, Outcome.HELD, reason=str(error), attempt=attempt, since=since)
+        self.record(message, step, Outcome.HELD, reason=self.mask(str(error)), attempt=attempt, since=since)
 
     def settle(self, store: Store) -> None:
         """Write all decisions in one transaction, then count them."""

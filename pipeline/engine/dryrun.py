@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, cast
 
 import msgspec
-from pydantic import BaseModel, SecretBytes, SecretStr
 
 from pipeline.errors import PermanentError, PipelineError, Problem, RequestError, TemporaryError
 from pipeline.message import FIELDS, Message, derived_id
 from pipeline.plugin import AnyConsumer, AnyFilter, Memory, Plugin, RememberingFilter, WebhookProducer, WindowFilter
 from pipeline.registry import place_of
 from pipeline.request import Request
+from pipeline.secrecy import masker, secrets_in
 from pipeline.spec.model import ConsumerStep, FilterStep, PipelineSpec, ProducerStep, Step
-
-MASK: Final = "**********"
-_SHORTEST_SECRET: Final = 4
-"""Characters: a shorter secret is masked only where it is the whole text, for it may be part of any word."""
 
 _ANSWERS: Final = {PermanentError: 422, TemporaryError: 503}
 
@@ -259,34 +254,6 @@ def changes(before: Message, after: Message) -> list[Change]:
 def plain(value: object) -> Any:
     """Give a value as JSON can hold it; what JSON has no form for is written as text."""
     return msgspec.to_builtins(value, enc_hook=str, str_keys=True)
-
-
-def secrets_in(value: Any) -> Iterator[str]:
-    """Give all secrets in a plugin's options."""
-    if isinstance(value, SecretStr):
-        yield value.get_secret_value()
-    elif isinstance(value, SecretBytes):
-        yield value.get_secret_value().decode(errors="replace")
-    elif isinstance(value, BaseModel):
-        for _, inner in value:
-            yield from secrets_in(inner)
-    elif isinstance(value, dict | list | tuple | set | frozenset):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from secrets_in(inner)
-
-
-def masker(secrets: Iterable[str]) -> Callable[[str], str]:
-    """Give a function that masks these secrets wherever they stand in a text."""
-    known = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
-    anywhere = [re.escape(secret) for secret in known if len(secret) >= _SHORTEST_SECRET]
-    pattern = re.compile("|".join(anywhere)) if anywhere else None
-
-    def mask(text: str) -> str:
-        if text in known:
-            return MASK
-        return pattern.sub(MASK, text) if pattern else text
-
-    return mask
 
 
 def _checked(out: Iterable[Message], label: str) -> list[Message]:

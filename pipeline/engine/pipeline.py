@@ -9,6 +9,7 @@ from typing import Any, cast
 from pipeline.engine.loop import run_on_loop
 from pipeline.errors import PermanentError
 from pipeline.plugin import AnyConsumer, AnyFilter, Consumer, Plugin
+from pipeline.secrecy import masker, secrets_in
 from pipeline.spec.model import Configuration, ConsumerStep, FilterStep, PipelineSpec, ProducerStep, Step
 
 
@@ -23,6 +24,9 @@ class Pipeline:
         self.spec = spec
         self._plugins: dict[tuple[str, str], Plugin[Any]] = {}
         self._opening = threading.Lock()
+        steps = (*spec.producers, *spec.filters, *spec.consumers)
+        self.mask = masker(secret for step in steps for secret in secrets_in(step.config))
+        """Hides the secrets of all its plugins in a text."""
 
     def producer(self, label: str) -> ProducerStep | None:
         """Give the producer of that label, or None."""

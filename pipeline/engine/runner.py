@@ -81,7 +81,7 @@ class Runner:
 
     def process(self, pipeline: Pipeline, batch: Batch) -> None:
         """Run the batch through the filters and queue what is left, once per consumer."""
-        decisions = Decisions(batch.pipeline, batch.revision, self.now())
+        decisions = Decisions(batch.pipeline, batch.revision, self.now(), pipeline.mask)
         stage = FilterStage(
             pipeline,
             decisions,
@@ -106,14 +106,15 @@ class Runner:
             return
         with DELIVERY_SECONDS.labels(batch.pipeline, step.label).time():
             outcomes = self._outcomes(pipeline, step, messages)
-        decisions = Decisions(batch.pipeline, batch.revision, self.now())
+        decisions = Decisions(batch.pipeline, batch.revision, self.now(), pipeline.mask)
         for message in messages:
             error = outcomes[message.id]
             since = known[message.id].since if message.id in known else None
             if error is None:
                 decisions.record(message, step.label, Outcome.DELIVERED, attempt=batch.attempt, since=since)
                 continue
-            log.warning("not delivered", pipeline=batch.pipeline, consumer=step.label, message=message.id, error=str(error))
+            text = pipeline.mask(f"{type(error).__name__}: {error}")
+            log.warning("not delivered", pipeline=batch.pipeline, consumer=step.label, message=message.id, error=text)
             decisions.fail(message, step.label, error, why=Why.RETRY, retry=step.retry, attempt=batch.attempt, since=since)
         self._settle_surely(decisions)
 

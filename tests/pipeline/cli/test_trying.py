@@ -26,12 +26,12 @@ message 1 of 3: disk full
     cut (change)      passed
     fragile (change)  passed
   » oncall (tell)     would send
-      token: **********
+      token: ***
       text:
           two
           lines of DISK FULL
   » tell              would send
-      token: **********
+      token: ***
       text:
           two
           lines of DISK FULL
@@ -56,7 +56,7 @@ message 3 of 3: both
       title: "BOTH" → "one"
         fragile (change)  passed
       » oncall (tell)     would send
-          token: **********
+          token: ***
           text:
               two
               lines of one
@@ -67,7 +67,7 @@ message 3 of 3: both
       title: "BOTH" → "two"
         fragile (change)  passed
       » oncall (tell)     would send
-          token: **********
+          token: ***
           text:
               two
               lines of two
@@ -88,7 +88,7 @@ def test_a_program_gets_the_same_as_json_and_as_yaml(siftbell) -> None:
     assert done.code == 0
     first = done.json["journeys"][0]
     assert first["visits"][0]["changes"] == [{"field": "title", "before": "disk full", "after": "DISK FULL"}]
-    assert first["deliveries"][0]["preview"] == {"token": "**********", "text": "two\nlines of DISK FULL"}
+    assert first["deliveries"][0]["preview"] == {"token": "***", "text": "two\nlines of DISK FULL"}
     assert done.json["journeys"][1]["visits"][-1]["did"] == "dropped"
     yaml = siftbell("try", "alerts", "-o", "yaml", "-f", "-", stdin=json.dumps(ALL).encode())
     assert "field: title" in yaml.out

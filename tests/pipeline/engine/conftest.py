@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline.memory import open_memory
 
 from pipeline import Message, NoOptions, TemporaryError
 from pipeline.condition import Condition
@@ -17,6 +16,7 @@ from pipeline.engine.batch import Batch
 from pipeline.engine.clock import Clock
 from pipeline.engine.pipeline import Pipelines
 from pipeline.engine.runner import Runner, incoming
+from pipeline.memory import open_memory
 from pipeline.plugin import Plugin
 from pipeline.spec.model import Configuration, ConsumerStep, FilterStep, PipelineSpec, Position, ProducerStep
 from pipeline.store import Store

@@ -30,8 +30,9 @@ from pipeline import (
     Window,
     WindowFilter,
 )
-from pipeline.engine.dryrun import MASK, Change, Trace, changes, dry_run, masker, plain, secrets_in
+from pipeline.engine.dryrun import Change, Trace, changes, dry_run, plain
 from pipeline.plugin import Plugin
+from pipeline.secrecy import MASK, masker, secrets_in
 from pipeline.spec.model import ConsumerStep, FilterStep, PipelineSpec, Position, ProducerStep
 
 NOW = datetime(2026, 3, 29, 0, 59, tzinfo=UTC)

@@ -7,8 +7,9 @@ import threading
 from datetime import timedelta
 
 import pytest
+from pydantic import SecretStr
 
-from pipeline import BatchConsumer, Consumer, Filter, NoOptions, PermanentError, RememberingFilter, TemporaryError
+from pipeline import BatchConsumer, Config, Consumer, Filter, NoOptions, PermanentError, RememberingFilter, TemporaryError
 from pipeline.engine import delivery
 from pipeline.engine.batch import Batch, encode
 from pipeline.engine.runner import DEATHS_BEFORE_BURIAL
@@ -442,3 +443,35 @@ def test_a_batch_that_kills_workers_is_taken_apart_until_the_poison_is_alone(eng
     assert letter.message == poison
     assert letter.error == f"its worker died {DEATHS_BEFORE_BURIAL} times while it was working on this message"
     assert deaths < 10
+
+
+class Tokens(Config):
+    """Options with a secret."""
+
+    token: SecretStr
+
+
+class Leaky(Consumer[Tokens]):
+    """Raises what its library would: with the token in it."""
+
+    errors: list
+
+    def consume(self, message):
+        raise type(self).errors.pop(0)(f"GET https://x.example/bot{self.config.token.get_secret_value()}/send failed")
+
+
+def test_a_secret_in_what_a_plugin_raises_shows_nowhere(engine, consumer, message, capsys):
+    leaky = type("Leaky", (Leaky,), {"errors": [ValueError, PermanentError, TemporaryError]})
+    config = Tokens(token="s3cret/token")
+    run = engine(consumers=[consumer(leaky, config=config, concurrency=1)])
+    sent = [message(title=str(number)) for number in range(3)]
+    run.send(*sent)
+    run.work()
+    letters = run.store.dead_letters()
+    shown = "".join(letter.error + letter.traceback for letter in letters)
+    shown += "".join(record.reason for one in sent for record in run.store.history(one.id))
+    printed = capsys.readouterr()
+    shown += printed.out + printed.err
+    assert len(letters) == 2
+    assert shown.count("bot***/send") >= 6
+    assert "s3cret" not in shown

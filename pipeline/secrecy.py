@@ -1,0 +1,44 @@
+"""The secrets of a plugin's options: finds them, and masks them wherever they would show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+from pydantic import BaseModel, SecretBytes, SecretStr
+
+MASK: Final = "***"
+SHORTEST: Final = 4
+"""Characters: a shorter secret is masked only where it is the whole text, for it may be part of any word."""
+
+
+def secrets_in(value: Any) -> Iterator[str]:
+    """Give all secrets in a plugin's options, however deep they stand."""
+    if isinstance(value, SecretStr):
+        yield value.get_secret_value()
+    elif isinstance(value, SecretBytes):
+        yield value.get_secret_value().decode(errors="replace")
+    elif isinstance(value, BaseModel):
+        for _, inner in value:
+            yield from secrets_in(inner)
+    elif isinstance(value, Mapping):
+        yield from secrets_in(list(value.values()))
+    elif isinstance(value, list | tuple | set | frozenset):
+        for inner in value:
+            yield from secrets_in(inner)
+
+
+def masker(secrets: Iterable[str]) -> Callable[[str], str]:
+    """Give a function that masks these secrets wherever they stand in a text, as they are or as they stand in a URL."""
+    known = {form for secret in secrets if secret for form in (secret, quote(secret), quote(secret, safe=""))}
+    anywhere = [re.escape(secret) for secret in sorted(known, key=len, reverse=True) if len(secret) >= SHORTEST]
+    pattern = re.compile("|".join(anywhere)) if anywhere else None
+
+    def mask(text: str) -> str:
+        if text in known:
+            return MASK
+        return pattern.sub(MASK, text) if pattern else text
+
+    return mask
