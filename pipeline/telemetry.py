@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import sys
 from typing import Any, Final, Literal
 
@@ -25,12 +27,15 @@ PUBLISH_SECONDS: Final = Histogram("siftbell_publish_seconds", "Time until the b
 HELD: Final = Gauge("siftbell_messages_held", "Messages that wait in the store.", multiprocess_mode="mostrecent")
 DEAD: Final = Gauge("siftbell_dead_letters", "Messages that were given up.", multiprocess_mode="mostrecent")
 
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+
 
 def configure_logging(level: str, style: Literal["auto", "console", "json"], *, part: str = "") -> None:
     """Send the process's logs, structlog's and the standard library's, to stderr in one form.
 
     `auto` is `console` on a terminal and `json`, one object per line, elsewhere. Every line bears `part`, where it is
-    set: the process's place in a process tree.
+    set: the process's place in a process tree. On a console a line has the local time and no logger's name, save at
+    level `debug`; control characters become spaces, for what somebody posted must not colour the terminal.
     """
 
     def name_part(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -39,19 +44,24 @@ def configure_logging(level: str, style: Literal["auto", "console", "json"], *, 
         return event
 
     console = style == "console" or (style == "auto" and sys.stderr.isatty())
+    brief = console and level != "debug"
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_logger_name,
+        *([] if brief else [structlog.stdlib.add_logger_name]),
         structlog.stdlib.add_log_level,
         name_part,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if brief else "iso", utc=not brief),
     ]
     # structlog's own choice of traceback prints local variables: request bodies, API keys.
-    on_console = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
-    last = on_console if console else structlog.processors.JSONRenderer()
-    processors: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, last]
-    if not console:
-        processors.insert(1, structlog.processors.format_exc_info)
+    on_console = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty() and not os.environ.get("NO_COLOR"),
+        sort_keys=False,
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+    rendered = (
+        [_without_control, on_console] if console else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    processors: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered]
     formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=processors)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
@@ -66,3 +76,8 @@ def configure_logging(level: str, style: Literal["auto", "console", "json"], *, 
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _without_control(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Keep each value on its line, and from commanding the terminal."""
+    return {name: _CONTROL.sub(" ", value).strip() if isinstance(value, str) else value for name, value in event.items()}

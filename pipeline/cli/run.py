@@ -25,6 +25,8 @@ PATIENCE: Final = {"web": 15.0, "clock": 15.0, "filters": 30.0, "deliveries": 30
 """Seconds that each part has to finish what is under way before it is killed."""
 _SAMPLE: Final = '{"title": "disk full", "severity": "critical", "text": "/var on db-1 has 2 % left"}'
 _ANSWERS_WITHIN: Final = 10.0
+_SOON: Final = 3.0
+"""Seconds after which a tree that still is not ready says what it waits for."""
 _ASK_AGAIN: Final = 0.05
 
 
@@ -127,10 +129,24 @@ async def _facts(url: str, data: Path) -> Facts:
     """Wait until the tree is ready, and ask it what it runs."""
     from pipeline.cli.directory import read_text
 
-    await _ask(url, "/readyz", lambda status: status == 200)
+    telling = asyncio.create_task(_tell_what_is_amiss(url))
+    try:
+        await _ask(url, "/readyz", lambda status: status == 200)
+    finally:
+        telling.cancel()
     key = read_text(data / "api-key")
     body = await _ask(url, "/api/v1/pipelines", lambda status: status == 200, key)
     return Facts(url, key, data, json.loads(body))
+
+
+async def _tell_what_is_amiss(url: str) -> None:
+    """Say what it waits for where it is not ready soon."""
+    import structlog
+
+    await asyncio.sleep(_SOON)
+    answer = (await _ask(url, "/readyz?verbose", lambda status: status in {200, 503})).decode()
+    if amiss := [line.removeprefix("[-] ") for line in answer.splitlines() if line.startswith("[-]")]:
+        structlog.get_logger("pipeline.cli.run").warning("not ready yet", url=url, waits_for="; ".join(amiss))
 
 
 async def _ask(url: str, path: str, good: Callable[[int], bool], key: str = "") -> bytes:

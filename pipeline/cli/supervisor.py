@@ -79,6 +79,7 @@ class Supervisor:
             await self._until_stop(first, *keepers)
             stopping()
             await self._end()
+            log.info("stopped")
         finally:
             self._stop.set()
             self._early_done.set()

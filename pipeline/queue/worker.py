@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import warnings
 from typing import Any, Literal
 
 from celery import Celery
+from celery.apps import worker as celery_program
+from celery.exceptions import SecurityWarning
 from celery.signals import worker_process_init, worker_process_shutdown, worker_shutting_down
 from prometheus_client import multiprocess
 
@@ -39,8 +42,7 @@ def run_worker(settings: Settings, role: Role = "all", *, concurrency: int | Non
     Deliveries wait for other systems and run in threads; filters compute and run in processes, as many as there are cores.
     """
     app = worker_app(settings, role)
-    for each_task in ("celery.worker.strategy", "celery.app.trace"):
-        logging.getLogger(each_task).setLevel(logging.DEBUG if settings.log_level == "debug" else logging.WARNING)
+    _keep_to_the_log(debug=settings.log_level == "debug")
     threads = role == "deliveries"
     worker: Any = app.Worker(
         hostname=f"{role}@{socket.gethostname()}",
@@ -62,6 +64,28 @@ def run_worker(settings: Settings, role: Role = "all", *, concurrency: int | Non
     if shutdowns and set(shutdowns) == {"Warm"}:
         return 0  # Celery's own code after Ctrl-C is 1, even where everything was finished
     return int(worker.exitcode or 0)
+
+
+def _keep_to_the_log(*, debug: bool) -> None:
+    """Leave out what Celery tells about itself beside the log, and what nobody on call can use."""
+    # It recommends an option of the `celery` command; what it warns of is code on the queue, which only ever holds JSON.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    celery_program.safe_say = _say_nothing  # type: ignore[attr-defined] # celery-types leaves it out
+    if debug:
+        return
+    for chatty in (
+        "celery.worker.strategy",
+        "celery.app.trace",
+        "celery.worker.consumer.connection",
+        "celery.worker.consumer.tasks",
+    ):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # On RabbitMQ it warns, queue by queue, that a task with a time of its own would block: ours have none, the clock holds them.
+    logging.getLogger("kombu.transport.native_delayed_delivery").setLevel(logging.ERROR)
+
+
+def _say_nothing(*_: Any, **__: Any) -> None:
+    """Take the place of Celery's lines on stdout, such as `Warm shutdown`: a line that is no JSON among JSON lines."""
 
 
 @worker_process_init.connect(weak=False)

@@ -64,7 +64,7 @@ class Server(uvicorn.Server):
         """Stop in order on the first signal; a second one ends it without waiting for requests."""
         if self.should_exit:
             self.force_exit = True
-        log.info("the web server stops", signal=sig)
+        log.debug("the web server stops", signal=sig)
         self.stop()
 
 

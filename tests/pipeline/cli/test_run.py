@@ -91,10 +91,37 @@ def test_what_it_keeps_is_for_its_owner_only(tree: Tree) -> None:
 
 
 @pytest.mark.e2e
-def test_every_log_line_bears_its_part(tree: Tree) -> None:
-    found = {json.loads(line).get("part") for line in lines(tree.log) if line.startswith("{")}
-    assert found
+def test_every_log_line_is_an_object_and_bears_its_part(tmp_path: Path) -> None:
+    with start(tmp_path) as tree:
+        until(lambda: tree.log.read_text().count(" ready.") == 2, "both workers are ready")
+    found = {json.loads(line)["part"] for line in lines(tree.log)}
     assert found <= {"run", "web", "clock", "filters", "deliveries"}
+    assert {"run", "filters", "deliveries"} <= found
+    assert json.loads(lines(tree.log)[-1])["event"] == "stopped"
+
+
+@pytest.mark.e2e
+def test_what_it_waits_for_is_told(tmp_path: Path) -> None:
+    (tmp_path / "first.yaml").write_text(PIPELINE)
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    log = tmp_path / "log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.cli", "run"],
+            env=environment(tmp_path, SIFTBELL_BROKER=f"redis://:hunter2@127.0.0.1:{port}"),
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+        )
+    try:
+        until(lambda: "not ready yet" in log.read_text(), "it tells that it is not ready")
+    finally:
+        process.terminate()
+        said, _ = process.communicate(timeout=60)
+    assert said == b""
+    (told,) = [json.loads(line) for line in lines(log) if "not ready yet" in line]
+    assert told["waits_for"].startswith("broker: ")
+    assert "hunter2" not in log.read_text()
 
 
 @pytest.mark.e2e

@@ -190,6 +190,7 @@ def test_parts_are_asked_to_stop_stage_by_stage(drive: Any) -> None:
         asked,
         ("waiting for parts to finish", "clock"),
         asked,
+        ("stopped", None),
     ]
 
 
@@ -199,7 +200,7 @@ def test_a_part_that_does_not_stop_is_killed_and_the_exit_code_says_so(drive: An
     driver.process.terminate()
     assert driver.end() == 1
     assert "no" in driver.events()
-    assert driver.lines[-1]["event"] == "killed"
+    assert [line["event"] for line in driver.lines[-2:]] == ["killed", "stopped"]
 
 
 def test_a_second_signal_ends_at_once(drive: Any) -> None:
