@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from pipeline.registry import did_you_mean, suggestion
 from pipeline.spec.problems import Place, Problems
+from pipeline.spec.siblings import RESERVED
 from pipeline.spec.tree import Items, Mapping, Node, Scalar
 
 M = TypeVar("M", bound=BaseModel)
@@ -112,6 +113,8 @@ class _Teller:
         """Tell of an option that does not exist, and give the hint."""
         known = [field.alias or name for name, field in _model_at(self.model, found.path[:-1]).model_fields.items()]
         hint = suggestion(str(found.path[-1]), known, none="it has none")
+        if self.subject and len(found.path) == 1 and found.path[0] in RESERVED - {"use"}:
+            hint = f"'{found.path[0]}' stands beside the plugin's name, on a line of its own"
         self.problems.error(found.key, f"{self.where(found.path[:-1])} has no option '{found.path[-1]}'", hint)
         return hint
 

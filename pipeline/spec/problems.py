@@ -177,7 +177,7 @@ def summary(report: Report) -> str:
     counts = [_count(report.errors, "error")] if report.errors else []
     counts += [_count(report.warnings, "warning")] if report.warnings else []
     touched = len({problem.position.file for problem in report.problems})
-    return f"{' and '.join(counts)} in {touched} of {files}"
+    return f"{' and '.join(counts)} in {touched} of {files}" if total else " and ".join(counts)
 
 
 def _count(number: int, word: str) -> str:

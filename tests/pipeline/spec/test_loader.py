@@ -85,6 +85,7 @@ def test_all_errors_of_all_files_come_in_their_order(home: Path) -> None:
         "configs/b.yaml:1:5",
     ]
     assert summary(report) == "4 errors in 3 of 4 files"
+    assert summary(check([Path("nope")], environ={})) == "1 error"
     assert list(report.configuration.pipelines) == ["a", "c"]
     with pytest.raises(SpecError) as caught:
         load([Path("configs")], environ={})
