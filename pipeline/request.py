@@ -46,10 +46,14 @@ class Request:
         Where an object has a name twice, the last one counts, as in most readers of JSON. Raises `RequestError` (400)
         that says what is wrong and where.
         """
+        if not self.body.strip():
+            raise RequestError("the body is empty: JSON is expected")
         try:
             value = msgspec.json.decode(self.body)
         except RecursionError:
             raise RequestError(f"the body nests deeper than {MAX_DEPTH} levels") from None
+        except UnicodeDecodeError:
+            raise RequestError("the body is not JSON: it is not UTF-8") from None
         except (msgspec.MsgspecError, ValueError) as error:
             raise RequestError(f"the body is not JSON: {error}") from None
         refuse_unstorable(value)

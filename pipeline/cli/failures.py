@@ -50,7 +50,9 @@ def explain(error: Exception) -> tuple[str, Exit]:
         return str(error), error.code
     if isinstance(error, PipelineError):
         codes = {ConfigError: Exit.CONFIG, TemporaryError: Exit.UNREACHABLE}
-        return str(error), next((code for kind, code in codes.items() if isinstance(error, kind)), Exit.FAILED)
+        code = next((code for kind, code in codes.items() if isinstance(error, kind)), Exit.FAILED)
+        # A report of problems begins on a line of its own, so that each of its lines begins with a place.
+        return f"the configuration does not let it start\n{error}" if "\n" in str(error) else str(error), code
     if isinstance(error, ValidationError):
         return _settings(error), Exit.CONFIG
     if isinstance(error, OSError):
@@ -59,7 +61,10 @@ def explain(error: Exception) -> tuple[str, Exit]:
 
 
 def _settings(error: ValidationError) -> str:
-    found = [f"SIFTBELL_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors(include_input=False)]
+    found = [
+        f"SIFTBELL_{'_'.join(map(str, one['loc'])).upper()}: {one['msg'].removeprefix('Value error, ')}"
+        for one in error.errors(include_input=False)
+    ]
     return "; ".join(found)
 
 

@@ -12,6 +12,7 @@ from pipeline.cli.failures import Exit, Failure
 from pipeline.cli.letters import open_store
 from pipeline.cli.options import DataOption, OutputOption
 from pipeline.cli.output import Output, print_data, print_rows, say
+from pipeline.errors import ConfigError
 from pipeline.units import parse_duration
 
 keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
@@ -50,7 +51,10 @@ def create(
     until = _expiry(expires)
     scopes = [one.value for one in scope or [Scope.INTAKE]]
     with open_store(data) as store:
-        key = create_key(store, name, scopes, until)
+        try:
+            key = create_key(store, name, scopes, until)
+        except ConfigError as error:
+            raise Failure(str(error)) from None
     if output is not Output.TABLE:
         print_data({"name": name, "key": key, "scopes": sorted(scopes), "expires": until.isoformat() if until else None}, output)
         return

@@ -47,7 +47,7 @@ class CeleryQueue:
             with self._app.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=1, timeout=2)
         except Exception as error:
-            raise TemporaryError(f"the broker does not answer: {type(error).__name__}") from error
+            raise TemporaryError(f"the broker does not answer: {type(error).__name__}: {error}") from error
 
     def close(self) -> None:
         """Close the connections."""

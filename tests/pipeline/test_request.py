@@ -52,8 +52,8 @@ def test_any_body_is_json_or_refused(body):
 @pytest.mark.parametrize(
     ("body", "text"),
     [
-        (b"", "the body is not JSON: "),
-        (b'{"a": "\xff"}', "the body is not JSON: "),
+        (b" ", "the body is empty: JSON is expected"),
+        (b'{"a": "\xff"}', "the body is not JSON: it is not UTF-8"),
         (b'{"a": NaN}', "the body is not JSON: "),
         (b'{"a": 1e400}', "the body is not JSON: "),
         (b'"\\ud800"', "the body is not JSON: "),

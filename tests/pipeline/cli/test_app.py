@@ -50,6 +50,7 @@ def test_a_misspelt_verb_is_guessed(siftbell) -> None:
 def test_every_kind_of_failure_has_its_code() -> None:
     assert explain(Failure("no", Exit.NOT_FOUND)) == ("no", 4)
     assert explain(ConfigError("bad")) == ("bad", 78)
+    assert explain(ConfigError("a.yaml:1:1: x\n1 error"))[0] == "the configuration does not let it start\na.yaml:1:1: x\n1 error"
     assert explain(TemporaryError("away")) == ("away", 3)
     assert explain(PermanentError("never")) == ("never", 1)
     assert explain(FileNotFoundError(2, "No such file or directory", "x.json")) == ("x.json: No such file or directory", 1)
@@ -64,6 +65,12 @@ def test_a_setting_that_cannot_be_is_named_without_its_value() -> None:
     assert code == 78
     assert text.startswith("SIFTBELL_PORT: ")
     assert "s3cret" not in text
+
+
+def test_a_setting_of_our_own_kind_is_told_in_our_words() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(max_body="1MB1")
+    assert explain(caught.value)[0] == "SIFTBELL_MAX_BODY: a size such as 512kB or 10MiB is expected"
 
 
 def test_a_traceback_is_shown_on_demand_only(capsys, monkeypatch) -> None:

@@ -55,6 +55,7 @@ def test_a_key_is_made_listed_and_revoked(settings: Settings, process) -> None:
     assert (stored.name, stored.scopes, stored.digest) == ("prometheus", {"intake"}, digest_of(key))
     assert stored.expires is not None
     assert timedelta(days=89) < stored.expires - datetime.now(UTC) <= timedelta(days=90)
+    assert process("keys", "create", "prometheus").code == 1
     listed = process("keys", "list")
     assert "prometheus" in listed.out
     assert key not in listed.out
