@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 SENDERS: Final = 8
 TRIES: Final = 20
 """How often a request is sent that the intake answers 503: as a real sender would, after the wait it is told."""
-PATIENCE: Final = 30.0
-"""Seconds without any progress after which what has not arrived counts as missing."""
+PATIENCE: Final = 90.0
+"""Seconds without progress after which what has not arrived counts as missing: longer than one call of a consumer may take."""
 LOOK: Final = 0.2
 PLAIN_EVERY: Final = 3.0
 SHOWN: Final = 20
@@ -53,10 +53,11 @@ def demo() -> None:
         code = tree.process.returncode
         others = {"webhook": webhook, "telegram": telegram}
         lines = _lines(tree, configuration, sent, others)
+        problems = [problem for line in lines for problem in line.problems] + sent.problems
+        if code != 0:
+            problems.append(f"the process tree ended with exit code {code}")
+        kept = _keep_log(tree) if problems else ""
     _show(lines)
-    problems = [problem for line in lines for problem in line.problems] + sent.problems
-    if code != 0:
-        problems.append(f"the process tree ended with exit code {code}")
     count, requests = sum(map(len, sent.accepted.values())), sent.requests
     say(
         f"{count} messages in {requests} requests: accepted in {sent.seconds:.1f} s ({count / sent.seconds:.0f}/s), "
@@ -64,7 +65,7 @@ def demo() -> None:
         f"Ready {tree.seconds:.1f} s after the start; {monotonic() - began:.1f} s in all."
     )
     if problems:
-        say("\n".join([f"{len(problems)} problems:", *problems[:SHOWN]]))
+        say("\n".join([f"{len(problems)} problems; the log is in {kept}:", *problems[:SHOWN]]))
         raise typer.Exit(1)
     say("Every accepted message is accounted for at every consumer.")
 
@@ -213,6 +214,13 @@ def _facts(tree: Tree, step: ConsumerStep, others: Mapping[str, Any]) -> Facts:
     if step.plugin == "file":
         return Facts(seen_in_file(Path(step.config.path)))  # type: ignore[attr-defined]  # the shipped plugin's option
     return Facts(seen_in_log(tree.log))
+
+
+def _keep_log(tree: Tree) -> str:
+    """Put the tree's log where it outlives the demo, and give the file's name."""
+    with NamedTemporaryFile(prefix="siftbell-demo-", suffix=".log", delete=False) as kept:
+        kept.write(tree.log.read_bytes())
+    return kept.name
 
 
 def _show(lines: Sequence[Line]) -> None:

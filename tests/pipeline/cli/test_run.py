@@ -6,6 +6,7 @@ import json
 import os
 import re
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -163,6 +164,21 @@ def test_a_port_in_use_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_tree_that_cannot_start_tells_why(tmp_path: Path) -> None:
     with pytest.raises(Failure, match=r"(?s)exit code 2.*No such option"), start(tmp_path, "--nonsense"):
         pass
+
+
+def test_a_tree_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.cli.tree.READY_WITHIN", 0.0)
+    tree = start(tmp_path)
+    with pytest.raises(Failure, match="not ready within 0 s"), tree:
+        pass
+    assert tree.process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.e2e
+def test_a_tree_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.cli.tree.STOPS_WITHIN", 0.0)
+    with start(tmp_path) as tree:
+        assert tree.stop() == -signal.SIGKILL
 
 
 def test_the_parts_know_their_place_and_share_no_port(tmp_path: Path) -> None:
