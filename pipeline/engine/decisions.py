@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import structlog
+
 from pipeline.engine.retry import next_attempt
 from pipeline.errors import PipelineError, TemporaryError
 from pipeline.message import Message
@@ -14,6 +16,8 @@ from pipeline.spec.model import Retry
 from pipeline.store import Store
 from pipeline.store.rows import DeadLetter, Held, Outcome, Record, Why
 from pipeline.telemetry import DECIDED
+
+log = structlog.get_logger()
 
 Now = Callable[[], datetime]
 
@@ -111,11 +115,27 @@ class Decisions:
         self.record(message, step, Outcome.HELD, reason=self.mask(str(error)), attempt=attempt, since=since)
 
     def settle(self, store: Store) -> None:
-        """Write all decisions in one transaction, then count them."""
+        """Write all decisions in one transaction, then count them and log what went wrong."""
         if self.records or self.held or self.dead:
             store.settle(records=self.records, held=self.held, dead=self.dead)
         for record in self.records:
             DECIDED.labels(self.pipeline, record.step, record.outcome.value).inc()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Log what failed: a line for each step and outcome, with the first message's id and reason, however many there are."""
+        as_meant = {(held.message.id, held.step) for held in self.held if held.why is Why.WINDOW}
+        failed: dict[tuple[str, Outcome], list[Record]] = {}
+        for record in self.records:
+            if record.outcome in {Outcome.BURIED, Outcome.HELD} and (record.message_id, record.step) not in as_meant:
+                failed.setdefault((record.step, record.outcome), []).append(record)
+        for (step, outcome), records in failed.items():
+            first = records[0]
+            words = {"pipeline": self.pipeline, "step": step, "messages": len(records), "message": first.message_id}
+            if outcome is Outcome.BURIED:
+                log.error("buried; `siftbell dead-letters` has it", **words, error=first.reason)
+            else:
+                log.warning("held, to be tried again", **words, attempt=first.attempt, error=first.reason)
 
 
 def bury_all(

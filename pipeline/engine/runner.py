@@ -113,8 +113,6 @@ class Runner:
             if error is None:
                 decisions.record(message, step.label, Outcome.DELIVERED, attempt=batch.attempt, since=since)
                 continue
-            text = pipeline.mask(f"{type(error).__name__}: {error}")
-            log.warning("not delivered", pipeline=batch.pipeline, consumer=step.label, message=message.id, error=text)
             decisions.fail(message, step.label, error, why=Why.RETRY, retry=step.retry, attempt=batch.attempt, since=since)
         self._settle_surely(decisions)
 

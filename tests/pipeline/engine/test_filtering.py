@@ -5,9 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import structlog
+from structlog.testing import LogCapture
 
 from pipeline import Consumer, Filter, NoOptions, PermanentError, PollingProducer, TemporaryError, Window, WindowFilter
 from pipeline.engine import batch as batches
+from pipeline.engine import decisions
 from pipeline.store import Claim
 from pipeline.store.rows import Why
 
@@ -174,6 +177,9 @@ def test_a_window_taken_before_the_clock_lets_go_of_the_retry_is_kept(engine, fi
         def release(self, key, messages):
             return messages
 
+    logged = LogCapture()
+    own = structlog.wrap_logger(None, processors=[logged], wrapper_class=structlog.make_filtering_bound_logger(0))
+    monkeypatch.setattr(decisions, "log", own)
     run = engine(filters=[filter_step(Slow)], consumers=[consumer(box)])
     one = message()
     run.send(one)
@@ -189,3 +195,4 @@ def test_a_window_taken_before_the_clock_lets_go_of_the_retry_is_kept(engine, fi
     assert run.store.held_counts() == {("toy", "slow", Why.WINDOW): 1}
     run.later(seconds=31)
     assert box.got == [one]
+    assert [line["error"] for line in logged.entries] == ["away"], "waiting in a window is no failure"

@@ -7,10 +7,12 @@ import threading
 from datetime import timedelta
 
 import pytest
+import structlog
 from pydantic import SecretStr
+from structlog.testing import LogCapture
 
 from pipeline import BatchConsumer, Config, Consumer, Filter, NoOptions, PermanentError, RememberingFilter, TemporaryError
-from pipeline.engine import delivery
+from pipeline.engine import decisions, delivery
 from pipeline.engine.batch import Batch, encode
 from pipeline.engine.runner import DEATHS_BEFORE_BURIAL
 from pipeline.spec.model import Retry
@@ -267,6 +269,19 @@ def test_a_permanent_error_and_a_bug_are_buried(engine, consumer, box, message):
     assert [m.title for m in box.got] == ["3"]
     errors = {letter.message.title: (letter.error, bool(letter.traceback)) for letter in run.store.dead_letters()}
     assert errors == {"1": ("no such chat", False), "2": ("KeyError: 'x'", True)}
+
+
+def test_what_failed_is_logged_in_a_line_for_each_outcome_not_for_each_message(engine, consumer, box, message, monkeypatch):
+    logged = LogCapture()
+    own = structlog.wrap_logger(None, processors=[logged], wrapper_class=structlog.make_filtering_bound_logger(0))
+    monkeypatch.setattr(decisions, "log", own)
+    run = engine(consumers=[consumer(box, concurrency=1)])
+    box.answers = [TemporaryError("busy"), PermanentError("no such chat"), TemporaryError("busy too"), None]
+    sent = [message(title=str(number)) for number in range(4)]
+    run.send(*sent)
+    run.work()
+    told = [(line["log_level"], line["step"], line["messages"], line["message"], line["error"]) for line in logged.entries]
+    assert told == [("warning", "box", 2, sent[0].id, "busy"), ("error", "box", 1, sent[1].id, "no such chat")]
 
 
 def test_async_consumers_run_at_once_up_to_their_concurrency(engine, consumer, message):
