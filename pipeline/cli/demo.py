@@ -224,7 +224,7 @@ def _keep_log(tree: Tree) -> str:
 
 
 def _show(lines: Sequence[Line]) -> None:
-    columns = ("pipeline", "consumer", "came in", "dropped", "held", "delivered", "buried", "missing", "duplicates")
+    columns = ("pipeline", "consumer", "came in", "dropped", "held", "delivered", "buried", "missing", "twice")
     shown = table(*columns)
     for column in shown.columns[2:]:
         column.justify = "right"

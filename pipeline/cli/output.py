@@ -75,7 +75,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], output
 
 def table(*columns: str) -> Table:
     """Make an empty table; the last column takes the room that is left."""
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         made.add_column(column.upper(), overflow="fold", no_wrap=False, ratio=None if index < len(columns) - 1 else 1)
     return made
