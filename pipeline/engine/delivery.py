@@ -133,9 +133,11 @@ def _in_threads(consumer: Consumer[Any], messages: Sequence[Message], concurrenc
 
 
 def _as_exception(error: BaseException) -> Exception:
-    """Give an error that can be an outcome: `sys.exit()` or a cancellation inside a plugin is a bug like any other."""
+    """Give an error that can be an outcome: `sys.exit()` inside a plugin is a bug like any other, a cancellation passes."""
     if isinstance(error, Exception):
         return error
+    if isinstance(error, asyncio.CancelledError):
+        return TemporaryError("the consumer's call was cancelled")
     return PermanentError(f"the consumer raised {type(error).__name__}: {error}")
 
 
