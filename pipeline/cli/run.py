@@ -190,7 +190,8 @@ def _announce(facts: Facts, output: Output) -> str:
     ]
     if facts.curl():
         lines += ["", "Send a message:", f"  {facts.curl()}"]
-    return "\n".join([*lines, "", "Ctrl-C stops it.", ""])
+    last = "The workers take a few seconds more to start; what is sent before is kept for them. Ctrl-C stops everything."
+    return "\n".join([*lines, "", last, ""])
 
 
 def _configs(said: tuple[Path, ...]) -> tuple[Path, ...]:
