@@ -8,13 +8,14 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pytest
 from pydantic import BaseModel, SecretBytes, SecretStr
 
 SHORTEST: Final = 6
 """Characters that a secret must have in a test's options: a shorter one would be found in any text."""
+_PHASES: Final[tuple[Literal["setup", "call", "teardown"], ...]] = ("setup", "call", "teardown")
 _KEYS: Final = "(api|access|auth|encryption|integration|license|private|secret|service|shared|signing)_?key"
 _NAME: Final = re.compile(
     rf"(^|_)(token|password|passwd|pwd|passphrase|passcode|secret|credentials?|{_KEYS})s?$|(token|password)$", re.IGNORECASE
@@ -64,7 +65,7 @@ def watched(config: Any, caplog: pytest.LogCaptureFixture, capsys: pytest.Captur
     for one in warned:
         warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
     formatter = logging.Formatter()
-    logged = [formatter.format(record) for phase in ("setup", "call", "teardown") for record in _records(caplog, phase)]
+    logged = [formatter.format(record) for phase in _PHASES for record in caplog.get_records(phase)]
     printed = capsys.readouterr()
     told = {"a log line": "\n".join(logged), "stdout": printed.out, "stderr": printed.err}
     told["a warning"] = "\n".join(str(one.message) for one in warned)
@@ -72,10 +73,3 @@ def watched(config: Any, caplog: pytest.LogCaptureFixture, capsys: pytest.Captur
     if where:
         pytest.fail(f"a secret shows in {', '.join(where)}")
     print(printed.out, end="")  # noqa: T201 - for pytest's report
-
-
-def _records(caplog: pytest.LogCaptureFixture, phase: Any) -> list[logging.LogRecord]:
-    try:
-        return caplog.get_records(phase)
-    except KeyError:
-        return []
