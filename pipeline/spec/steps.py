@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pipeline.plugin import Config, Plugin, PollingProducer, WebhookProducer
-from pipeline.registry import Kind, PluginError, Registry, did_you_mean, suggestion
+from pipeline.registry import Kind, MissingExtraError, PluginError, Registry, did_you_mean, suggestion
 from pipeline.spec.options import hide_suspects, validate
 from pipeline.spec.problems import Place, Problems
 from pipeline.spec.siblings import LATER, NAME, RESERVED, SIBLINGS, ProducerSiblings, Siblings, keys
@@ -80,7 +80,7 @@ class StepReader:
             return None
         name = self._plugin_key(kind, named)
         siblings = self._siblings(kind, node, named, name)
-        found = self._plugin(kind, name, named[name])
+        found = self._plugin(kind, name, named[name], inactive=siblings is not None and not siblings.active)
         config = self._config(kind, name, found, named[name]) if found is not None else None
         if found is None or config is None or siblings is None:
             return None
@@ -112,9 +112,14 @@ class StepReader:
             return f"options of '{name}' are indented under it"
         return suggestion(key, keys(kind), none="")
 
-    def _plugin(self, kind: Kind, name: str, entry: Entry) -> type[Plugin[Any]] | None:
+    def _plugin(self, kind: Kind, name: str, entry: Entry, *, inactive: bool) -> type[Plugin[Any]] | None:
         try:
             return self._registry.find(kind, name)
+        except MissingExtraError as error:
+            tell = self._problems.warning if inactive else self._problems.error
+            tell(entry.key, error.text, "it is inactive, so its options are not checked" if inactive else error.hint)
+            hide_suspects(entry.value)
+            return None
         except PluginError as error:
             self._problems.error(entry.key, error.text, error.hint)
             hide_suspects(entry.value)

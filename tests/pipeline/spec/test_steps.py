@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.registry import MissingExtraError, Registry
 from pipeline.spec import RENDERERS, SpecError
 
 AROUND = {
@@ -249,3 +250,25 @@ def test_no_secret_is_ever_shown(check_text, kind: str, step: str) -> None:
     for render in RENDERERS.values():
         assert "hunter2" not in render(report)
     assert "hunter2" not in str(SpecError(report))
+
+
+@pytest.mark.parametrize(
+    ("active", "severity", "hint"),
+    [("true", "error", ""), ("false", "warning", "it is inactive, so its options are not checked")],
+)
+def test_a_missing_extra_stops_only_what_is_active(check_text, monkeypatch, active, severity, hint) -> None:
+    found = Registry.find
+
+    def find(self, kind, name):
+        if name == "telegram":
+            raise MissingExtraError("consumer 'telegram' needs: pip install \"siftbell[telegram]\"")
+        return found(self, kind, name)
+
+    monkeypatch.setattr(Registry, "find", find)
+    report = check_text(
+        f"producers: [spec_toys:Hook]\nconsumers:\n  - spec_toys:Batch\n  - telegram: {{token: x}}\n    active: {active}\n"
+    )
+    (problem,) = report.problems
+    assert (problem.severity, problem.hint) == (severity, hint)
+    assert (problem.position.line, problem.position.column) == (4, 5)
+    assert (report.errors, report.warnings) == ((1, 0) if severity == "error" else (0, 1))
