@@ -20,9 +20,7 @@ run: $(READY)  ## Start everything on this machine; Ctrl-C ends it.
 
 test: $(READY)  ## Run the tests. Brokers that are missing are skipped by name; with CI=true they fail.
 	rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest -n 2 --dist loadfile $(ARGS)
-	@$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report $(if $(CI),--fail-under=95)
+	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term $(if $(CI),--cov-fail-under=95) $(ARGS)
 
 check: $(READY)  ## Format, lint, types, import contracts, generated files, examples.
 	$(BIN)/ruff format --check .
