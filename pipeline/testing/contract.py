@@ -22,9 +22,10 @@ from pydantic import BaseModel, ValidationError
 import pipeline
 from pipeline.message import Message
 from pipeline.plugin import Config, Plugin
+from pipeline.secrecy import secrets_in
 from pipeline.spec.document import read
 from pipeline.spec.problems import Problems
-from pipeline.testing.secrecy import SHORTEST, assert_no_secret, secrets_of, sounds_secret, watched
+from pipeline.testing.secrecy import SHORTEST, assert_no_secret, sounds_secret, watched
 
 DEAD: Final = "http://127.0.0.1:9"
 """An address where nothing answers: the port is nobody's on any usual machine."""
@@ -160,7 +161,7 @@ class PluginContract:
 
     def test_secrets_do_not_show(self, config: Any, made: Any) -> None:
         """What is printed or written out of options and plugin holds no secret."""
-        short = [secret for secret in secrets_of(config) if 0 < len(secret) < SHORTEST]
+        short = [secret for secret in secrets_in(config) if 0 < len(secret) < SHORTEST]
         assert not short, f"write secrets of {SHORTEST} characters or more into the test's options, so that they can be found"
         for shown in (repr(config), str(config), repr(made), str(made), config.model_dump_json()):
             assert_no_secret(config, shown)

@@ -6,12 +6,13 @@ import logging
 import re
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
 import pytest
-from pydantic import BaseModel, SecretBytes, SecretStr
+
+from pipeline.secrecy import secrets_in
 
 SHORTEST: Final = 6
 """Characters that a secret must have in a test's options: a shorter one would be found in any text."""
@@ -27,26 +28,10 @@ def sounds_secret(name: str) -> bool:
     return _NAME.search(name) is not None
 
 
-def secrets_of(value: Any) -> Iterator[str]:
-    """Find the values of all secrets in options."""
-    if isinstance(value, (SecretStr, SecretBytes)):
-        secret = value.get_secret_value()
-        yield secret if isinstance(secret, str) else secret.decode(errors="replace")
-    elif isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from secrets_of(getattr(value, name))
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from secrets_of(inner)
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        for inner in value:
-            yield from secrets_of(inner)
-
-
 def assert_no_secret(config: Any, shown: str) -> None:
     """Fail where a text holds one of the options' secrets; does not repeat it."""
     __tracebackhide__ = True
-    if any(secret and secret in shown for secret in secrets_of(config)):
+    if any(secret and secret in shown for secret in secrets_in(config)):
         pytest.fail("a secret shows")
 
 
@@ -69,7 +54,7 @@ def watched(config: Any, caplog: pytest.LogCaptureFixture, capsys: pytest.Captur
     printed = capsys.readouterr()
     told = {"a log line": "\n".join(logged), "stdout": printed.out, "stderr": printed.err}
     told["a warning"] = "\n".join(str(one.message) for one in warned)
-    where = [name for name, text in told.items() if any(secret and secret in text for secret in secrets_of(config))]
+    where = [name for name, text in told.items() if any(secret and secret in text for secret in secrets_in(config))]
     if where:
         pytest.fail(f"a secret shows in {', '.join(where)}")
     print(printed.out, end="")  # noqa: T201 - for pytest's report

@@ -72,7 +72,7 @@ def test_every_answer_forbids_sniffing_and_storing_and_names_no_server(web):
 @pytest.mark.parametrize(
     ("body", "word"),
     [
-        (b"", "not JSON"),
+        (b"", "the body is empty"),
         (b"{", "not JSON"),
         (b'{"title": "\xff"}', "not JSON"),
         (b'{"title": NaN}', "not JSON"),
