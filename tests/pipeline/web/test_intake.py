@@ -27,6 +27,8 @@ from pipeline.web import body as body_module
 from pipeline.web import intake as intake_module
 from pipeline.web.answers import Refusal
 
+ZIPPED = gzip.compress(b"{}")
+
 CODES = {
     400: "bad_request",
     401: "unauthorized",
@@ -269,7 +271,9 @@ def test_a_gzip_body_is_understood_and_bounded_by_what_it_unpacks_to(web_with):
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"not gzip", gzip.compress(b"{}")[:-5], gzip.compress(b"{}") + b"rest", gzip.compress(b"{}") * 2]
+    "body",
+    [b"", b"not gzip", ZIPPED[:-5], ZIPPED + b"rest", ZIPPED * 2],
+    ids=["empty", "not gzip", "cut off", "more behind it", "two members"],
 )
 def test_what_is_not_one_whole_gzip_member_is_400(web, body):
     answer = web.post(body, headers={"X-API-Key": web.key, "Content-Encoding": "gzip"})
