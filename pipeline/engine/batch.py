@@ -57,6 +57,16 @@ def decode(text: str) -> Batch:
     return _decoder.decode(text)
 
 
+def kept_form(message: object) -> bytes:
+    """Give the JSON in which a message travels; raises ValueError for what could not be read again as a message."""
+    try:
+        text = _encoder.encode(message)
+        _message_decoder.decode(text)
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
 def refuse_unreadable(message: object) -> None:
     """Raise `PermanentError` for what a plugin gave as a message and nobody could read again behind the queue or in the store.
 
@@ -65,8 +75,8 @@ def refuse_unreadable(message: object) -> None:
     if not isinstance(message, Message):
         raise PermanentError(f"{type(message).__name__}, not a message")
     try:
-        _message_decoder.decode(_encoder.encode(message))
-    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        kept_form(message)
+    except ValueError as error:
         raise PermanentError(f"a message that cannot be kept: {error}") from error
     if message.time.tzinfo is None:
         raise PermanentError("a message that cannot be kept: its time has no zone")

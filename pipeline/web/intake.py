@@ -15,7 +15,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from pipeline.engine.batch import MAX_BYTES
+from pipeline.engine.batch import MAX_BYTES, kept_form
 from pipeline.engine.pipeline import Pipeline
 from pipeline.errors import PermanentError, Problem, RequestError, TemporaryError
 from pipeline.message import Message
@@ -34,9 +34,6 @@ MOST_MESSAGES: Final = 10_000
 """Messages in one request: half of what may wait for the publisher."""
 SPOOL_MARGIN: Final = 5.0
 """Seconds beyond the time for the broker, in which the spool may still take the messages."""
-
-_encoder: Final = msgspec.json.Encoder()
-_decoder: Final = msgspec.json.Decoder(Message)
 
 
 class Intake:
@@ -177,9 +174,8 @@ def _receive(producer: WebhookProducer[Any], request: Request) -> list[Message]:
 def _storable_size(message: Message) -> int:
     """Give the size of a message as JSON; raises `_UnstorableError` for one that could not be read again or stored."""
     try:
-        text = _encoder.encode(message)
-        _decoder.decode(text)
-    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        text = kept_form(message)
+    except ValueError as error:
         raise _UnstorableError("", f"{type(message).__name__}: {error}") from None
     if not isinstance(message, Message):
         raise _UnstorableError("", "not a message")
