@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import URL, text
 
-from pipeline.store import decisions, keys, schedules, waiting
+from pipeline.store import history, keys, letters, schedules, waiting
 from pipeline.store.database import Database
 from pipeline.store.rows import ApiKey, Claim, DeadLetter, Held, Outcome, Record, Why
 from pipeline.store.tables import to_number, to_time
@@ -68,19 +68,19 @@ class Store:
         """
         with self._database.writing() as connection:
             waiting.release(connection, released)
-            decisions.write_records(connection, records)
+            history.write_records(connection, records)
             waiting.write_held(connection, held)
-            decisions.write_dead(connection, dead)
+            letters.write_dead(connection, dead)
 
     def records(self, pipeline: str, step: str, message_ids: Sequence[str]) -> dict[str, Record]:
         """Give what is recorded of these messages at a step, by message id; those without a record are left out."""
         with self._database.reading() as connection:
-            return decisions.read_records(connection, pipeline, step, message_ids)
+            return history.read_records(connection, pipeline, step, message_ids)
 
     def history(self, message_id: str) -> list[Record]:
         """Give the last decision of every step about a message, in order of time."""
         with self._database.reading() as connection:
-            return decisions.read_history(connection, message_id)
+            return history.read_history(connection, message_id)
 
     def counts(self) -> dict[tuple[str, str, Outcome], int]:
         """Count messages by pipeline, step and outcome, as far back as records are kept; HELD: those that wait now.
@@ -88,12 +88,12 @@ class Store:
         Reads all records: about a second for each million.
         """
         with self._database.reading() as connection:
-            return decisions.count_records(connection)
+            return history.count_records(connection)
 
     def purge(self, before: datetime, limit: int) -> int:
         """Delete up to `limit` records from before a time, oldest first; give their number. Held and dead stay."""
         with self._database.writing() as connection:
-            return decisions.purge_records(connection, before, limit)
+            return history.purge_records(connection, before, limit)
 
     def claim_due(self, now: datetime, *, owner: str, lease: timedelta, limit: int) -> list[Claim]:
         """Claim what is due, for this owner alone until the lease ends; give it in order of due time.
@@ -126,7 +126,7 @@ class Store:
     def held_counts(self) -> dict[tuple[str, str, Why], int]:
         """Count what waits now by pipeline, step and why."""
         with self._database.reading() as connection:
-            return decisions.count_held(connection)
+            return waiting.count_held(connection)
 
     def cursor(self, pipeline: str, producer: str) -> str | None:
         """Give how far a polling producer has come; None before its first poll."""
@@ -176,17 +176,17 @@ class Store:
         Raises ValueError for a `before` that is no place.
         """
         with self._database.reading() as connection:
-            return decisions.list_dead(connection, pipeline, step, limit, before)
+            return letters.list_dead(connection, pipeline, step, limit, before)
 
     def dead_letter(self, message_id: str) -> list[DeadLetter]:
         """Give the dead letters of a message, one for each step that gave it up, oldest first."""
         with self._database.reading() as connection:
-            return decisions.read_dead(connection, message_id)
+            return letters.read_dead(connection, message_id)
 
     def count_dead(self) -> dict[tuple[str, str], int]:
         """Count the dead letters by pipeline and step."""
         with self._database.reading() as connection:
-            return decisions.count_dead(connection)
+            return letters.count_dead(connection)
 
     def add_key(self, key: ApiKey) -> None:
         """Add an API key. Raises ConfigError where there is one of this name."""

@@ -43,6 +43,14 @@ def first_ready(connection: Connection) -> int | None:
     return connection.execute(select(func.min(held.c.ready))).scalar()
 
 
+def count_held(connection: Connection) -> dict[tuple[str, str, Why], int]:
+    """Count what is held by pipeline, step and why."""
+    key = (held.c.pipeline, held.c.step, held.c.why)
+    return {
+        (pipeline, step, Why(why)): n for pipeline, step, why, n in connection.execute(select(*key, func.count()).group_by(*key))
+    }
+
+
 def claim(connection: Connection, now: datetime, owner: str, lease: timedelta, limit: int) -> list[Claim]:
     """Lease up to `limit` due rows, and the windows that some of them belong to."""
     if connection.dialect.name == "postgresql":

@@ -1,4 +1,4 @@
-"""What was decided about messages: the rows of `records` and `dead_letters`."""
+"""What was decided about messages at each step: the rows of `records`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, delete, func, or_, select, tuple_
 
-from pipeline.store.rows import DeadLetter, Outcome, Record, Why
-from pipeline.store.tables import chunks, clean, dead_letters, held, insert, records, to_json, to_message, to_number, to_time
+from pipeline.store.rows import Outcome, Record
+from pipeline.store.tables import chunks, clean, insert, records, to_number, to_time
+from pipeline.store.waiting import count_held
 
 
 def write_records(connection: Connection, new: Sequence[Record]) -> None:
@@ -19,14 +20,6 @@ def write_records(connection: Connection, new: Sequence[Record]) -> None:
         rows = [_record_row(record) for record in new]
         rows.sort(key=lambda row: (row["message_id"], row["pipeline"], row["step"]))  # one order for all: no deadlocks
         connection.execute(_record_upsert(connection.dialect.name), rows)
-
-
-def write_dead(connection: Connection, new: Sequence[DeadLetter]) -> None:
-    """Write each dead letter, over the earlier one of its message and step."""
-    if new:
-        rows = [_dead_row(letter) for letter in new]
-        rows.sort(key=lambda row: (row["message_id"], row["pipeline"], row["step"]))
-        connection.execute(_dead_upsert(connection.dialect.name), rows)
 
 
 def read_records(connection: Connection, pipeline: str, step: str, message_ids: Sequence[str]) -> dict[str, Record]:
@@ -59,52 +52,11 @@ def count_records(connection: Connection) -> dict[tuple[str, str, Outcome], int]
     return counts
 
 
-def count_held(connection: Connection) -> dict[tuple[str, str, Why], int]:
-    """Count what is held by pipeline, step and why."""
-    key = (held.c.pipeline, held.c.step, held.c.why)
-    return {
-        (pipeline, step, Why(why)): n for pipeline, step, why, n in connection.execute(select(*key, func.count()).group_by(*key))
-    }
-
-
 def purge_records(connection: Connection, before: datetime, limit: int) -> int:
     """Delete up to `limit` records from before a time."""
     key = tuple_(records.c.message_id, records.c.pipeline, records.c.step)
     old = select(records.c.message_id, records.c.pipeline, records.c.step).where(records.c.at < to_number(before))
     return connection.execute(delete(records).where(key.in_(old.order_by(records.c.at).limit(limit)))).rowcount
-
-
-def list_dead(connection: Connection, pipeline: str | None, step: str | None, limit: int, before: str | None) -> list[DeadLetter]:
-    """Give dead letters, newest first."""
-    place = (dead_letters.c.at, dead_letters.c.message_id, dead_letters.c.pipeline, dead_letters.c.step)
-    query = select(dead_letters).order_by(*(column.desc() for column in place)).limit(limit)
-    if pipeline is not None:
-        query = query.where(dead_letters.c.pipeline == clean(pipeline))
-    if step is not None:
-        query = query.where(dead_letters.c.step == clean(step))
-    if before is not None:
-        query = query.where(tuple_(*place) < tuple_(*_place(before)))
-    return [_dead(row) for row in connection.execute(query)]
-
-
-def _place(before: str) -> tuple[Any, ...]:
-    try:
-        at, message_id, pipeline, step = clean(before).split("/", 3)
-        return to_number(datetime.fromisoformat(at)), message_id, pipeline, step
-    except (ValueError, TypeError, OverflowError):
-        raise ValueError("a dead letter's place is expected") from None
-
-
-def read_dead(connection: Connection, message_id: str) -> list[DeadLetter]:
-    """Give the dead letters of a message, oldest first."""
-    query = select(dead_letters).where(dead_letters.c.message_id == clean(message_id))
-    return [_dead(row) for row in connection.execute(query.order_by(dead_letters.c.at, dead_letters.c.step))]
-
-
-def count_dead(connection: Connection) -> dict[tuple[str, str], int]:
-    """Count the dead letters by pipeline and step."""
-    key = (dead_letters.c.pipeline, dead_letters.c.step)
-    return {(pipeline, step): count for pipeline, step, count in connection.execute(select(*key, func.count()).group_by(*key))}
 
 
 @cache
@@ -121,13 +73,6 @@ def _record_upsert(dialect: str) -> Any:
     )
     changed = {name: new[name] for name in ("outcome", "at", "attempt", "since", "reason")}
     return statement.on_conflict_do_update(index_elements=("message_id", "pipeline", "step"), set_=changed, where=goes_on)
-
-
-@cache
-def _dead_upsert(dialect: str) -> Any:
-    statement = insert(dead_letters, dialect)
-    changed = {name: statement.excluded[name] for name in ("at", "attempts", "error", "traceback", "message")}
-    return statement.on_conflict_do_update(index_elements=("message_id", "pipeline", "step"), set_=changed)
 
 
 def _record_row(record: Record) -> dict[str, Any]:
@@ -153,29 +98,4 @@ def _record(row: Row[Any]) -> Record:
         attempt=row.attempt,
         since=None if row.since is None else to_time(row.since),
         reason=row.reason,
-    )
-
-
-def _dead_row(letter: DeadLetter) -> dict[str, Any]:
-    return {
-        "message_id": letter.message.id,
-        "pipeline": letter.pipeline,
-        "step": letter.step,
-        "at": to_number(letter.at),
-        "attempts": letter.attempts,
-        "error": clean(letter.error),
-        "traceback": clean(letter.traceback),
-        "message": to_json(letter.message),
-    }
-
-
-def _dead(row: Row[Any]) -> DeadLetter:
-    return DeadLetter(
-        message=to_message(row.message),
-        pipeline=row.pipeline,
-        step=row.step,
-        error=row.error,
-        traceback=row.traceback,
-        attempts=row.attempts,
-        at=to_time(row.at),
     )
