@@ -59,12 +59,9 @@ def _wanted(spec: PipelineSpec, producer: str | None) -> list[str]:
 
 def _poll(runner: Runner, pipeline: str, label: str) -> int:
     """Ask one producer, where no clock is at it: two at once would each give the same messages."""
-    from pipeline.engine.clock import POLL_LEASE
+    from pipeline.engine.polls import LEASE, poll_claimed
 
     now, owner = datetime.now(UTC), f"run-now {os.getpid()}"
-    if not runner.store.claim_occurrence(pipeline, label, now, owner, POLL_LEASE, now=now):
+    if not runner.store.claim_occurrence(pipeline, label, now, owner, LEASE, now=now):
         raise Failure(f"producer '{label}' of pipeline '{pipeline}' is being polled right now")
-    try:
-        return runner.poll(runner.pipelines[pipeline], label)
-    finally:
-        runner.store.finish_occurrence(pipeline, label, now, owner)
+    return poll_claimed(runner, runner.pipelines[pipeline], label, now, owner)

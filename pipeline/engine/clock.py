@@ -1,10 +1,9 @@
-"""The clock: brings held messages back when they are due, asks polling producers on schedule, and forgets old records."""
+"""The clock: brings held messages back when they are due, has polling producers asked, and forgets old records."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Final
@@ -14,12 +13,14 @@ import structlog
 from pipeline.engine.batch import MAX_PROCESS, PROCESS_QUEUE, Batch, split
 from pipeline.engine.decisions import Decisions, bury_all
 from pipeline.engine.filtering import checked
+from pipeline.engine.listeners import Listeners
 from pipeline.engine.pipeline import Pipeline, UnknownStepError
+from pipeline.engine.polls import Polls
 from pipeline.engine.runner import Runner, delivery
-from pipeline.errors import PipelineError, TemporaryError
+from pipeline.errors import PermanentError, PipelineError, TemporaryError
 from pipeline.message import Message, derived_id, new_id
-from pipeline.plugin import ListeningProducer, WindowFilter
-from pipeline.spec.model import FilterStep, ProducerStep, Retry, Schedule
+from pipeline.plugin import WindowFilter
+from pipeline.spec.model import FilterStep, Retry
 from pipeline.store import Claim, Outcome, Why
 from pipeline.telemetry import DEAD, HELD
 
@@ -27,15 +28,12 @@ log = structlog.get_logger()
 
 TICK: Final = 0.25
 """Seconds between two looks at what is due."""
-LEASE: Final = timedelta(seconds=60)
+LEASE: Final = timedelta(seconds=10)
 """How long what a clock has claimed is its own; another clock takes it over when this one died."""
-POLL_LEASE: Final = timedelta(minutes=10)
 PURGE_EVERY: Final = timedelta(minutes=1)
 PURGE_AT_ONCE: Final = 10_000
 AT_ONCE: Final = 2000
 """Held messages claimed in one go."""
-LISTEN_PAUSE: Final = 5.0
-"""Seconds before a listening producer that failed is called again."""
 
 
 class Clock:
@@ -46,18 +44,14 @@ class Clock:
         self._store = runner.store
         self._owner = f"{owner}/{new_id()}"  # two hosts or containers may call themselves the same
         self._retention = retention
-        self._polls: dict[tuple[str, str], Future[None]] = {}
-        self._next: dict[tuple[str, str], datetime] = {}
-        self._pool = ThreadPoolExecutor(8, thread_name_prefix="poll")
+        self._polls = Polls(runner, self._owner)
         self._failed: set[tuple[str, ...]] = set()
         self._purged: datetime | None = None
-        self._since = runner.now()
 
     def run(self, stopping: threading.Event) -> None:
         """Tick until `stopping` is set. Whatever goes wrong is logged, and tried again at the next tick."""
-        listeners = self._listeners(stopping)
-        for listener in listeners:
-            listener.start()
+        listeners = Listeners(self._runner, stopping)
+        listeners.start()
         while not stopping.is_set():
             try:
                 more = self.tick()
@@ -68,9 +62,8 @@ class Clock:
                 log.exception("the clock could not work")
                 more = False
             stopping.wait(0 if more else TICK)
-        for listener in listeners:
-            listener.join(timeout=10)
-        self._pool.shutdown(wait=True)
+        listeners.join()
+        self._polls.finish()
 
     def tick(self) -> bool:
         """Do what is due; true when more is known to be due."""
@@ -79,7 +72,7 @@ class Clock:
         try:
             self._bring_all_back(claims, now + LEASE / 2)
         finally:
-            self._ask(now)
+            self._polls.start_due(now)
             self._purge(now)
         return len(claims) >= AT_ONCE
 
@@ -154,36 +147,6 @@ class Clock:
         decisions.settle(self._store)
         return left
 
-    def _ask(self, now: datetime) -> None:
-        """Start the polls that are due, each in a thread and once among all clocks; a missed time is made up for once."""
-        for pipeline in self._runner.pipelines:
-            for step in pipeline.spec.producers:
-                if step.schedule is None:
-                    continue
-                place = (pipeline.spec.name, step.label)
-                running = self._polls.get(place)
-                if (running is not None and not running.done()) or now < self._next.get(place, now):
-                    continue
-                last = self._store.last_occurrence(*place) or self._since
-                occurrence = _latest(step.schedule, last, now)
-                if occurrence is None:
-                    self._next[place] = step.schedule.after(now)
-                elif self._store.claim_occurrence(*place, occurrence, self._owner, POLL_LEASE, now=now):
-                    self._polls[place] = self._pool.submit(self._poll, pipeline, step, occurrence)
-
-    def _poll(self, pipeline: Pipeline, step: ProducerStep, occurrence: datetime) -> None:
-        name = pipeline.spec.name
-        try:
-            count = self._runner.poll(pipeline, step.label)
-            log.info("polled", pipeline=name, producer=step.label, messages=count)
-        except Exception as error:  # noqa: BLE001 - the next occurrence asks again from the same cursor
-            text = pipeline.mask(f"{type(error).__name__}: {error}")
-            log.warning("poll failed", pipeline=name, producer=step.label, error=text)
-        try:
-            self._store.finish_occurrence(name, step.label, occurrence, self._owner)
-        except Exception as error:  # noqa: BLE001 - the occurrence is polled again when its lease has ended
-            log.warning("a poll could not be noted", pipeline=name, producer=step.label, error=str(error))
-
     def _purge(self, now: datetime) -> None:
         if self._purged is None or now - self._purged >= PURGE_EVERY:
             all_gone = self._store.purge(now - self._retention, limit=PURGE_AT_ONCE) < PURGE_AT_ONCE
@@ -191,29 +154,6 @@ class Clock:
             self._runner.memory.purge()
             HELD.set(sum(self._store.held_counts().values()))
             DEAD.set(sum(self._store.count_dead().values()))
-
-    def _listeners(self, stopping: threading.Event) -> list[threading.Thread]:
-        threads = []
-        for pipeline in self._runner.pipelines:
-            for step in pipeline.spec.producers:
-                if issubclass(step.type, ListeningProducer):
-                    name = f"listen {pipeline.spec.name}/{step.label}"
-                    threads.append(threading.Thread(target=self._listen, args=(pipeline, step, stopping), name=name, daemon=True))
-        return threads
-
-    def _listen(self, pipeline: Pipeline, step: ProducerStep, stopping: threading.Event) -> None:
-        def publish(messages: Sequence[Message], /) -> None:
-            self._runner.accept(pipeline, step.label, messages)
-
-        while not stopping.is_set():
-            try:
-                producer = pipeline.plugin(step)
-                assert isinstance(producer, ListeningProducer)
-                producer.listen(publish, stopping.is_set)
-            except Exception as error:  # noqa: BLE001 - it is called again; what it had not acknowledged comes again
-                text = pipeline.mask(f"{type(error).__name__}: {error}")
-                log.warning("listening failed", pipeline=pipeline.spec.name, producer=step.label, error=text)
-            stopping.wait(LISTEN_PAUSE)
 
 
 def _leaving(pipeline: Pipeline, step: FilterStep, key: str, messages: Sequence[Message]) -> list[Message]:
@@ -227,7 +167,10 @@ def _leaving(pipeline: Pipeline, step: FilterStep, key: str, messages: Sequence[
     except Exception as error:
         raise TemporaryError(f"the filter could not be opened: {type(error).__name__}: {error}") from error
     assert isinstance(plugin, WindowFilter)
-    leaving = checked(step.label, plugin.release(key, messages), known=messages)
+    try:
+        leaving = checked(step.label, plugin.release(key, messages), known=messages)
+    except (SystemExit, KeyboardInterrupt) as error:  # from a plugin it would end the clock, and the next one as well
+        raise PermanentError(f"the filter raised {type(error).__name__}: {error}") from error
     known = {message.id: message for message in messages}
     first, *others = known
     return [
@@ -240,16 +183,3 @@ def _place(claim: Claim) -> tuple[str, ...]:
     """Give what messages must share to travel back in one batch."""
     held = claim.held
     return (held.pipeline, held.step, held.why.value, held.key, str(held.attempt), held.revision)
-
-
-def _latest(schedule: Schedule, last: datetime, now: datetime) -> datetime | None:
-    """Give the schedule's latest occurrence after `last` up to `now`, or None; looks back no further than it must."""
-    back = timedelta(minutes=1)
-    while now - back > last and schedule.after(now - back) > now:
-        back *= 2
-    occurrence = schedule.after(max(last, now - back))
-    if occurrence > now:
-        return None
-    while (later := schedule.after(occurrence)) <= now:
-        occurrence = later
-    return occurrence

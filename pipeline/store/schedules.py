@@ -47,6 +47,12 @@ def claim(
     return connection.execute(upsert.returning(schedules.c.owner), row).first() is not None
 
 
+def renew(connection: Connection, place: tuple[str, str], owner: str, lease: timedelta, now: datetime) -> bool:
+    """Lease on what this owner still holds."""
+    mine = and_(schedules.c.pipeline == place[0], schedules.c.producer == place[1], schedules.c.owner == owner)
+    return bool(connection.execute(update(schedules).where(mine).values(until=to_number(now + lease))).rowcount)
+
+
 def finish(connection: Connection, place: tuple[str, str], occurrence: datetime, owner: str) -> bool:
     """Note that an occurrence is done, where its owner still holds it."""
     done = to_number(occurrence)

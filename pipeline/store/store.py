@@ -157,6 +157,11 @@ class Store:
         with self._database.writing() as connection:
             return schedules.claim(connection, (pipeline, producer), occurrence, owner, lease, now)
 
+    def renew_occurrence(self, pipeline: str, producer: str, owner: str, lease: timedelta, *, now: datetime) -> bool:
+        """Let the lease on a claimed occurrence begin anew; False where this owner does not hold it any more."""
+        with self._database.writing() as connection:
+            return schedules.renew(connection, (pipeline, producer), owner, lease, now)
+
     def finish_occurrence(self, pipeline: str, producer: str, occurrence: datetime, owner: str) -> bool:
         """Note that an occurrence was run; False where this owner does not hold it any more."""
         with self._database.writing() as connection:

@@ -18,6 +18,7 @@ from pipeline import (
     WindowFilter,
 )
 from pipeline.engine import clock as module
+from pipeline.engine import listeners, polls
 from pipeline.engine.clock import Clock
 from pipeline.engine.publisher import Publisher
 from pipeline.store.rows import Why
@@ -300,6 +301,66 @@ def test_a_poll_that_fails_moves_nothing_and_is_asked_again(engine, producer, co
     assert [m.title for m in box.got] == ["2 from None"]
 
 
+def test_a_poll_stays_its_clocks_however_long_it_takes(engine, producer, consumer, box, message, monkeypatch):
+    monkeypatch.setattr(polls, "RENEW_EVERY", 0.01)
+    renewed, go_on = threading.Event(), threading.Event()
+
+    class Slow(PollingProducer[NoOptions]):
+        """Answers when it is let."""
+
+        calls = 0
+
+        def poll(self, cursor):
+            Slow.calls += 1
+            assert go_on.wait(20)
+            yield message(title="late"), "end"
+
+    run = engine(producers=[producer(Slow, schedule=Every())], consumers=[consumer(box)])
+    other = Clock(run.runner, owner="other", retention=timedelta(days=7))
+    renew = run.store.renew_occurrence
+
+    def count(*args, **named):
+        assert renew(*args, **named)
+        renewed.set()
+
+    monkeypatch.setattr(run.store, "renew_occurrence", count)
+    run.moment[0] += timedelta(minutes=1)
+    run.clock.tick()
+    for _ in range(3):  # each longer than the lease
+        run.moment[0] += timedelta(minutes=1)
+        renewed.clear()
+        assert renewed.wait(20)
+        renewed.clear()
+        assert renewed.wait(20)
+        other.tick()
+    go_on.set()
+    finish(run.clock)
+    finish(other)
+    assert Slow.calls == 1
+
+
+def test_a_producer_or_a_filter_that_exits_does_not_take_the_clock_along(
+    engine, producer, filter_step, consumer, box, message, monkeypatch
+):
+    class Quits(PollingProducer[NoOptions]):
+        """Ends the process, as it thinks."""
+
+        def poll(self, cursor):
+            raise SystemExit(3)
+
+    def quits(self, key, messages):
+        raise SystemExit(4)
+
+    monkeypatch.setattr(Together, "release", quits)
+    run = engine(producers=[producer(Quits, schedule=Every())], filters=[filter_step(Together)], consumers=[consumer(box)])
+    run.send(message(key="k"))
+    run.work()
+    run.later(minutes=1)
+    finish(run.clock)
+    (letter,) = run.store.dead_letters()
+    assert letter.error == "the filter raised SystemExit: 4"
+
+
 def test_polling_on_demand(engine, producer, consumer, box, message):
     class Many(PollingProducer[NoOptions]):
         """Has more than one batch."""
@@ -361,7 +422,7 @@ def test_a_running_clock_ticks_listens_and_stops(engine, producer, consumer, box
                 threading.Event().wait(0.01)
 
     run = engine(producers=[producer(Radio)], consumers=[consumer(box)])
-    monkeypatch.setattr(module, "LISTEN_PAUSE", 0.01)
+    monkeypatch.setattr(listeners, "PAUSE", 0.01)
     stopping = threading.Event()
     thread = threading.Thread(target=run.clock.run, args=(stopping,))
     thread.start()
@@ -419,5 +480,4 @@ def test_old_records_that_are_many_are_forgotten_tick_by_tick(engine, consumer, 
 
 def finish(clock):
     """Wait for the polls that a clock has started."""
-    for poll in clock._polls.values():
-        poll.result(timeout=10)
+    clock._polls.wait(10)

@@ -47,6 +47,14 @@ def test_a_dead_owners_occurrence_is_taken_over_after_its_lease(store, make):
     assert store.finish_occurrence("p", "x", at(make, 0), "two")
 
 
+def test_an_owner_that_is_at_it_keeps_it(store, make):
+    assert claim(store, make, 0, "one")
+    assert store.renew_occurrence("p", "x", "one", LEASE, now=make.now + timedelta(seconds=50))
+    assert not claim(store, make, 0, "two", seconds=109)
+    assert claim(store, make, 0, "two", seconds=110)
+    assert not store.renew_occurrence("p", "x", "one", LEASE, now=make.now + timedelta(seconds=111))
+
+
 def test_an_earlier_occurrence_is_never_run_again(store, make):
     assert claim(store, make, 5)
     assert not claim(store, make, 4, minutes=5)

@@ -1,0 +1,62 @@
+"""Listening producers: each runs in a thread of its own, and is called again whenever it fails."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from pipeline.engine.pipeline import Pipeline
+from pipeline.engine.runner import Runner
+from pipeline.message import Message
+from pipeline.plugin import ListeningProducer
+from pipeline.spec.model import ProducerStep
+
+log = structlog.get_logger()
+
+PAUSE: Final = 5.0
+"""Seconds before a listening producer that failed is called again."""
+STOPS_WITHIN: Final = 10.0
+"""Seconds that all of them have to return when it is time to stop."""
+
+
+class Listeners:
+    """The listening producers of one clock. Any number of clocks may listen: the other side gives each message to one."""
+
+    def __init__(self, runner: Runner, stopping: threading.Event) -> None:
+        self._runner = runner
+        self._stopping = stopping
+        self._threads = [
+            threading.Thread(
+                target=self._listen, args=(pipeline, step), name=f"listen {pipeline.spec.name}/{step.label}", daemon=True
+            )
+            for pipeline in runner.pipelines
+            for step in pipeline.spec.producers
+            if issubclass(step.type, ListeningProducer)
+        ]
+
+    def start(self) -> None:
+        """Let them listen until `stopping` is set."""
+        for thread in self._threads:
+            thread.start()
+
+    def join(self) -> None:
+        """Wait until they have returned; what is not back in time ends with the process."""
+        for thread in self._threads:
+            thread.join(timeout=STOPS_WITHIN / len(self._threads))
+
+    def _listen(self, pipeline: Pipeline, step: ProducerStep) -> None:
+        def publish(messages: Sequence[Message], /) -> None:
+            self._runner.accept(pipeline, step.label, messages)
+
+        while not self._stopping.is_set():
+            try:
+                producer = pipeline.plugin(step)
+                assert isinstance(producer, ListeningProducer)
+                producer.listen(publish, self._stopping.is_set)
+            except BaseException as error:  # noqa: BLE001 - it is called again; what it had not acknowledged comes again
+                text = pipeline.mask(f"{type(error).__name__}: {error}")
+                log.warning("listening failed", pipeline=pipeline.spec.name, producer=step.label, error=text)
+            self._stopping.wait(PAUSE)
