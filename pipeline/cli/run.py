@@ -131,7 +131,7 @@ async def _facts(url: str, data: Path) -> Facts:
 
     telling = asyncio.create_task(_tell_what_is_amiss(url))
     try:
-        await _ask(url, "/readyz", lambda status: status == 200)
+        await _ask(url, "/readyz?all", lambda status: status == 200)
     finally:
         telling.cancel()
     key = read_text(data / "api-key")
@@ -144,7 +144,7 @@ async def _tell_what_is_amiss(url: str) -> None:
     import structlog
 
     await asyncio.sleep(_SOON)
-    answer = (await _ask(url, "/readyz?verbose", lambda status: status in {200, 503})).decode()
+    answer = (await _ask(url, "/readyz?all&verbose", lambda status: status in {200, 503})).decode()
     if amiss := [line.removeprefix("[-] ") for line in answer.splitlines() if line.startswith("[-]")]:
         structlog.get_logger("pipeline.cli.run").warning("not ready yet", url=url, waits_for="; ".join(amiss))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import anyio
 import anyio.to_thread
@@ -15,9 +15,12 @@ from pipeline.sideport import Checks, metrics, report
 from pipeline.web.answers import ErrorAnswer
 from pipeline.web.services import Services
 
+SPOOLED: Final = "broker"
+"""The check without which requests are accepted all the same: their messages go to the store until the broker is back."""
+
 
 def checks_of(services: Services) -> Checks:
-    """Give the checks that a web process must pass to be ready."""
+    """Give what a web process looks at to say whether it is ready."""
 
     def configuration() -> None:
         if not list(services.pipelines):
@@ -43,13 +46,19 @@ def health_routes(checks: Checks) -> APIRouter:
 
     @routes.get("/readyz", summary="Whether requests can be accepted now", responses=refusals)
     async def readyz(
-        request: Request, verbose: Annotated[str | None, Query(description="Given with any value: name each check.")] = None
+        request: Request,
+        verbose: Annotated[str | None, Query(description="Given with any value: name each check.")] = None,
+        all_of_it: Annotated[
+            str | None, Query(alias="all", description="Given with any value: not ready without the broker, either.")
+        ] = None,
     ) -> Response:
         results = {} if not request.app.state.draining else {"draining": "this server is stopping"}
         results |= await anyio.to_thread.run_sync(checks.run, limiter=threads)
+        failed = [name for name, trouble in results.items() if trouble]
+        if failed == [SPOOLED] and all_of_it is None:
+            return PlainTextResponse(f"ready; without the {SPOOLED}, messages are kept in the store\n")
         status, text = report(results)
-        failed = ", ".join(name for name, trouble in results.items() if trouble)
-        short = f"not ready: {failed}\n" if failed else "ready\n"
+        short = f"not ready: {', '.join(failed)}\n" if failed else "ready\n"
         return PlainTextResponse(short if verbose is None else text, status)
 
     @routes.get("/metrics", summary="Metrics for Prometheus")

@@ -29,7 +29,7 @@ def test_not_ready_says_which_check_failed_and_recovers(web):
     web.broker_trouble.append(TemporaryError("no answer at 127.0.0.1:1"))
     stale(web)
 
-    short, verbose = web.get("/readyz", {}), web.get("/readyz?verbose=1", {})
+    short, verbose = web.get("/readyz?all", {}), web.get("/readyz?all&verbose=1", {})
 
     assert (short.status, short.body) == (503, b"not ready: broker\n")
     assert verbose.body == b"[-] broker: no answer at 127.0.0.1:1\n[+] store\n[+] configuration\nnot ready\n"
@@ -38,11 +38,22 @@ def test_not_ready_says_which_check_failed_and_recovers(web):
     assert web.get("/readyz", {}).status == 200
 
 
+def test_without_the_broker_alone_requests_are_accepted_and_it_is_ready(web):
+    web.broker_trouble.append(TemporaryError("no answer at 127.0.0.1:1"))
+    stale(web)
+
+    answer = web.get("/readyz", {})
+
+    assert (answer.status, answer.body) == (200, b"ready; without the broker, messages are kept in the store\n")
+    web.server._app.state.draining = True
+    assert web.get("/readyz", {}).body == b"not ready: draining, broker\n"
+
+
 def test_the_text_of_an_error_that_siftbell_does_not_know_is_not_shown(web):
     web.broker_trouble.append(OSError("redis://:hunter2@host"))
     stale(web)
 
-    answer = web.get("/readyz?verbose", {})
+    answer = web.get("/readyz?all&verbose", {})
 
     assert b"hunter2" not in answer.body
     assert b"broker: OSError" in answer.body
