@@ -15,6 +15,8 @@ class Outcome(StrEnum):
     DROPPED = "dropped"
     REPLACED = "replaced"
     """Other messages went on in its place: it was split, or left a window together with others."""
+    PASSED = "passed"
+    """It left a window as itself and went on."""
     HELD = "held"
     DELIVERED = "delivered"
     BURIED = "buried"
@@ -25,6 +27,7 @@ class Record:
     """What was decided about a message at a step, when and why: one row for each message and step, the last decision wins.
 
     `attempt` counts the deliveries to a consumer, from 1; `since` is when the first of them failed, None if none did.
+    `became` has the ids of the messages that went on in place of one that was REPLACED, the first hundred.
     """
 
     message_id: str
@@ -35,6 +38,7 @@ class Record:
     attempt: int = 1
     since: datetime | None = None
     reason: str = ""
+    became: tuple[str, ...] = ()
 
 
 class Why(StrEnum):
@@ -90,6 +94,18 @@ class DeadLetter:
     """Where a bug was the cause."""
     attempts: int = 1
     at: datetime
+
+    def record(self) -> Record:
+        """Give the record that says so."""
+        return Record(
+            message_id=self.message.id,
+            pipeline=self.pipeline,
+            step=self.step,
+            outcome=Outcome.BURIED,
+            at=self.at,
+            attempt=self.attempts,
+            reason=self.error,
+        )
 
     @property
     def place(self) -> str:

@@ -99,14 +99,18 @@ class Store:
         """Claim what is due, for this owner alone until the lease ends; give it in order of due time.
 
         A window comes whole: when its earliest message is due, all unclaimed messages of the same pipeline, step and
-        key are given next to each other, oldest message first, even beyond `limit`. Nothing due costs one read.
+        key are given next to each other, oldest message first, even beyond `limit`. Nothing due costs one read. What
+        cannot be read any more goes to the dead letters as the text it is.
         """
         with self._database.reading() as connection:
             first = waiting.first_ready(connection)
         if first is None or first > to_number(now):
             return []
         with self._database.writing() as connection:
-            return waiting.claim(connection, now, owner, lease, limit)
+            claims, unreadable = waiting.claim(connection, now, owner, lease, limit)
+            letters.write_dead(connection, unreadable)
+            history.write_records(connection, [letter.record() for letter in unreadable])
+        return claims
 
     def release(self, claims: Sequence[Claim]) -> None:
         """Delete what was claimed, after it was published. A claim that went to another owner, or came back, is left."""

@@ -9,9 +9,11 @@ from hashlib import blake2b
 from itertools import groupby
 from typing import Any
 
+import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, func, or_, select, text, update
 
-from pipeline.store.rows import Claim, Held, Why
+from pipeline.message import Message
+from pipeline.store.rows import Claim, DeadLetter, Held, Why
 from pipeline.store.tables import chunks, clean, held, insert, to_json, to_message, to_number, to_time
 
 _CLAIMING = 0x51F7BE12
@@ -51,8 +53,10 @@ def count_held(connection: Connection) -> dict[tuple[str, str, Why], int]:
     }
 
 
-def claim(connection: Connection, now: datetime, owner: str, lease: timedelta, limit: int) -> list[Claim]:
-    """Lease up to `limit` due rows, and the windows that some of them belong to."""
+def claim(
+    connection: Connection, now: datetime, owner: str, lease: timedelta, limit: int
+) -> tuple[list[Claim], list[DeadLetter]]:
+    """Lease up to `limit` due rows, and the windows that some of them belong to; what cannot be read is taken out."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CLAIMING})
     ready = held.c.ready <= to_number(now)
@@ -63,7 +67,14 @@ def claim(connection: Connection, now: datetime, owner: str, lease: timedelta, l
         rows.update((row.id, row) for row in connection.execute(_rest_of(some, ready)))
     for ids in chunks(sorted(rows)):
         connection.execute(update(held).where(held.c.id.in_(ids)).values(owner=owner, ready=to_number(now + lease)))
-    return [Claim(row=row.id, owner=owner, held=_held(row)) for row in _in_order(rows.values())]
+    claims, unreadable = [], []
+    for row in _in_order(rows.values()):
+        try:
+            claims.append(Claim(row=row.id, owner=owner, held=_held(row)))
+        except (msgspec.MsgspecError, ValueError) as error:
+            connection.execute(delete(held).where(held.c.id == row.id))
+            unreadable.append(_letter(row, error, now))
+    return claims, unreadable
 
 
 def _claimed(claims: Iterable[Claim]) -> Iterator[ColumnElement[bool]]:
@@ -127,6 +138,12 @@ def _held_row(one: Held) -> dict[str, Any]:
 def _window_id(one: Held) -> str:
     names = f"{one.pipeline}\0{one.step}\0{one.key}".encode(errors="surrogatepass")
     return blake2b(names, digest_size=16).hexdigest()
+
+
+def _letter(row: Row[Any], error: Exception, now: datetime) -> DeadLetter:
+    message = Message(id=row.message_id, source="store", type="unreadable", data=row.message)
+    text = f"what was held cannot be read: {error}"
+    return DeadLetter(message=message, pipeline=row.pipeline, step=row.step, error=text, attempts=row.attempt, at=now)
 
 
 def _held(row: Row[Any]) -> Held:

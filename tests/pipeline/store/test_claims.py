@@ -181,3 +181,16 @@ def test_what_a_killed_clock_claimed_comes_back_after_its_lease(store, make, url
         process.wait()
     assert claim(store, make, seconds=29) == []
     assert len(claim(store, make, seconds=30)) == 10
+
+
+def test_what_cannot_be_read_any_more_is_buried_and_hinders_nothing(store, make):
+    first, bad, last = due(make, 0, 1, 2)
+    store.settle(held=[first, bad, last])
+    with store._database.writing() as connection:
+        connection.execute(text("update held set message = '{\"id\": 1}' where message_id = :id"), {"id": bad.message.id})
+    assert [claim.held for claim in claim(store, make, seconds=5)] == [first, last]
+    (letter,) = store.dead_letter(bad.message.id)
+    assert letter.error.startswith("what was held cannot be read: ")
+    assert (letter.pipeline, letter.step, letter.message.data) == (bad.pipeline, bad.step, '{"id": 1}')
+    assert [record.outcome for record in store.history(bad.message.id)] == ["buried"]
+    assert sum(store.held_counts().values()) == 2
