@@ -5,21 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, delete, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, or_, select, tuple_
 
-from pipeline.store.rows import Outcome, Record
-from pipeline.store.tables import chunks, clean, insert, records, to_number, to_time
-from pipeline.store.waiting import count_held
+from pipeline.store.rows import Held, Outcome, Record, Why
+from pipeline.store.tables import chunks, clean, held, insert, records, to_number, to_time
+
+WENT_ON: Final = (Outcome.DROPPED, Outcome.REPLACED, Outcome.PASSED)
+"""The decisions after which a message does not wait at a step."""
 
 
-def write_records(connection: Connection, new: Sequence[Record]) -> None:
-    """Write each record unless the stored one is of a later attempt, or final and of the same."""
-    if new:
-        rows = [_record_row(record) for record in new]
+def write_records(connection: Connection, new: Sequence[Record]) -> list[dict[str, Any]]:
+    """Write each record by the rules of `Store.settle`; give the rows as they were handed to the database."""
+    rows = [_record_row(record) for record in new]
+    if rows:
         rows.sort(key=lambda row: (row["message_id"], row["pipeline"], row["step"]))  # one order for all: no deadlocks
         connection.execute(_record_upsert(connection.dialect.name), rows)
+    return rows
+
+
+def write_anew(connection: Connection, new: Sequence[Record]) -> None:
+    """Write each record over the stored one unless that is of a later attempt: a person has the message tried once more."""
+    rows = sorted((_record_row(record) for record in new), key=lambda row: (row["message_id"], row["pipeline"], row["step"]))
+    if rows:
+        connection.execute(_record_anew(connection.dialect.name), rows)
 
 
 def read_records(connection: Connection, pipeline: str, step: str, message_ids: Sequence[str]) -> dict[str, Record]:
@@ -41,38 +51,75 @@ def read_history(connection: Connection, message_id: str) -> list[Record]:
     return [_record(row) for row in connection.execute(query)]
 
 
-def count_records(connection: Connection) -> dict[tuple[str, str, Outcome], int]:
-    """Count the records by pipeline, step and outcome; what is held is counted where it is held."""
-    key = (records.c.pipeline, records.c.step, records.c.outcome)
-    query = select(*key, func.count()).where(records.c.outcome != Outcome.HELD.value).group_by(*key)
-    counts = {(pipeline, step, Outcome(outcome)): count for pipeline, step, outcome, count in connection.execute(query)}
-    for (pipeline, step, _), count in count_held(connection).items():
-        at = (pipeline, step, Outcome.HELD)
-        counts[at] = counts.get(at, 0) + count
-    return counts
+def not_gone_on(connection: Connection, new: Sequence[Held]) -> list[Held]:
+    """Leave out what is to wait in a window that it has left before: its batch came again after that."""
+    places = {(one.pipeline, one.step) for one in new if one.why is Why.WINDOW}
+    left: set[tuple[str, str, str]] = set()
+    for pipeline, step in places:
+        waiting = [one.message.id for one in new if one.why is Why.WINDOW and (one.pipeline, one.step) == (pipeline, step)]
+        known = read_records(connection, pipeline, step, waiting)
+        left.update((pipeline, step, message_id) for message_id, record in known.items() if record.outcome in WENT_ON)
+    return [one for one in new if one.why is not Why.WINDOW or (one.pipeline, one.step, one.message.id) not in left]
+
+
+def read_after(connection: Connection, first: str, last: str, limit: int) -> list[str]:
+    """Give the ids of messages on record from one id up to another, in order."""
+    between = records.c.message_id.between(first, last)
+    query = select(records.c.message_id).where(between).distinct().order_by(records.c.message_id).limit(limit)
+    return [message_id for (message_id,) in connection.execute(query)]
+
+
+def read_origins(connection: Connection, message_id: str, first: str, last: str, limit: int) -> list[Record]:
+    """Give the records of messages that went on as this one: those whose ids lie in a range, and those decided with them."""
+    found = [record for record in _replaced(connection, records.c.message_id.between(first, last)) if message_id in record.became]
+    together = or_(*(and_(records.c.at == to_number(one.at), records.c.step == one.step) for one in found))
+    if found:
+        found = [record for record in _replaced(connection, together) if message_id in record.became]
+    return found[:limit]
 
 
 def purge_records(connection: Connection, before: datetime, limit: int) -> int:
-    """Delete up to `limit` records from before a time."""
-    key = tuple_(records.c.message_id, records.c.pipeline, records.c.step)
-    old = select(records.c.message_id, records.c.pipeline, records.c.step).where(records.c.at < to_number(before))
-    return connection.execute(delete(records).where(key.in_(old.order_by(records.c.at).limit(limit)))).rowcount
+    """Delete up to `limit` records from before a time, but none of what is held: its record knows since when it fails.
+
+    What somebody else is writing or deleting just now is passed over: nobody waits, nobody deletes twice.
+    """
+    names = (records.c.message_id, records.c.pipeline, records.c.step)
+    waits = exists().where(
+        held.c.pipeline == records.c.pipeline, held.c.step == records.c.step, held.c.message_id == records.c.message_id
+    )
+    old = select(*names).where(records.c.at < to_number(before), ~waits).order_by(records.c.at).limit(limit)
+    old = old.with_for_update(skip_locked=True, of=records)
+    return connection.execute(delete(records).where(tuple_(*names).in_(old))).rowcount
+
+
+def _replaced(connection: Connection, where: ColumnElement[bool]) -> list[Record]:
+    query = select(records).where(where, records.c.outcome == Outcome.REPLACED.value, records.c.became.is_not(None))
+    return [_record(row) for row in connection.execute(query.order_by(records.c.message_id))]
 
 
 @cache
 def _record_upsert(dialect: str) -> Any:
     statement = insert(records, dialect)
     new = statement.excluded
+    final = or_(*(records.c.outcome == outcome.value for outcome in (Outcome.DELIVERED, Outcome.BURIED)))
+    went_on = or_(*(records.c.outcome == outcome.value for outcome in WENT_ON))  # IN is not for several rows at once
+    again = and_(new.outcome == Outcome.HELD.value, went_on)
     goes_on = or_(
         new.attempt > records.c.attempt,
-        and_(
-            new.attempt == records.c.attempt,
-            records.c.outcome != Outcome.DELIVERED.value,
-            records.c.outcome != Outcome.BURIED.value,
-        ),
+        and_(new.attempt == records.c.attempt, ~final, ~again),
     )
-    changed = {name: new[name] for name in ("outcome", "at", "attempt", "since", "reason")}
+    changed = {name: new[name] for name in ("outcome", "at", "attempt", "since", "reason", "became")}
     return statement.on_conflict_do_update(index_elements=("message_id", "pipeline", "step"), set_=changed, where=goes_on)
+
+
+@cache
+def _record_anew(dialect: str) -> Any:
+    statement = insert(records, dialect)
+    new = statement.excluded
+    changed = {name: new[name] for name in ("outcome", "at", "attempt", "since", "reason", "became")}
+    return statement.on_conflict_do_update(
+        index_elements=("message_id", "pipeline", "step"), set_=changed, where=new.attempt >= records.c.attempt
+    )
 
 
 def _record_row(record: Record) -> dict[str, Any]:
@@ -84,7 +131,8 @@ def _record_row(record: Record) -> dict[str, Any]:
         "at": to_number(record.at),
         "attempt": record.attempt,
         "since": None if record.since is None else to_number(record.since),
-        "reason": clean(record.reason),
+        "reason": clean(record.reason) if record.reason else "",
+        "became": " ".join(record.became) or None,
     }
 
 
@@ -98,4 +146,5 @@ def _record(row: Row[Any]) -> Record:
         attempt=row.attempt,
         since=None if row.since is None else to_time(row.since),
         reason=row.reason,
+        became=tuple(row.became.split()) if row.became else (),
     )

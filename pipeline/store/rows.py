@@ -94,6 +94,8 @@ class DeadLetter:
     """Where a bug was the cause."""
     attempts: int = 1
     at: datetime
+    edited: datetime | None = None
+    """When a person last changed the message here; None: it is as it was when it failed."""
 
     def record(self) -> Record:
         """Give the record that says so."""
@@ -109,8 +111,14 @@ class DeadLetter:
 
     @property
     def place(self) -> str:
-        """Where it stands in the list, newest first: what `Store.dead_letters(before=…)` takes to go on behind it."""
+        """Where it stands in the list: what `Store.dead_letters(before=…)` and `redrive(after=…)` take to go on behind it."""
         return f"{self.at.isoformat()}/{self.message.id}/{self.pipeline}/{self.step}"
+
+    @property
+    def version(self) -> str:
+        """A word that becomes another one whenever the letter is edited, or given up again."""
+        edited = f"-{self.edited.timestamp():.6f}" if self.edited else ""
+        return f"{self.at.timestamp():.6f}-{self.attempts}{edited}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,3 +134,35 @@ class ApiKey:
     """`intake` to post messages, `api` to read and steer."""
     created: datetime
     expires: datetime | None = None
+
+
+class CircuitState(StrEnum):
+    """Whether a consumer is called: the words are those of an electric circuit."""
+
+    CLOSED = "closed"
+    """It is called."""
+    HALF_OPEN = "half-open"
+    """One worker tries it with one message; the others wait for what comes of it."""
+    OPEN = "open"
+    """It failed again and again: nobody calls it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circuit:
+    """How a consumer's service is, as all workers see it."""
+
+    pipeline: str
+    step: str
+    state: CircuitState = CircuitState.CLOSED
+    failures: int = 0
+    """Temporary errors since the last success."""
+    openings: int = 0
+    """How many times it was opened since it was last closed: the wait doubles with each."""
+    since: datetime
+    """When this state began; half-open: when the circuit was opened first."""
+    until: datetime
+    """Open: when it is tried next. Half-open: when another worker may try it, because this one seems to have died."""
+    error: str = ""
+    """The last temporary error, masked."""
+    version: int = 0
+    """Counts the changes: one is made over the version that was read, or not at all."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import URL, text
 
-from pipeline.store import history, keys, letters, schedules, waiting
+from pipeline.message import Message
+from pipeline.store import circuits, history, keys, leaving, letters, schedules, tallies, waiting
 from pipeline.store.database import Database
-from pipeline.store.rows import ApiKey, Claim, DeadLetter, Held, Outcome, Record, Why
+from pipeline.store.rows import ApiKey, Circuit, Claim, DeadLetter, Held, Outcome, Record, Why
+from pipeline.store.selection import ALL, LetterGroup, Moved, Placing, Selection
 from pipeline.store.tables import to_number, to_time
 
 
@@ -61,16 +63,18 @@ class Store:
     ) -> None:
         """Write all that was decided about a batch, or nothing.
 
-        A record does not change a stored one of a higher attempt, nor a stored DELIVERED or BURIED of the same
-        attempt: a batch that comes again undoes nothing. What waits in a WINDOW is not put there again; any
-        other is replaced by one of a higher attempt, or of the same attempt while a clock has claimed it. A dead
-        letter replaces the earlier one. What is released goes first, so that the same message may be held again.
+        A batch that comes again undoes nothing: a record does not change a stored one of a higher attempt, nor a
+        stored DELIVERED or BURIED of the same attempt, and HELD does not change what went on at the same attempt. What
+        waits in a WINDOW, or has left it, is not put there again; any other is replaced by one of a higher attempt, or
+        of the same attempt while a clock has claimed it. A dead letter replaces the earlier one. What is released goes
+        first, so that the same message may be held again.
         """
         with self._database.writing() as connection:
             waiting.release(connection, released)
-            history.write_records(connection, records)
-            waiting.write_held(connection, held)
+            rows = history.write_records(connection, records)
+            waiting.write_held(connection, history.not_gone_on(connection, held))
             letters.write_dead(connection, dead)
+            tallies.add_tallies(connection, rows)
 
     def records(self, pipeline: str, step: str, message_ids: Sequence[str]) -> dict[str, Record]:
         """Give what is recorded of these messages at a step, by message id; those without a record are left out."""
@@ -82,18 +86,67 @@ class Store:
         with self._database.reading() as connection:
             return history.read_history(connection, message_id)
 
-    def counts(self) -> dict[tuple[str, str, Outcome], int]:
-        """Count messages by pipeline, step and outcome, as far back as records are kept; HELD: those that wait now.
+    def held_of(self, message_id: str, places: Collection[tuple[str, str]]) -> list[Held]:
+        """Give what is held of a message at these places (pipeline and step), by place."""
+        with self._database.reading() as connection:
+            return waiting.read_held(connection, message_id, places)
 
-        Reads all records: about a second for each million.
+    def ids_between(self, first: str, last: str, limit: int) -> list[str]:
+        """Give up to `limit` ids of messages on record or among the dead letters, from one UUID up to another, in order."""
+        with self._database.reading() as connection:
+            found = {
+                *history.read_after(connection, first, last, limit),
+                *letters.read_after(connection, first, last, limit),
+            }
+        return sorted(found)[:limit]
+
+    def origins(self, message_id: str, first: str, last: str, limit: int) -> list[Record]:
+        """Give the records of messages in whose place this one went on.
+
+        Found are those whose ids lie between `first` and `last`, and those that were replaced together with them.
         """
         with self._database.reading() as connection:
-            return history.count_records(connection)
+            return history.read_origins(connection, message_id, first, last, limit)
+
+    def counts(self) -> dict[tuple[str, str, Outcome], int]:
+        """Count decisions by pipeline, step and outcome since `counted_since`; HELD: the messages that wait now.
+
+        A batch that was filtered twice, as its worker died, is counted twice; so is a message that was buried and then
+        delivered. Reads a row for each hour, step and outcome.
+        """
+        with self._database.reading() as connection:
+            counts = tallies.sum_tallies(connection)
+            held = waiting.count_held(connection)
+        for (pipeline, step, _), count in held.items():
+            at = (pipeline, step, Outcome.HELD)
+            counts[at] = counts.get(at, 0) + count
+        return counts
+
+    def counted_since(self) -> datetime | None:
+        """Give the hour since which `counts` counts: about as far back as records are kept. None: nothing was decided."""
+        with self._database.reading() as connection:
+            first = tallies.first_hour(connection)
+        return None if first is None else to_time(first)
+
+    def oldest_within(self, most: int, now: datetime) -> datetime | None:
+        """Give the time since which about `most` records were written; None where there are no more than that.
+
+        Counts too many rather than too few: a message that waited in a window twice, and what was done twice.
+        """
+        with self._database.reading() as connection:
+            oldest = tallies.oldest_within(connection, most, now)
+        return None if oldest is None else to_time(oldest)
 
     def purge(self, before: datetime, limit: int) -> int:
-        """Delete up to `limit` records from before a time, oldest first; give their number. Held and dead stay."""
+        """Delete up to `limit` records from before a time, oldest first; give their number.
+
+        Held messages with their records stay, and so do dead letters. Several may purge at once.
+        """
         with self._database.writing() as connection:
-            return history.purge_records(connection, before, limit)
+            gone = history.purge_records(connection, before, limit)
+            if gone < limit:
+                tallies.purge_tallies(connection, before)
+            return gone
 
     def claim_due(self, now: datetime, *, owner: str, lease: timedelta, limit: int) -> list[Claim]:
         """Claim what is due, for this owner alone until the lease ends; give it in order of due time.
@@ -177,15 +230,48 @@ class Store:
             finished = schedules.read_finished(connection, pipeline, producer)
         return None if finished is None else to_time(finished)
 
-    def dead_letters(
-        self, *, pipeline: str | None = None, step: str | None = None, limit: int = 100, before: str | None = None
-    ) -> list[DeadLetter]:
+    def circuit(self, pipeline: str, step: str) -> Circuit | None:
+        """Give a consumer's circuit; None where it never failed."""
+        with self._database.reading() as connection:
+            return circuits.read(connection, pipeline, step)
+
+    def circuits(self) -> list[Circuit]:
+        """Give all circuits there are, by pipeline and step; those of consumers that never failed are missing."""
+        with self._database.reading() as connection:
+            return circuits.read_all(connection)
+
+    def change_circuit(self, new: Circuit, *, recall: datetime | None = None) -> bool:
+        """Write a circuit whose version is one more than that of the stored one; false where somebody was faster.
+
+        With `recall`, the present moment, what waits for the consumer comes back from then on, the oldest first: a
+        hundred messages a second for ten seconds, then a thousand a second.
+        """
+        with self._database.writing() as connection:
+            done = circuits.change(connection, new)
+            if done and recall is not None:
+                circuits.recall(connection, new.pipeline, new.step, recall)
+        return done
+
+    def recall(self, pipeline: str, step: str, now: datetime) -> None:
+        """Let what waits for a consumer come back as `change_circuit` does."""
+        with self._database.writing() as connection:
+            circuits.recall(connection, pipeline, step, now)
+
+    def postpone(self, claims: Sequence[Claim], until: datetime, *, gone: datetime) -> None:
+        """Let all that waits for the consumer of these claims, they included, wait until a time, and let go of them.
+
+        What is claimed by another clock, and what has been failing since before `gone`, is left as it is.
+        """
+        with self._database.writing() as connection:
+            circuits.postpone(connection, claims, until, gone)
+
+    def dead_letters(self, selection: Selection = ALL, *, limit: int = 100, before: str | None = None) -> list[DeadLetter]:
         """Give dead letters, newest first; `before` is the `place` of the last one of the page before.
 
         Raises ValueError for a `before` that is no place.
         """
         with self._database.reading() as connection:
-            return letters.list_dead(connection, pipeline, step, limit, before)
+            return letters.list_dead(connection, selection, limit, before)
 
     def dead_letter(self, message_id: str) -> list[DeadLetter]:
         """Give the dead letters of a message, one for each step that gave it up, oldest first."""
@@ -196,6 +282,40 @@ class Store:
         """Count the dead letters by pipeline and step."""
         with self._database.reading() as connection:
             return letters.count_dead(connection)
+
+    def count_letters(self, selection: Selection = ALL, *, after: str | None = None) -> int:
+        """Count the dead letters of a selection; with `after`, a place, those that were given up later than that one."""
+        with self._database.reading() as connection:
+            return letters.count_selected(connection, selection, after)
+
+    def letter_groups(self, selection: Selection = ALL, *, limit: int = 100) -> tuple[list[LetterGroup], int]:
+        """Group dead letters by pipeline, step and kind of error; give the largest groups, and how many there are."""
+        with self._database.reading() as connection:
+            return letters.group_dead(connection, selection, limit)
+
+    def edit_letter(self, letter: DeadLetter, message: Message, now: datetime) -> bool:
+        """Put another message, of the same id, in a dead letter's place; false where that is gone or has changed."""
+        with self._database.writing() as connection:
+            return letters.edit_dead(connection, letter, message, now)
+
+    def redrive(
+        self, selection: Selection, place: Placing, *, now: datetime, limit: int, after: str | None = None, dry: bool = False
+    ) -> Moved:
+        """Move up to `limit` dead letters to where `place` says, the oldest first, from behind `after` on.
+
+        Each leaves the dead letters in the transaction in which it is held; its record says so, and counts its attempts
+        from the one that `place` gave. `dry`: nothing is changed. Raises ValueError for an `after` that is no place.
+        """
+        with self._database.reading() if dry else self._database.writing() as connection:
+            return leaving.redrive(connection, leaving.Page(selection, limit, after), place, now, dry=dry)
+
+    def drop_letters(self, selection: Selection, *, now: datetime, limit: int, after: str | None = None) -> Moved:
+        """Delete up to `limit` dead letters for good, the oldest first; the records of their burial say when.
+
+        Raises ValueError for an `after` that is no place.
+        """
+        with self._database.writing() as connection:
+            return leaving.drop(connection, leaving.Page(selection, limit, after), now)
 
     def add_key(self, key: ApiKey) -> None:
         """Add an API key. Raises ConfigError where there is one of this name."""

@@ -30,8 +30,24 @@ records: Final = Table(
     Column("attempt", Integer, nullable=False),
     Column("since", BigInteger),
     Column("reason", Text, nullable=False),
+    # The ids of the messages that went on in its place, separated by blanks.
+    Column("became", Text),
     PrimaryKeyConstraint("message_id", "pipeline", "step", name="records_pk"),
     Index("records_at", "at"),
+    sqlite_with_rowid=False,
+)
+
+tallies: Final = Table(
+    "tallies",
+    metadata,
+    Column("hour", BigInteger, nullable=False),
+    Column("pipeline", Text, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("shard", Integer, nullable=False),
+    Column("decided", BigInteger, nullable=False),
+    Column("added", BigInteger, nullable=False),
+    PrimaryKeyConstraint("hour", "pipeline", "step", "outcome", "shard", name="tallies_pk"),
     sqlite_with_rowid=False,
 )
 
@@ -76,9 +92,13 @@ dead_letters: Final = Table(
     Column("error", Text, nullable=False),
     Column("traceback", Text, nullable=False),
     Column("message", Text, nullable=False),
+    # The letters of one pipeline, step and kind of error share it; see `fingerprint.py`.
+    Column("fingerprint", Text, nullable=False, server_default=""),
+    Column("edited", BigInteger),
     PrimaryKeyConstraint("message_id", "pipeline", "step", name="dead_letters_pk"),
     Index("dead_letters_newest", "at", "message_id", "pipeline", "step"),
     Index("dead_letters_step", "pipeline", "step"),
+    Index("dead_letters_group", "fingerprint", "pipeline", "step", "at"),
 )
 
 cursors: Final = Table(
@@ -100,6 +120,21 @@ schedules: Final = Table(
     Column("until", BigInteger, nullable=False),
     Column("finished", BigInteger),
     PrimaryKeyConstraint("pipeline", "producer", name="schedules_pk"),
+)
+
+circuits: Final = Table(
+    "circuits",
+    metadata,
+    Column("pipeline", Text, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("failures", BigInteger, nullable=False),
+    Column("openings", Integer, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("until", BigInteger, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    PrimaryKeyConstraint("pipeline", "step", name="circuits_pk"),
 )
 
 api_keys: Final = Table(

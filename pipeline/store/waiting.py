@@ -45,6 +45,15 @@ def first_ready(connection: Connection) -> int | None:
     return connection.execute(select(func.min(held.c.ready))).scalar()
 
 
+def read_held(connection: Connection, message_id: str, places: Iterable[tuple[str, str]]) -> list[Held]:
+    """Give what is held of a message at these places; each is one look into an index."""
+    found = []
+    for pipeline, step in sorted(set(places)):
+        here = and_(held.c.pipeline == clean(pipeline), held.c.step == clean(step), held.c.message_id == clean(message_id))
+        found += [_held(row) for row in connection.execute(select(held).where(here))]
+    return found
+
+
 def count_held(connection: Connection) -> dict[tuple[str, str, Why], int]:
     """Count what is held by pipeline, step and why."""
     key = (held.c.pipeline, held.c.step, held.c.why)
