@@ -42,6 +42,9 @@ class Settings(BaseSettings):
         default="5s", validate_default=True, description="How long the intake waits for the broker before it spools."
     )
     retention: Duration = Field(default="7d", validate_default=True, description="How long records of decisions are kept.")
+    retention_records: int = Field(
+        default=10_000_000, ge=1000, description="How many records of decisions are kept, about; the oldest go first."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least level logged.")
     log_format: Literal["auto", "console", "json"] = Field(
         default="auto", description="auto: for people on a terminal, JSON lines elsewhere."

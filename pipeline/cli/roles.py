@@ -98,7 +98,7 @@ def clock(metrics_port: MetricsPort = None, config: ConfigOption = None, data: D
         runner = make_runner(settings, configuration, queue)
         owner = f"{socket.gethostname()}:{os.getpid()}"
         try:
-            Clock(runner, owner=owner, retention=settings.retention).run(stopping)
+            Clock(runner, owner=owner, retention=settings.retention, most_records=settings.retention_records).run(stopping)
         finally:
             runner.pipelines.close()
             runner.memory.close()

@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from pipeline.engine.batch import MAX_PROCESS, PROCESS_QUEUE, Batch, split
-from pipeline.engine.decisions import Decisions, bury_all
+from pipeline.engine.decisions import MOST_NAMED, Decisions, bury_all
 from pipeline.engine.filtering import checked
 from pipeline.engine.listeners import Listeners
 from pipeline.engine.pipeline import Pipeline, UnknownStepError
@@ -21,7 +21,7 @@ from pipeline.errors import PermanentError, PipelineError, TemporaryError
 from pipeline.message import Message, derived_id, new_id
 from pipeline.plugin import WindowFilter
 from pipeline.spec.model import FilterStep, Retry
-from pipeline.store import Claim, Outcome, Why
+from pipeline.store import Claim, Held, Outcome, Why
 from pipeline.telemetry import DEAD, HELD
 
 log = structlog.get_logger()
@@ -32,6 +32,9 @@ LEASE: Final = timedelta(seconds=10)
 """How long what a clock has claimed is its own; another clock takes it over when this one died."""
 PURGE_EVERY: Final = timedelta(minutes=1)
 PURGE_AT_ONCE: Final = 10_000
+RECORDS_STAY: Final = timedelta(hours=1)
+"""How long records stay whatever their number: until then a batch may come again, and they say what of it was done. Four
+times what a broker that cannot see a worker die waits before it gives a batch to another one."""
 AT_ONCE: Final = 2000
 """Held messages claimed in one go."""
 
@@ -39,11 +42,12 @@ AT_ONCE: Final = 2000
 class Clock:
     """What happens without anybody sending anything. Any number of clocks may run at once: what is due is claimed by one."""
 
-    def __init__(self, runner: Runner, *, owner: str, retention: timedelta) -> None:
+    def __init__(self, runner: Runner, *, owner: str, retention: timedelta, most_records: int = 10_000_000) -> None:
         self._runner = runner
         self._store = runner.store
         self._owner = f"{owner}/{new_id()}"  # two hosts or containers may call themselves the same
         self._retention = retention
+        self._most_records = most_records
         self._polls = Polls(runner, self._owner)
         self._failed: set[tuple[str, ...]] = set()
         self._purged: datetime | None = None
@@ -73,6 +77,7 @@ class Clock:
             self._bring_all_back(claims, now + LEASE / 2)
         finally:
             self._polls.start_due(now)
+            self._runner.circuits.show((p.spec.name, step.label) for p in self._runner.pipelines for step in p.spec.consumers)
             self._purge(now)
         return len(claims) >= AT_ONCE
 
@@ -96,13 +101,23 @@ class Clock:
         try:
             self._requeue(self._runner.pipelines[held.pipeline], claims, messages)
         except UnknownStepError as gone:
-            bury_all(self._store, held.pipeline, held.revision, held.step, messages, str(gone), self._runner.now())
+            bury_all(
+                self._store,
+                held.pipeline,
+                held.revision,
+                held.step,
+                messages,
+                str(gone),
+                self._runner.now(),
+                attempt=held.attempt,
+            )
         self._store.release(claims)
 
     def _requeue(self, pipeline: Pipeline, claims: Sequence[Claim], messages: list[Message]) -> None:
         held = claims[0].held
         if held.why is Why.RETRY:
             step = pipeline.consumer(held.step)
+            messages = [claim.held.message for claim in self._runner.circuits.let_through(held.pipeline, step, claims)]
             batches = delivery(held.pipeline, step, messages, revision=held.revision, attempt=held.attempt)
         elif held.why is Why.WINDOW:
             batches = self._process(pipeline, held.step, self._window(pipeline, claims), held.revision)
@@ -138,22 +153,23 @@ class Clock:
                 decisions.fail(message, held.step, error, why=Why.FILTER, retry=Retry(), attempt=held.attempt)
             decisions.settle(self._store)
             return []
-        known = {message.id for message in messages}
-        gone = known - {message.id for message in left}
-        for message in messages:
-            if message.id in gone:
-                reason = f"left the window of {held.step} as {', '.join(m.id for m in left) or 'nothing'}"
-                decisions.record(message, held.step, Outcome.REPLACED if left else Outcome.DROPPED, reason=reason)
+        _record_leaving(decisions, held, messages, left)
         decisions.settle(self._store)
         return left
 
     def _purge(self, now: datetime) -> None:
         if self._purged is None or now - self._purged >= PURGE_EVERY:
-            all_gone = self._store.purge(now - self._retention, limit=PURGE_AT_ONCE) < PURGE_AT_ONCE
+            all_gone = self._store.purge(self._purge_before(now), limit=PURGE_AT_ONCE) < PURGE_AT_ONCE
             self._purged = now if all_gone else None
             self._runner.memory.purge()
             HELD.set(sum(self._store.held_counts().values()))
             DEAD.set(sum(self._store.count_dead().values()))
+
+    def _purge_before(self, now: datetime) -> datetime:
+        """Give the time before which records are forgotten: older than they are kept, or more than are kept."""
+        oldest = self._store.oldest_within(self._most_records, now)
+        before = now - self._retention
+        return min(before if oldest is None else max(before, oldest), now - RECORDS_STAY)
 
 
 def _leaving(pipeline: Pipeline, step: FilterStep, key: str, messages: Sequence[Message]) -> list[Message]:
@@ -177,6 +193,22 @@ def _leaving(pipeline: Pipeline, step: FilterStep, key: str, messages: Sequence[
         message if known.get(message.id) == message else message.replace(id=derived_id(first, step.label, *others, index))
         for index, message in enumerate(leaving)
     ]
+
+
+def _record_leaving(decisions: Decisions, held: Held, messages: Sequence[Message], left: Sequence[Message]) -> None:
+    """Record of each message of a window that it has left, and as what; from then on it is not held there again."""
+    itself = {message.id for message in left}
+    named = left[: max(1, MOST_NAMED * MOST_NAMED // len(messages))]  # or many that leave as many would fill the store with ids
+    among = f"with {len(messages) - 1} more " if len(messages) > 1 else ""
+    for message in messages:
+        if message.id in itself:
+            outcome, reason, became = Outcome.PASSED, "left the window as itself", []
+        elif left:
+            reason = f"left the window {among}as {len(left)} message{'' if len(left) == 1 else 's'}"
+            outcome, became = Outcome.REPLACED, named
+        else:
+            outcome, reason, became = Outcome.DROPPED, f"by {held.step}: nothing left the window", []
+        decisions.record(message, held.step, outcome, reason=reason, attempt=held.attempt, became=became)
 
 
 def _place(claim: Claim) -> tuple[str, ...]:

@@ -6,10 +6,11 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Final
 
 import structlog
 
-from pipeline.engine.retry import next_attempt
+from pipeline.engine.retry import NotTriedError, next_attempt
 from pipeline.errors import PipelineError, TemporaryError
 from pipeline.message import Message
 from pipeline.spec.model import Retry
@@ -20,6 +21,9 @@ from pipeline.telemetry import DECIDED
 log = structlog.get_logger()
 
 Now = Callable[[], datetime]
+
+MOST_NAMED: Final = 100
+"""Messages that a record names as those that went on in place of its own."""
 
 
 def utc_now() -> datetime:
@@ -39,11 +43,21 @@ class Decisions:
     records: list[Record] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
+    _patient: set[tuple[str, str]] = field(default_factory=set)
+    """Messages and steps that wait without having failed."""
 
     def record(
-        self, message: Message, step: str, outcome: Outcome, *, reason: str = "", attempt: int = 1, since: datetime | None = None
+        self,
+        message: Message,
+        step: str,
+        outcome: Outcome,
+        *,
+        reason: str = "",
+        attempt: int = 1,
+        since: datetime | None = None,
+        became: Sequence[Message] = (),
     ) -> None:
-        """Note what became of a message at a step."""
+        """Note what became of a message at a step; of those that went on in its place the first hundred are named."""
         self.records.append(
             Record(
                 message_id=message.id,
@@ -54,6 +68,7 @@ class Decisions:
                 attempt=attempt,
                 since=since,
                 reason=reason,
+                became=tuple(other.id for other in became[:MOST_NAMED]),
             )
         )
 
@@ -106,13 +121,28 @@ class Decisions:
         if not isinstance(error, TemporaryError):
             self.bury(message, step, error, attempt=attempt, since=since)
             return
+        if isinstance(error, NotTriedError):
+            self._wait(message, step, error, why=why, retry=retry, attempt=attempt, since=since)
+            return
         since = since or self.now
         due = next_attempt(error, attempt=attempt, since=since, now=self.now, retry=retry)
         if due is None:
-            self.bury(message, step, f"given up after {attempt} attempts: {error}", attempt=attempt, since=since)
+            self.bury(message, step, f"given up after {_attempts(attempt)}: {error}", attempt=attempt, since=since)
             return
         self.hold(message, step, why, due, attempt=attempt + 1)
         self.record(message, step, Outcome.HELD, reason=self.mask(str(error)), attempt=attempt, since=since)
+
+    def _wait(
+        self, message: Message, step: str, error: NotTriedError, *, why: Why, retry: Retry, attempt: int, since: datetime | None
+    ) -> None:
+        """Hold a message that was not tried: the attempt is still to be made, and the record tells of those before it."""
+        since = (since or self.now) if error.counts else since
+        if error.counts and since is not None and self.now >= since + retry.lasting:
+            self.bury(message, step, f"given up after {_attempts(attempt - 1)}: {error}", attempt=attempt - 1, since=since)
+            return
+        self.hold(message, step, why, error.until or self.now, attempt=attempt)
+        self.record(message, step, Outcome.HELD, reason=self.mask(str(error)), attempt=attempt - 1, since=since)
+        self._patient.add((message.id, step))
 
     def settle(self, store: Store) -> None:
         """Write all decisions in one transaction, then count them and log what went wrong."""
@@ -124,7 +154,7 @@ class Decisions:
 
     def _tell(self) -> None:
         """Log what failed: a line for each step and outcome, with the first message's id and reason, however many there are."""
-        as_meant = {(held.message.id, held.step) for held in self.held if held.why is Why.WINDOW}
+        as_meant = self._patient | {(held.message.id, held.step) for held in self.held if held.why is Why.WINDOW}
         failed: dict[tuple[str, Outcome], list[Record]] = {}
         for record in self.records:
             if record.outcome in {Outcome.BURIED, Outcome.HELD} and (record.message_id, record.step) not in as_meant:
@@ -138,11 +168,23 @@ class Decisions:
                 log.warning("held, to be tried again", **words, attempt=first.attempt, error=first.reason)
 
 
+def _attempts(count: int) -> str:
+    return "1 attempt" if count == 1 else f"{count} attempts"
+
+
 def bury_all(
-    store: Store, pipeline: str, revision: str, step: str, messages: Sequence[Message], error: str, now: datetime
+    store: Store,
+    pipeline: str,
+    revision: str,
+    step: str,
+    messages: Sequence[Message],
+    error: str,
+    now: datetime,
+    *,
+    attempt: int = 1,
 ) -> None:
     """Give up messages that stand where the configuration no longer has a place for them."""
     decisions = Decisions(pipeline, revision, now)
     for message in messages:
-        decisions.bury(message, step, error)
+        decisions.bury(message, step, error, attempt=attempt)
     decisions.settle(store)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from textwrap import shorten
+from typing import Final
 
+from pipeline.condition import Condition
 from pipeline.engine.batch import refuse_unreadable
 from pipeline.engine.decisions import Decisions
 from pipeline.engine.pipeline import Pipeline
@@ -14,6 +17,8 @@ from pipeline.plugin import AnyFilter, Memory, RememberingFilter, WindowFilter
 from pipeline.spec.model import FilterStep, Retry
 from pipeline.store.rows import Outcome, Record, Why
 
+MOST_OF_CONDITION: Final = 200
+"""Characters of a condition that stand in the record of each message it dropped."""
 Remember = Callable[[FilterStep, Message], Memory]
 """Gives a filter step its memory, as it is asked for a message: one that comes again gets the same answer as before."""
 Recall = Callable[[str, Sequence[str]], dict[str, Record]]
@@ -29,6 +34,7 @@ class FilterStage:
         self._remember = remember
         self._recall = recall
         self._attempt = attempt
+        self._reasons: dict[str, str] = {}
 
     def run(self, messages: Sequence[Message], after: str) -> tuple[list[Message], FilterStep | None]:
         """Give the messages that are left, and the filter with a queue of its own that they go to next, if there is one.
@@ -89,13 +95,24 @@ class FilterStage:
         """Give what a filter made of a message its ids, and record what does not go on as itself."""
         messages = checked(step.label, out, known=[parent])
         if not messages:
-            self._decisions.record(parent, step.label, Outcome.DROPPED, reason=f"by {step.plugin} at {step.position}")
+            self._decisions.record(parent, step.label, Outcome.DROPPED, reason=self._by(step))
         elif len(messages) == 1:
             only = messages[0]
             return messages if only.id == parent.id else [only.replace(id=parent.id)]
-        else:
-            self._decisions.record(parent, step.label, Outcome.REPLACED, reason=f"split into {len(messages)}")
-        return [part.replace(id=derived_id(parent.id, step.label, index)) for index, part in enumerate(messages)]
+        parts = [part.replace(id=derived_id(parent.id, step.label, index)) for index, part in enumerate(messages)]
+        if parts:
+            reason = f"split into {len(parts)} by {step.plugin} at {step.position}"
+            self._decisions.record(parent, step.label, Outcome.REPLACED, reason=reason, became=parts)
+        return parts
+
+    def _by(self, step: FilterStep) -> str:
+        """Say which filter dropped a message: its place, and the conditions among its options."""
+        if (found := self._reasons.get(step.label)) is None:
+            texts = [value.text for _, value in step.config if isinstance(value, Condition)]
+            condition = shorten(" and ".join(texts), MOST_OF_CONDITION, placeholder=" …")
+            found = f"by {step.plugin}{': ' if condition else ''}{condition} at {step.position}"
+            self._reasons[step.label] = found
+        return found
 
     def _hold(self, step: FilterStep, failed: Sequence[tuple[Message, TemporaryError]], attempt: int) -> None:
         known = self._recall(step.label, [message.id for message, _ in failed])

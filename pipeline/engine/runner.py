@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from pipeline.engine.attempts import Attempts
 from pipeline.engine.batch import (
     DELIVER_QUEUE,
     MAX_DELIVER,
@@ -20,17 +21,18 @@ from pipeline.engine.batch import (
     refuse_unreadable,
     split,
 )
+from pipeline.engine.circuit import Circuits
 from pipeline.engine.decisions import Decisions, Now, bury_all, utc_now
-from pipeline.engine.delivery import Outcomes, deliver
 from pipeline.engine.filtering import FilterStage
 from pipeline.engine.pipeline import Pipeline, Pipelines, UnknownStepError
+from pipeline.engine.retry import NotTriedError
 from pipeline.errors import PermanentError, TemporaryError
 from pipeline.memory import MemoryBackend
 from pipeline.message import Message
 from pipeline.plugin import PollingProducer
 from pipeline.spec.model import ConsumerStep, FilterStep
 from pipeline.store import Store
-from pipeline.store.rows import Outcome, Why
+from pipeline.store.rows import Outcome, Record, Why
 from pipeline.telemetry import ACCEPTED, DELIVERY_SECONDS, FILTER_SECONDS
 
 log = structlog.get_logger()
@@ -57,6 +59,8 @@ class Runner:
         self.memory = memory
         self.queue = queue
         self.now = now
+        self.circuits = Circuits(store, now)
+        self.attempts = Attempts(self.circuits, memory, now)
 
     def run_text(self, text: str) -> None:
         """Run a batch as it came from the queue; what cannot be read is buried as the text it is."""
@@ -77,7 +81,7 @@ class Runner:
             else:
                 self.deliver(pipeline, batch)
         except UnknownStepError as gone:
-            bury_all(self.store, batch.pipeline, batch.revision, batch.step, batch.messages, str(gone), self.now())
+            self._bury(batch, str(gone))
 
     def process(self, pipeline: Pipeline, batch: Batch) -> None:
         """Run the batch through the filters and queue what is left, once per consumer."""
@@ -101,11 +105,12 @@ class Runner:
         step = pipeline.consumer(batch.step)
         known = self.store.records(batch.pipeline, step.label, [message.id for message in batch.messages])
         by_id = {message.id: message for message in batch.messages}  # one that stands there twice is delivered once
-        messages = [m for m in by_id.values() if m.id not in known or known[m.id].attempt < batch.attempt]
+        messages = [m for m in by_id.values() if m.id not in known or not _done(known[m.id], batch.attempt)]
         if not messages:
             return
+        messages.sort(key=lambda message: message.id not in known)  # those that waited before come first
         with DELIVERY_SECONDS.labels(batch.pipeline, step.label).time():
-            outcomes = self._outcomes(pipeline, step, messages)
+            outcomes = self.attempts.make(pipeline, step, messages, again=sum(message.id in known for message in messages))
         decisions = Decisions(batch.pipeline, batch.revision, self.now(), pipeline.mask)
         for message in messages:
             error = outcomes[message.id]
@@ -115,6 +120,8 @@ class Runner:
                 continue
             decisions.fail(message, step.label, error, why=Why.RETRY, retry=step.retry, attempt=batch.attempt, since=since)
         self._settle_surely(decisions)
+        if any(isinstance(error, NotTriedError) and error.counts for error in outcomes.values()):
+            self.circuits.recall_if_closed(batch.pipeline, step.label)
 
     def accept(self, pipeline: Pipeline, producer: str, messages: Sequence[Message]) -> None:
         """Put a producer's messages on the queue; when this returns they are accepted.
@@ -151,7 +158,7 @@ class Runner:
         deaths = batch.deaths + 1
         if len(batch.messages) == 1 and deaths >= DEATHS_BEFORE_BURIAL:
             error = f"its worker died {deaths} times while it was working on this message"
-            bury_all(self.store, batch.pipeline, batch.revision, batch.step, batch.messages, error, self.now())
+            self._bury(batch, error)
             return
         parts = [batch.messages]
         if deaths >= DEATHS_BEFORE_SPLIT and len(batch.messages) > 1:
@@ -159,13 +166,8 @@ class Runner:
             parts, deaths = [batch.messages[:middle], batch.messages[middle:]], DEATHS_BEFORE_SPLIT - 1
         self.queue.publish([batch.replace(messages=part, deaths=deaths) for part in parts])
 
-    def _outcomes(self, pipeline: Pipeline, step: ConsumerStep, messages: Sequence[Message]) -> Outcomes:
-        try:
-            consumer = pipeline.consumer_plugin(step)
-        except Exception as error:  # noqa: BLE001 - what hinders a plugin from opening may pass, and its messages wait for that
-            closed = TemporaryError(f"the consumer could not be opened: {type(error).__name__}: {error}")
-            return {message.id: closed for message in messages}
-        return deliver(consumer, messages, concurrency=step.concurrency)
+    def _bury(self, batch: Batch, error: str) -> None:
+        bury_all(self.store, batch.pipeline, batch.revision, batch.step, batch.messages, error, self.now(), attempt=batch.attempt)
 
     def _settle_surely(self, decisions: Decisions) -> None:
         """Write what was decided, waiting for a store that is away: the consumer must not get the messages again."""
@@ -211,6 +213,15 @@ def incoming(pipeline: Pipeline, messages: Sequence[Message]) -> list[Batch]:
         Batch(job="process", queue=queue, pipeline=spec.name, messages=part, revision=spec.revision)
         for part in split(messages, MAX_PROCESS)
     ]
+
+
+def _done(record: Record, attempt: int) -> bool:
+    """Say whether a delivery is on record: at this attempt, or a later one, or made at whatever attempt.
+
+    Two workers that had the same batch at the same time may have decided differently. What the one delivered, the other's
+    retry does not deliver again.
+    """
+    return record.outcome is Outcome.DELIVERED or record.attempt >= attempt
 
 
 def delivery(pipeline: str, step: ConsumerStep, messages: Sequence[Message], *, revision: str, attempt: int = 1) -> list[Batch]:
