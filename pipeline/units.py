@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import durationpy
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic_core import CoreSchema, core_schema
 
 _SIZES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d|w))+")
 _MILLISECONDS = 10**11
+_PERIODS = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hours=1)}
+_RATE = re.compile(r"([1-9][0-9]{0,5})/([smh])")
 _PART = re.compile(r"(\d+(?:\.\d+)?)([dw])")
 
 
@@ -47,6 +51,44 @@ def parse_size(value: Any) -> int:
     return int(match[1]) * _SIZES[match[2] or "B"]
 
 
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many in a time, written as `20/s`, `90/m` or `1000/h`."""
+
+    count: int
+    per: timedelta
+
+    def __str__(self) -> str:
+        return f"{self.count}/{next(unit for unit, size in _PERIODS.items() if size == self.per)}"
+
+    @property
+    def interval(self) -> timedelta:
+        """The time from one to the next."""
+        return self.per / self.count
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: Any) -> CoreSchema:
+        """Let pydantic read it from a text, and write it as one."""
+        return core_schema.no_info_plain_validator_function(
+            parse_rate, serialization=core_schema.plain_serializer_function_ser_schema(str)
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, *_: Any) -> dict[str, Any]:
+        """Describe the text."""
+        return {"type": "string", "pattern": f"^{_RATE.pattern}$", "examples": ["20/s", "90/m", "1000/h"]}
+
+
+def parse_rate(value: Any) -> Rate:
+    """Read `20/s`, `90/m` or `1000/h`; a rate passes as it is. Raises ValueError for anything else."""
+    if isinstance(value, Rate):
+        return value
+    match = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("a rate such as 20/s, 90/m or 1000/h is expected")
+    return Rate(int(match[1]), _PERIODS[match[2]])
+
+
 def parse_time(value: Any) -> datetime:
     """Read a moment from a payload: RFC 3339 with a time zone, or seconds or milliseconds since 1970; given in UTC.
 
@@ -61,6 +103,21 @@ def parse_time(value: Any) -> datetime:
     if not zoned:
         raise ValueError("a time zone is missing, as in 2026-11-21T08:30:00Z")
     return moment
+
+
+def parse_moment(text: str, now: datetime) -> datetime:
+    """Read what a person gives as a moment: a time (`2026-11-21T08:30`, in UTC where it names no zone), or `2h` for so long ago.
+
+    Raises ValueError for anything else.
+    """
+    try:
+        return now - parse_duration(text) if _DURATION.fullmatch(text) else _in_utc(datetime.fromisoformat(text))
+    except (ValueError, OverflowError):
+        raise ValueError("a time such as 2026-11-21T08:30, or how long ago, such as 2h, is expected") from None
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _from_epoch(value: Any) -> datetime:

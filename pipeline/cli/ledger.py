@@ -11,6 +11,7 @@ from typing import Final
 
 from pipeline.spec.model import ConsumerStep, PipelineSpec
 from pipeline.store import Outcome, Record, Store
+from pipeline.store.selection import Selection
 
 _MOST_DEAD: Final = 1_000_000
 
@@ -46,7 +47,7 @@ def balance(spec: PipelineSpec, step: ConsumerStep, accepted: Sequence[str], fac
     line = Line(spec.name, step.label, came_in=len(accepted))
     filtered = [store.records(spec.name, one.label, accepted) for one in spec.filters]
     records = store.records(spec.name, step.label, accepted)
-    letters = store.dead_letters(pipeline=spec.name, limit=_MOST_DEAD)
+    letters = store.dead_letters(Selection(pipeline=spec.name), limit=_MOST_DEAD)
     places = {step.label, *(one.label for one in spec.filters)}
     buried = {letter.message.id for letter in letters if letter.step in places}
     for message in accepted:

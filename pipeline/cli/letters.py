@@ -41,7 +41,7 @@ def list_letters(
 ) -> None:
     """List them, the newest first."""
     with open_store(data) as store:
-        found = store.dead_letters(pipeline=pipeline, step=step, limit=limit)
+        found = store.dead_letters(Selection(pipeline=pipeline, step=step), limit=limit)
         total = sum(store.count_dead().values()) if len(found) == limit else len(found)
     rows = [_row(letter) for letter in found]
     print_rows(rows, ("at", "pipeline", "step", "id", "title", "error"), output, empty="no dead letters")

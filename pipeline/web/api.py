@@ -17,6 +17,7 @@ from pipeline.message import Message
 from pipeline.plugin import WebhookProducer
 from pipeline.spec.model import PipelineSpec, Step
 from pipeline.store.rows import DeadLetter, Record
+from pipeline.store.selection import Selection
 from pipeline.web.access import Access
 from pipeline.web.answers import ErrorAnswer, Refusal
 from pipeline.web.services import Services
@@ -165,7 +166,7 @@ def api_routes(services: Services, access: Access) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> DeadLettersModel:
         try:
-            found = store.dead_letters(pipeline=pipeline, step=step, before=before, limit=limit)
+            found = store.dead_letters(Selection(pipeline=pipeline, step=step), before=before, limit=limit)
         except ValueError as error:
             raise Refusal(422, str(error), problems=[Problem("before", str(error))]) from None
         following = None

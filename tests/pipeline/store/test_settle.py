@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.message import new_id
 from pipeline.store import Outcome, Why
+from pipeline.store.selection import Selection
 
 LEASE = timedelta(seconds=30)
 
@@ -206,9 +207,9 @@ def test_what_is_no_place_is_refused(store, place):
 def test_dead_letters_by_pipeline_and_step(store, make):
     letters = [make.dead(pipeline=pipeline, step=step) for pipeline in "pq" for step in "st"]
     store.settle(dead=letters)
-    assert store.dead_letters(pipeline="q", step="t") == letters[3:]
-    assert len(store.dead_letters(pipeline="p")) == 2
-    assert len(store.dead_letters(step="s")) == 2
+    assert store.dead_letters(Selection(pipeline="q", step="t")) == letters[3:]
+    assert len(store.dead_letters(Selection(pipeline="p"))) == 2
+    assert len(store.dead_letters(Selection(step="s"))) == 2
     assert store.count_dead() == {("p", "s"): 1, ("p", "t"): 1, ("q", "s"): 1, ("q", "t"): 1}
 
 
@@ -247,4 +248,4 @@ def test_times_of_other_zones_are_the_same_moment(store, make):
 
 
 def test_what_is_asked_for_by_a_name_that_no_database_holds_is_not_there(store):
-    assert store.history("\0") == store.dead_letter("\ud800") == store.dead_letters(pipeline="\0", step="\0") == []
+    assert store.history("\0") == store.dead_letter("\ud800") == store.dead_letters(Selection(pipeline="\0", step="\0")) == []
