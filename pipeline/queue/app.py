@@ -10,21 +10,21 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import structlog
-from billiard.exceptions import WorkerLostError
 from celery import Celery
 from celery.exceptions import Reject
-from celery.worker.request import Request
 from kombu import Exchange, Queue
 
-from pipeline.engine.batch import DELIVER_QUEUE, PROCESS_QUEUE, decode
+from pipeline.engine.batch import DELIVER_QUEUE, PROCESS_QUEUE
 from pipeline.engine.runner import Runner
 from pipeline.queue.brokers import Broker
+from pipeline.queue.request import BatchRequest
+from pipeline.queue.suspects import Try, work
 from pipeline.spec.model import Configuration
 
 log = structlog.get_logger()
 
 PREFETCH: Final = 4
-"""Batches that a worker takes in advance for each of its processes or threads."""
+"""Batches of a queue that a worker takes in advance for each process or thread that may work for it."""
 
 
 NO_DELIVERY_LIMIT: Final = 1_000_000_000
@@ -65,6 +65,7 @@ def make_app(broker: Broker, queues: Iterable[str] = ()) -> Celery:
         task_publish_retry=True,
         task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5},
         worker_prefetch_multiplier=PREFETCH,
+        worker_enable_prefetch_count_reduction=False,  # the window is `consuming.TakeTurns`'s
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_hijack_root_logger=False,
         worker_soft_shutdown_timeout=10,
@@ -78,28 +79,6 @@ def make_queue(name: str, *, quorum: bool) -> Any:
     """Make a queue as all processes declare it: RabbitMQ refuses a queue that is there with other arguments."""
     arguments = {"x-queue-type": "quorum", "x-delivery-limit": NO_DELIVERY_LIMIT} if quorum else None
     return Queue(name, Exchange("", type="direct"), routing_key=name, queue_arguments=arguments)
-
-
-class BatchRequest(Request):
-    """A batch under way, as the worker's parent process sees it: a worker that dies over it costs no message."""
-
-    runner: Callable[[], Runner]
-    _already_cancelled: bool
-    _argsrepr: str
-
-    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
-        """Take a batch apart that its worker died over; anything else is put back on the queue by Celery's own rules."""
-        error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps an exception that has a traceback
-        # A task that calls sys.exit() takes its worker along, and is reported just before.
-        if isinstance(error, (WorkerLostError, SystemExit, KeyboardInterrupt)) and not self._already_cancelled:
-            try:
-                self.runner().lost(decode(self.args[0]))
-            except Exception:
-                log.exception("a batch whose worker died goes back as a whole", task=self.id)
-            else:
-                log.error("a worker died over a batch", task=self.id, batch=self._argsrepr)
-                self.acknowledge()
-        return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
 
 class PerProcess:
@@ -124,17 +103,17 @@ class PerProcess:
         self._made = {}
 
 
-def add_tasks(app: Celery, runner: Callable[[], Runner]) -> None:
+def add_tasks(app: Celery, runner: Callable[[], Runner], hold_trial: Try | None = None) -> None:
     """Give the app its two tasks. Nothing may escape them but `Reject`: Celery acknowledges a task that fails otherwise."""
     request = type("Request", (BatchRequest,), {"runner": staticmethod(runner)})
 
-    def run(text: str) -> None:
+    def run(task: Any, text: str) -> None:
         try:
-            runner().run_text(text)
+            work(runner(), task.request, text, hold_trial)
         except Exception as error:
             log.exception("a batch goes back to its queue")
             time.sleep(random.uniform(0.5, 2))  # noqa: S311 - so that a store that is away is not asked in a tight loop
             raise Reject(str(error), requeue=True) from error
 
     for job in ("process", "deliver"):
-        app.task(name=f"siftbell.{job}", shared=False, Request=request)(run)
+        app.task(name=f"siftbell.{job}", shared=False, bind=True, Request=request)(run)

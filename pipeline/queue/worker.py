@@ -18,12 +18,15 @@ from pipeline.engine.assembly import load_configuration, make_runner
 from pipeline.processes import die_with_parent
 from pipeline.queue.app import PerProcess, add_tasks, make_app, queue_names
 from pipeline.queue.brokers import broker
+from pipeline.queue.consuming import add_steps
 from pipeline.queue.publishing import CeleryQueue
+from pipeline.queue.suspects import trial
 from pipeline.settings import Settings
 
 Role = Literal["all", "filters", "deliveries"]
-DELIVERY_THREADS = 16
-"""Batches that one worker delivers at once; each has as many messages under way as its step's `concurrency:`."""
+DELIVERY_THREADS = 32
+"""Batches that one worker delivers at once, half of them of one consumer at most (`turns`); each has as many messages under
+way as its step's `concurrency:`. A worker with more consumers than half of these has more threads: one each beside the half."""
 
 
 def worker_app(settings: Settings, role: Role = "all") -> Celery:
@@ -32,7 +35,8 @@ def worker_app(settings: Settings, role: Role = "all") -> Celery:
     filters, deliveries = queue_names(configuration)
     queues = {"all": filters + deliveries, "filters": filters, "deliveries": deliveries}[role]
     app = make_app(broker(settings.broker_url), queues)
-    add_tasks(app, PerProcess(lambda: make_runner(settings, configuration, CeleryQueue(app))))
+    add_tasks(app, PerProcess(lambda: make_runner(settings, configuration, CeleryQueue(app))), trial(settings))
+    add_steps(app, set(filters) & set(queues), set(deliveries) & set(queues))
     return app
 
 
@@ -47,7 +51,7 @@ def run_worker(settings: Settings, role: Role = "all", *, concurrency: int | Non
     worker: Any = app.Worker(
         hostname=f"{role}@{socket.gethostname()}",
         pool_cls="threads" if threads else "prefork",
-        concurrency=concurrency or (DELIVERY_THREADS if threads else os.cpu_count() or 1),
+        concurrency=concurrency or (_threads(app) if threads else os.cpu_count() or 1),
         loglevel=settings.log_level.upper(),
         without_gossip=True,
         without_mingle=True,
@@ -66,6 +70,10 @@ def run_worker(settings: Settings, role: Role = "all", *, concurrency: int | Non
     return int(worker.exitcode or 0)
 
 
+def _threads(app: Celery) -> int:
+    return max(DELIVERY_THREADS, DELIVERY_THREADS // 2 + len(app.amqp.queues))
+
+
 def _keep_to_the_log(*, debug: bool) -> None:
     """Leave out what Celery tells about itself beside the log, and what nobody on call can use."""
     # It recommends an option of the `celery` command; what it warns of is code on the queue, which only ever holds JSON.
@@ -80,8 +88,6 @@ def _keep_to_the_log(*, debug: bool) -> None:
         "celery.worker.consumer.tasks",
     ):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    # On RabbitMQ it warns, queue by queue, that a task with a time of its own would block: ours have none, the clock holds them.
-    logging.getLogger("kombu.transport.native_delayed_delivery").setLevel(logging.ERROR)
 
 
 def _say_nothing(*_: Any, **__: Any) -> None:

@@ -19,9 +19,10 @@ from pipeline import ConfigError, Message, TemporaryError
 from pipeline.engine.batch import Batch, decode, encode
 from pipeline.queue import app as module
 from pipeline.queue import sqlite
-from pipeline.queue.app import BatchRequest, PerProcess, add_tasks, make_app, queue_names
+from pipeline.queue.app import PerProcess, add_tasks, make_app, queue_names
 from pipeline.queue.brokers import broker
 from pipeline.queue.publishing import CeleryQueue
+from pipeline.queue.request import BatchRequest
 from pipeline.settings import Settings
 from pipeline.spec import load
 

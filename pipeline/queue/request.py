@@ -1,0 +1,61 @@
+"""A batch as the worker's parent process sees it: where it came from, whose turn it is, and what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from billiard.exceptions import WorkerLostError
+from celery.worker.request import Request
+
+from pipeline.engine.batch import decode
+from pipeline.engine.runner import Runner
+from pipeline.queue.turns import Turns
+
+log = structlog.get_logger()
+
+
+class BatchRequest(Request):
+    """A batch under way: a worker that dies over it costs no message."""
+
+    runner: Callable[[], Runner]
+    turns: Turns | None = None
+    """Where it waits for its turn, from the moment when it has come."""
+    _already_cancelled: bool
+    _argsrepr: str
+
+    @property
+    def queue(self) -> str:
+        """The queue it came from: queues are bound to nothing but the nameless exchange, which goes by their names."""
+        return str(self.delivery_info["routing_key"])
+
+    def acknowledge(self) -> None:
+        """Tell the broker that it is done."""
+        if not self.acknowledged:
+            super().acknowledge()
+            self._went(done=True)
+
+    def reject(self, requeue: bool = False) -> None:
+        """Tell the broker that it is to come again, or that nobody wants it."""
+        if not self.acknowledged:
+            super().reject(requeue)
+            self._went(done=not requeue)
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        """Take a batch apart that its worker died over; anything else is put back on the queue by Celery's own rules."""
+        error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps an exception that has a traceback
+        # A task that calls sys.exit() takes its worker along, and is reported just before.
+        if isinstance(error, (WorkerLostError, SystemExit, KeyboardInterrupt)) and not self._already_cancelled:
+            try:
+                self.runner().lost(decode(self.args[0]))
+            except Exception:
+                log.exception("a batch whose worker died goes back as a whole", task=self.id)
+            else:
+                log.error("a worker died over a batch", task=self.id, batch=self._argsrepr)
+                self.acknowledge()
+        return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    def _went(self, *, done: bool) -> None:
+        if self.turns is not None:
+            self.turns.went(self, done=done)

@@ -1,0 +1,109 @@
+"""Batches that may have killed a whole worker: how that is known, and how their trial is held."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Final
+
+import structlog
+
+from pipeline.engine.batch import decode
+from pipeline.engine.runner import Runner
+from pipeline.errors import TemporaryError
+from pipeline.settings import Settings
+
+log = structlog.get_logger()
+
+STARTS_BEFORE_TRIAL: Final = 3
+"""A redelivered batch that is started so often, with no end to the starts before, is tried in processes of its own.
+The first start of all is not counted: it costs the batches that never come again nothing."""
+REMEMBERED: Final = timedelta(days=1)
+TRIALS: Final = threading.BoundedSemaphore(2)
+"""Trials at once in one process of a worker: each is an interpreter of its own."""
+AGAIN: Final = os.EX_TEMPFAIL
+"""A trial's exit code when the store or the queue was away: the batch goes back."""
+
+Try = Callable[[str], int]
+"""Holds a batch's trial, and gives the exit code: 0, `AGAIN`, or anything else where the witness itself died."""
+
+
+def trial(settings: Settings) -> Try:
+    """Give what holds a trial in another process (`pipeline.queue.trial`), with these settings."""
+
+    def run(text: str) -> int:
+        with TRIALS:
+            witness = subprocess.run(
+                [sys.executable, "-m", "pipeline.queue.trial"],
+                input=text.encode(),
+                env={**os.environ, **settings.environment()},
+                stdout=2,  # a worker's own output is nobody's data
+                start_new_session=True,  # a message that kills its process group spares the worker
+                check=False,
+            )
+        return witness.returncode
+
+    return run
+
+
+def work(runner: Runner, request: Any, text: str, hold_trial: Try | None) -> None:
+    """Run a batch, or hold its trial. Raises only when nothing may be acknowledged."""
+    deaths = _deaths(text)
+    if hold_trial is None or deaths is None:
+        runner.run_text(text)
+    elif deaths:
+        _judge(runner, text, hold_trial)
+    elif not _came_before(request):
+        runner.run_text(text)
+    else:
+        with _counted(runner, request.id) as starts:
+            if starts < STARTS_BEFORE_TRIAL:
+                runner.run_text(text)
+            else:
+                log.error("workers died over a batch, or were killed; it is run apart", task=request.id, starts=starts)
+                _judge(runner, text, hold_trial)
+
+
+def _judge(runner: Runner, text: str, hold_trial: Try) -> None:
+    code = hold_trial(text)
+    if code == AGAIN:
+        raise TemporaryError("the store or the queue was away while a batch was run apart")
+    if code:  # not even the witness survived: in halves, and each of them on trial
+        runner.lost(decode(text))
+
+
+def _deaths(text: str) -> int | None:
+    """Give how many workers are known to have died over a batch, None for what is no batch."""
+    try:
+        return decode(text).deaths
+    except ValueError:
+        return None
+
+
+def _came_before(request: Any) -> bool:
+    info = request.delivery_info or {}
+    return bool(info.get("redelivered") or request.get("x-delivery-count"))
+
+
+@contextmanager
+def _counted(runner: Runner, name: str) -> Iterator[int]:
+    """Count this start, and take it back when it ends in whatever way: what stays are starts that a death ended."""
+    memory = runner.memory.scoped("", "starts")
+    try:
+        starts = memory.count(name, REMEMBERED)
+    except TemporaryError as away:
+        log.warning("a start cannot be counted", task=name, error=str(away))
+        yield 0
+        return
+    try:
+        yield starts
+    finally:
+        try:
+            memory.forget(name)
+        except TemporaryError as away:
+            log.warning("a start is counted that ended well", task=name, error=str(away))

@@ -1,0 +1,200 @@
+"""Who may work now: the places of a worker, shared out among its queues so that no consumer's outage delays another."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+REMEMBERED: Final = 10_000
+"""Batches done whose acknowledgement may have been lost with the connection, and which are known when they come again."""
+
+
+class Turn(Protocol):
+    """A batch that came from the broker, as it waits for its turn."""
+
+    id: str
+
+    @property
+    def queue(self) -> str:
+        """The queue it came from."""
+
+    def acknowledge(self) -> None:
+        """Tell the broker that it is done. Calls `Turns.went`."""
+
+
+@dataclass(slots=True)
+class _Came:
+    turn: Turn
+    start: Callable[[], None]
+    connection: int
+    """Which of the worker's connections it came by: what came by an earlier one holds no place in the window any more."""
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One queue: what of it is under way, and what waits."""
+
+    share: int
+    """How many batches of it may be worked on at once."""
+    most: int
+    """How many of it the worker takes in advance, those under way included."""
+    running: int = 0
+    held: int = 0
+    waiting: deque[_Came] = field(default_factory=deque)
+    paused: bool = False
+
+
+class Turns:
+    """Lets batches start: at most half of the places work for one delivery queue, and each queue has a place of its own.
+
+    Where more delivery queues stand idle than half of the places, half of the places is kept for them. Filter queues may
+    have all places but those that deliveries have: filtering waits for nobody. May be called from any thread; `start` is
+    called in the thread that made it possible, outside of the lock.
+
+    `flow` is called when a queue has as many batches here as it may (`lane.most`), or room again: on brokers whose
+    window is one for all queues, the worker then stops or goes on taking from it, so that no queue fills the window.
+    """
+
+    def __init__(
+        self, places: int, filters: Collection[str], deliveries: Collection[str], prefetch: int, *, flow: Callable[[], None]
+    ) -> None:
+        half = max(1, places // 2)
+        self._places = places
+        self._flow = flow
+        self._deliveries = frozenset(deliveries)
+        self._lanes = {name: _Lane(places, prefetch * places) for name in filters}
+        self._lanes |= {name: _Lane(half, prefetch * half) for name in self._deliveries}
+        self._lock = threading.Lock()
+        self._open = True
+        self._connection = 0
+        self._running: dict[str, _Came] = {}
+        self._again: dict[str, list[_Came]] = {}
+        self._done: OrderedDict[str, None] = OrderedDict()
+
+    @property
+    def window(self) -> int:
+        """How many batches the worker takes in advance from all queues together."""
+        return sum(lane.most for lane in self._lanes.values())
+
+    @property
+    def largest(self) -> int:
+        """How many batches it takes in advance of one queue, at most."""
+        return max(lane.most for lane in self._lanes.values())
+
+    def paused(self) -> set[str]:
+        """Give the queues that have as many batches here as they may."""
+        with self._lock:
+            return {name for name, lane in self._lanes.items() if lane.paused}
+
+    def idle(self) -> bool:
+        """Say whether nothing is under way and nothing waits."""
+        with self._lock:
+            return not self._running and not any(lane.waiting for lane in self._lanes.values())
+
+    def came(self, turn: Turn, start: Callable[[], None]) -> None:
+        """Start the batch, or let it wait; one that is under way here already waits for that, and what is done is not redone.
+
+        Brokers deliver a batch again when a connection breaks, and some when a batch takes long, while it is worked on.
+        """
+        with self._lock:
+            came = _Came(turn, start, self._connection)
+            lane = self._lane(turn)
+            lane.held += 1
+            done = turn.id in self._done
+            if turn.id in self._running and not done:
+                self._again.setdefault(turn.id, []).append(came)
+            elif not done:
+                lane.waiting.append(came)
+            self._watch(lane)
+            ready = self._take()
+        if done:
+            turn.acknowledge()
+        _start(ready)
+
+    def went(self, turn: Turn, *, done: bool) -> None:
+        """Note that the broker was told about the batch: that it is done, or that it is to come again."""
+        with self._lock:
+            lane = self._lane(turn)
+            came = self._running.get(turn.id)
+            ran = came is not None and came.turn is turn
+            if came is not None and ran:
+                del self._running[turn.id]
+                lane.running -= 1
+            if not ran or (came is not None and came.connection == self._connection):
+                lane.held = max(0, lane.held - 1)
+            again = self._again.pop(turn.id, []) if ran else []
+            if done:
+                self._remember(turn.id)
+            else:
+                lane.waiting.extendleft(reversed(again))
+            self._watch(lane)
+            ready = self._take()
+        if done:
+            for one in again:
+                one.turn.acknowledge()
+        _start(ready)
+
+    def open(self) -> None:
+        """Let batches start, on a new connection."""
+        with self._lock:
+            self._open = True
+
+    def close(self) -> None:
+        """Forget what waits: it came by a connection that has ended, and the broker has it. What is under way goes on."""
+        with self._lock:
+            self._open = False
+            self._connection += 1
+            self._again.clear()
+            for lane in self._lanes.values():
+                lane.waiting.clear()
+                lane.held = 0
+                lane.paused = False
+
+    def _take(self) -> list[_Came]:
+        """Take out what may start now, queue by queue, the one with the least under way first."""
+        taken: list[_Came] = []
+        while self._open and len(self._running) < self._places:
+            waiting = [name for name, lane in self._lanes.items() if lane.waiting and self._may_start(name, lane)]
+            if not waiting:
+                break
+            lane = self._lanes[min(waiting, key=lambda name: self._lanes[name].running)]
+            came = lane.waiting.popleft()
+            if came.turn.id in self._running:
+                self._again.setdefault(came.turn.id, []).append(came)
+                continue
+            self._running[came.turn.id] = came
+            lane.running += 1
+            taken.append(came)
+        return taken
+
+    def _may_start(self, name: str, lane: _Lane) -> bool:
+        if not lane.running or name not in self._deliveries:
+            return True
+        kept = sum(1 for other in self._lanes.values() if not other.running)
+        return lane.running < lane.share and self._places - len(self._running) > min(kept, self._places // 2)
+
+    def _lane(self, turn: Turn) -> _Lane:
+        found = self._lanes.get(turn.queue)
+        if found is None:  # `celery control add_consumer` can bring a queue that no pipeline names
+            found = self._lanes[turn.queue] = _Lane(self._places, max(1, self.largest if self._lanes else self._places))
+        return found
+
+    def _watch(self, lane: _Lane) -> None:
+        """Note when a queue has enough here, and again when half of that is gone."""
+        paused = lane.held >= lane.most if not lane.paused else lane.held > lane.most // 2
+        if paused is not lane.paused:
+            lane.paused = paused
+            self._flow()
+
+    def _remember(self, name: str) -> None:
+        self._done[name] = None
+        while len(self._done) > REMEMBERED:
+            self._done.popitem(last=False)
+
+
+def _start(ready: list[_Came]) -> None:
+    for one in ready:
+        one.start()
