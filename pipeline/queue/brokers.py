@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass, field, replace, replace
 from importlib.util import find_spec
 from typing import Any, Final
 
 from pipeline.errors import ConfigError
-from pipeline.queue import sqlite
+from pipeline.queue import sqlite, sqs
 
 VISIBILITY: Final = 900
 """Seconds after which an unacknowledged batch is given to another worker, on brokers that cannot see a worker die.
 Longer than a batch may take (`engine.delivery`: 120 s and one call more)."""
 CONFIRM: Final = 3.0
 """Seconds to wait for a broker's answer to a publish."""
+REDIS: Final = ("redis", "rediss", "valkey", "valkeys", "redis+socket")
+"""The schemes that our transport for Redis and Valkey takes."""
+BEAT: Final = 2.0
+"""Seconds between two signs of life of a worker on Redis; after six without any, others have what it held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,8 @@ class Broker:
     extra: str = ""
     transport_options: dict[str, Any] = field(default_factory=dict)
     quorum: bool = False
+    largest: int = sys.maxsize
+    """Bytes as JSON of the largest message that it takes."""
 
 
 def broker(url: str) -> Broker:
@@ -38,47 +45,30 @@ def broker(url: str) -> Broker:
         raise ConfigError(f'the broker needs: pip install "siftbell[{found.extra}]"')
     if scheme == sqlite.SCHEME:
         sqlite.register()
-    return found
+    return _on_sqs(found) if scheme == "sqs" else found
+
+
+def _on_sqs(found: Broker) -> Broker:
+    sqs.register()
+    try:
+        settings = sqs.read_settings(found.url)
+    except ValueError as error:
+        raise ConfigError(f"the broker's URL: {error}") from None
+    # Celery shows its URL in logs, so the credentials are not in there.
+    return replace(found, url=sqs.shown_url(settings), transport_options={"settings": settings})
 
 
 def _known(url: str) -> dict[str, Broker]:
-    redis = Broker(
-        url,
-        needs="redis",
-        extra="redis",
-        transport_options={
-            "visibility_timeout": VISIBILITY,
-            "unacked_restore_interval": 5,
-            "unacked_restore_throttle": 1,
-            "global_keyprefix": "siftbell:",
-            "socket_timeout": 5,
-            "socket_connect_timeout": 2,
-            "socket_keepalive": True,
-            "retry_on_timeout": False,
-        },
-    )
     amqp = Broker(
         url,
         transport_options={"confirm_publish": True, "connect_timeout": 2, "read_timeout": 5, "write_timeout": 5},
         quorum=True,
     )
-    sqs = Broker(
-        url,
-        needs="pycurl",
-        extra="sqs",
-        transport_options={
-            "visibility_timeout": VISIBILITY,
-            "wait_time_seconds": 5,
-            "polling_interval": 0.1,
-            "queue_name_prefix": "siftbell-",
-        },
-    )
     return {
         sqlite.SCHEME: Broker(url, transport_options={"visibility_timeout": VISIBILITY}),
-        "redis": redis,
-        "rediss": redis,
+        **dict.fromkeys(REDIS, Broker(url, needs="redis", extra="redis")),
         "amqp": amqp,
         "amqps": amqp,
-        "sqs": sqs,
+        "sqs": Broker(url, needs="boto3", extra="sqs", largest=sqs.LARGEST),
         "memory": Broker(url),
     }
