@@ -42,6 +42,7 @@ def run(
 ) -> None:
     """Run everything: the web server, the workers and the clock, without any other server."""
     from pipeline.cli.directory import DataDirectory, write_private
+    from pipeline.cli.reload import LastGood
     from pipeline.cli.supervisor import Supervisor
     from pipeline.telemetry import configure_logging
     from pipeline.web.listening import listen, url_of
@@ -54,12 +55,17 @@ def run(
     listening = listen(settings.host, settings.port)
     url = url_of(listening)
     write_private(directory.path / "url", url)
-    supervisor = Supervisor(parts(settings, directory.fresh("metrics"), listening.fileno()))
+    last_good = LastGood(settings.config, directory.fresh("configuration"))
+    last_good.take()
+    running = settings.model_copy(update={"config": last_good.paths})
+    supervisor = Supervisor(parts(running, directory.fresh("metrics"), listening.fileno()))
 
     async def started() -> None:
         await _ask(url, "/livez", lambda status: status > 0)
         supervisor.let_late_parts_start()
         print(_announce(await _facts(url, settings.data), output), flush=True)
+        # Who delivers must know a new consumer before anybody sends it messages.
+        await last_good.watch(lambda: supervisor.restart("deliveries", "filters", "clock", "web"))
 
     try:
         code = asyncio.run(supervisor.run(started, stopping=listening.close))

@@ -16,7 +16,7 @@ import structlog
 log = structlog.get_logger()
 
 CONFIGURATION: Final = 78
-"""The exit code of a part that its configuration does not let start: restarting it would not help."""
+"""The exit code of a part that its configuration does not let start: that ends the tree, save where it ran before."""
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 10.0
 STEADY: Final = 30.0
@@ -57,11 +57,28 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._early_done = asyncio.Event()
+        self._anew: set[str] = set()
         self._code = 0
 
     def let_late_parts_start(self) -> None:
         """Start the parts that are `late`."""
         self._early_done.set()
+
+    async def restart(self, *names: str) -> None:
+        """Have parts finish what is under way and start them again, one after the other in this order."""
+        parts = {part.name: part for part in self._parts}
+        for name in names:
+            process = self._running.get(name)
+            if process is None or self._stop.is_set():
+                continue
+            self._anew.add(name)
+            with suppress(ProcessLookupError):
+                process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), parts[name].patience)
+            except TimeoutError:
+                log.warning("killed", parts=name)
+                _kill(process.pid)
 
     async def run(self, started: Callable[[], Coroutine[Any, Any, None]], *, stopping: Callable[[], None] = lambda: None) -> int:
         """Keep the parts running until asked to stop; give the exit code: 0, 78, or 1 where a part had to be killed.
@@ -106,15 +123,20 @@ class Supervisor:
         """Run one part again and again until it is time to stop."""
         if part.late:
             await self._early_done.wait()
-        deaths = 0
+        deaths, ran_before = 0, False
         while not self._stop.is_set():
             began = monotonic()
             code = await self._once(part, pipe)
-            if code == CONFIGURATION:
+            if code == CONFIGURATION and not ran_before:
                 self._code = CONFIGURATION
                 self._stop.set()
             if self._stop.is_set():
                 return
+            ran_before = True
+            if part.name in self._anew:
+                self._anew.discard(part.name)
+                deaths = 0
+                continue
             deaths = 1 if monotonic() - began > STEADY else deaths + 1
             pause = min(self._pauses[0] * 2 ** min(deaths - 1, 20), self._pauses[1])
             tell = log.error if deaths >= HOPELESS else log.warning

@@ -13,6 +13,7 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.events import AliasEvent, MappingEndEvent, MappingStartEvent, ScalarEvent, SequenceEndEvent, SequenceStartEvent
 from ruamel.yaml.reader import ReaderError
 
+from pipeline.spec.copies import origin_of
 from pipeline.spec.problems import Place, Problems, Source
 from pipeline.spec.tree import Entry, Items, Mapping, Node, Scalar
 
@@ -39,7 +40,8 @@ class _RefusedError(Exception):
 
 def read(path: Path, problems: Problems) -> Node | None:
     """Read a file; None where it cannot be read, after its problems were told."""
-    source = Source(path)
+    shown = origin_of(path)
+    source = Source(shown)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -49,10 +51,10 @@ def read(path: Path, problems: Problems) -> Node | None:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = data[: error.start].decode("utf-8-sig", "replace")
-        source = Source(path, tuple(_BREAK.split(data.decode("utf-8-sig", "replace"))))
+        source = Source(shown, tuple(_BREAK.split(data.decode("utf-8-sig", "replace"))))
         problems.error(_at(source, before), f"this is not UTF-8: byte 0x{data[error.start]:02X}", "save the file as UTF-8")
         return None
-    source = Source(path, tuple(_BREAK.split(text)))
+    source = Source(shown, tuple(_BREAK.split(text)))
     try:
         return _Builder(source, problems).build(text)
     except _RefusedError:

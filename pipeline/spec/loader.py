@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.registry import Kind, Registry, did_you_mean
+from pipeline.spec.copies import PLUGINS, SHARED_FILE, origin_of
 from pipeline.spec.document import read
 from pipeline.spec.interpolation import Interpolator
 from pipeline.spec.model import Configuration, PipelineSpec
@@ -18,8 +19,6 @@ from pipeline.spec.problems import Place, Problems, Report, Source, SpecError
 from pipeline.spec.steps import StepReader, read_shared
 from pipeline.spec.tree import Mapping, Node, Scalar
 
-SHARED_FILE: Final = "siftbell.yaml"
-PLUGINS: Final = "plugins"
 _SHARED_KINDS: Final[dict[str, Kind]] = {"producers": "producer", "consumers": "consumer"}
 
 
@@ -86,8 +85,9 @@ def check(
         pipelines[name] = found
     if files.whole and not reader.missed and all(root is not None for root in roots):
         _tell_unused(reader, problems)
-    configuration = Configuration({name: spec for name, (spec, _) in pipelines.items()}, tuple(files.all()))
-    return Report(problems.sorted(files.all()), tuple(files.all()), configuration)
+    shown = tuple(map(origin_of, files.all()))
+    configuration = Configuration({name: spec for name, (spec, _) in pipelines.items()}, shown)
+    return Report(problems.sorted(shown), shown, configuration)
 
 
 def find_files(paths: Sequence[Path], problems: Problems) -> Files:
@@ -103,9 +103,9 @@ def find_files(paths: Sequence[Path], problems: Problems) -> Files:
         for file in found:
             _add(file, files, seen, problems)
         for file in sorted(path.glob("*.yml")):
-            problems.warning(Place(Source(file)), "this file is not read", "call it '.yaml'")
+            problems.warning(Place(Source(origin_of(file))), "this file is not read", "call it '.yaml'")
         if not found:
-            problems.error(Place(Source(path)), "no file in this directory is called '*.yaml'")
+            problems.error(Place(Source(origin_of(path))), "no file in this directory is called '*.yaml'")
     if not paths:
         problems.error(Place(Source(Path())), "no configuration is named", "name files or directories with --config")
     for file in files.pipelines:
@@ -119,7 +119,7 @@ def find_files(paths: Sequence[Path], problems: Problems) -> Files:
 
 def _add(file: Path, files: Files, seen: set[Path], problems: Problems) -> None:
     if not file.exists():
-        problems.error(Place(Source(file)), "there is no such file")
+        problems.error(Place(Source(origin_of(file))), "there is no such file")
         return
     resolved = file.resolve()
     if resolved in seen or file.name.endswith(".test.yaml"):
@@ -133,7 +133,7 @@ def _root(path: Path, interpolator: Interpolator, problems: Problems) -> Mapping
     node: Node | None = read(path, problems)
     if node is None or (isinstance(node, Scalar) and node.value is None):
         if len(problems) == before and path.name != SHARED_FILE:
-            problems.error(Place(Source(path)), "the file is empty", "a pipeline has producers, filters and consumers")
+            problems.error(Place(Source(origin_of(path))), "the file is empty", "a pipeline has producers, filters and consumers")
         return None
     if not isinstance(node, Mapping):
         problems.error(node.place, "a mapping is expected", "a pipeline's file begins with 'name:' or 'producers:'")

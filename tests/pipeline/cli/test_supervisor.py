@@ -35,6 +35,10 @@ async def started():
         await asyncio.Event().wait()
     structlog.get_logger().info("supervising")
     supervisor.let_late_parts_start()
+    if sys.argv[2].startswith("restart "):
+        await asyncio.to_thread(sys.stdin.readline)
+        await supervisor.restart(*sys.argv[2].split()[1:])
+        structlog.get_logger().info("restarted")
     if sys.argv[2] == "start":
         raise RuntimeError("no key could be made")
 
@@ -68,7 +72,11 @@ class Driver:
     def __init__(self, *parts: dict[str, Any], raising: str = "") -> None:
         arguments = [json.dumps(parts), raising]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+            [sys.executable, "-c", DRIVER, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         self.lines: list[dict[str, Any]] = []
         self._rest = b""
@@ -115,7 +123,9 @@ def drive() -> Iterator[Any]:
             driver.process.kill()
         driver.process.wait()
         assert driver.process.stdout is not None
+        assert driver.process.stdin is not None
         driver.process.stdout.close()
+        driver.process.stdin.close()
 
 
 def gone(pid: int, within: float = 10) -> bool:
@@ -173,6 +183,35 @@ def test_from_the_fifth_death_in_a_row_each_is_an_error_and_it_goes_on(drive: An
 def test_a_part_without_configuration_ends_everything_with_78(drive: Any) -> None:
     driver = drive({"name": "web", "command": STAYS}, {"name": "clock", "command": "raise SystemExit(78)"})
     assert driver.end() == 78
+
+
+def test_a_part_that_ran_before_is_started_again_even_then(drive: Any, tmp_path: Path) -> None:
+    file = tmp_path / "ran"
+    once = f"import pathlib as p; f = p.Path({str(file)!r}); ran = f.exists(); f.touch(); raise SystemExit(78 if ran else 3)"
+    driver = drive({"name": "web", "command": STAYS}, {"name": "clock", "command": once})
+    driver.until("a part ended with exit code 78", times=2)
+    driver.process.terminate()
+    assert driver.end() == 0
+
+
+def test_parts_are_started_anew_one_after_the_other_in_the_order_that_was_asked_for(drive: Any) -> None:
+    driver = drive(
+        {"name": "web", "command": STAYS},
+        {"name": "clock", "command": STAYS},
+        {"name": "worker", "command": STUBBORN, "patience": 0.1, "stage": 1},
+        raising="restart worker clock",
+    )
+    first = {line["pid"] for line in driver.until("up", times=3)}
+    driver.process.stdin.write(b"\n")
+    driver.process.stdin.flush()
+    driver.until("restarted")
+    ups = driver.until("up", times=5)
+    events = [event for event in driver.events() if event in {"no", "killed", "asked"}]
+    assert events == ["no", "killed", "asked"]
+    assert len({line["pid"] for line in ups} - first) == 2
+    assert not [event for event in driver.events() if event.startswith("a part")]
+    driver.process.terminate()
+    assert driver.end() == 1  # the stubborn one is killed once more
 
 
 def test_parts_are_asked_to_stop_stage_by_stage(drive: Any) -> None:
