@@ -21,6 +21,7 @@ from pipeline.queue.brokers import broker
 from pipeline.queue.consuming import add_steps
 from pipeline.queue.publishing import CeleryQueue
 from pipeline.queue.suspects import trial
+from pipeline.queue.watchdog import Watchdog
 from pipeline.settings import Settings
 
 Role = Literal["all", "filters", "deliveries"]
@@ -64,6 +65,7 @@ def run_worker(settings: Settings, role: Role = "all", *, concurrency: int | Non
         shutdowns.append(how)
 
     worker_shutting_down.connect(note)
+    Watchdog(app, app.amqp.queues).start()
     worker.start()
     if shutdowns and set(shutdowns) == {"Warm"}:
         return 0  # Celery's own code after Ctrl-C is 1, even where everything was finished
