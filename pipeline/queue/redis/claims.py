@@ -1,0 +1,155 @@
+"""What one consuming connection has claimed in Redis: taken, settled, kept alive, and given back at the end."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from uuid import uuid4
+
+from kombu.exceptions import OperationalError
+from kombu.log import get_logger
+from redis.exceptions import RedisError
+
+from pipeline.queue.redis import scripts
+from pipeline.queue.redis.address import PRIORITIES
+from pipeline.queue.redis.owners import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from redis import Redis
+
+    from pipeline.queue.redis.address import Keys
+
+logger = get_logger(__name__)
+
+Outcome = Literal["done", "failed", "back", "aside"]
+"""How a claim ends: removed; back to its place and counted as a failure; back without that; moved to the unreadable."""
+
+
+class ClaimsLostError(OperationalError):
+    """Others have taken this owner for gone, and have its claims: it must begin anew."""
+
+
+class Claimed(NamedTuple):
+    """An item that is claimed: by which tag, from which queue."""
+
+    tag: int
+    queue: str
+    item: bytes
+
+
+class Claims:
+    """The claims of one owner. Its methods may be called from any thread; a thread of its own gives signs of life.
+
+    While it does, its claims are nobody else's, however long they last. When it does not, another owner's thread gives
+    them back to their queues. That thread also looks after the others.
+    """
+
+    def __init__(self, client: Redis, keys: Keys, beat: float) -> None:
+        self._client: Any = client
+        self._keys = keys
+        self._beat_every = beat
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._paying = threading.Lock()
+        self._next = 1  # the next tag; none is used twice, so that none means another claim after Redis has lost its data
+        self._registered = False
+        self._closing = False
+        self._owed: deque[tuple[Outcome, list[int]]] = deque()
+        self._stop = threading.Event()
+        self.lost = False
+        self.owner = f"{socket.gethostname()}:{self._pid}:{uuid4().hex[:12]}"
+        self._hash = keys.claims(self.owner)
+        self._claim, self._settle, self._leave, self._bury, self._beat = (
+            self._client.register_script(text)
+            for text in (scripts.CLAIM, scripts.SETTLE, scripts.LEAVE, scripts.BURY, scripts.BEAT)
+        )
+        self._thread = threading.Thread(target=self._live, name=f"siftbell-owner-{self.owner}", daemon=True)
+        self._thread.start()
+
+    def claim(self, queues: Sequence[str], most: int) -> list[Claimed]:
+        """Take up to `most` items, in turn from each queue that has some, the first first.
+
+        Raises RedisError, and ClaimsLostError when others have taken this owner for gone. What a call took that failed
+        goes back when the owner leaves.
+        """
+        with self._lock:
+            first, self._next = self._next, self._next + most
+        lists = [key for queue in queues for key in self._keys.lists(queue)]
+        found = self._claim(
+            keys=[self._keys.owners, self._hash, *lists],
+            args=[self.owner, int(self._registered), first, most, len(PRIORITIES)],
+        )
+        if found is None:
+            self.lost = True
+            raise ClaimsLostError("this worker did not answer for a while: others have what it held")
+        self._registered = self._registered or bool(found)
+        pairs = zip(found[::2], found[1::2], strict=True)
+        return [Claimed(first + at, queues[number // len(PRIORITIES)], item) for at, (number, item) in enumerate(pairs)]
+
+    def settle(self, outcome: Outcome, tags: Sequence[int]) -> None:
+        """End claims, given the oldest first. Never fails: what Redis cannot be told now is owed, and told as soon as it answers.
+
+        A claim that has gone to another owner meanwhile is left alone.
+        """
+        if not tags or self._pid != os.getpid():
+            return
+        self._owed.append((outcome, list(tags)))
+        if len(self._owed) > 1:
+            return  # somebody tells Redis now, or it did not answer: then the next poll asks it again, this caller need not wait
+        try:
+            self.pay()
+        except RedisError as error:
+            logger.warning("Redis is told later that %d messages are settled: %s", len(tags), error)
+
+    def pay(self) -> None:
+        """Tell Redis what is owed; raises RedisError."""
+        with self._paying:
+            while self._owed:
+                outcome, tags = self._owed[0]
+                settled = self._settle(keys=[self._hash, self._keys.unreadable], args=[outcome, *reversed(tags)])
+                if settled < len(tags):
+                    logger.warning(
+                        "%d of %d messages were settled late: they are delivered again", len(tags) - settled, len(tags)
+                    )
+                self._owed.popleft()
+
+    def close(self) -> None:
+        """Give back all that is still claimed, at its old place; while Redis is away, as soon as it answers. Never fails."""
+        self._closing = True
+        if self._pid == os.getpid():
+            self._try_to_leave()
+
+    def _try_to_leave(self) -> None:
+        try:
+            self.pay()
+            self._leave(keys=[self._keys.owners, self._hash], args=[self.owner])
+        except RedisError as error:
+            logger.warning("what this worker holds goes back as soon as Redis answers: %s", error)
+        else:
+            self._stop.set()
+
+    def _live(self) -> None:
+        watch = Watch(self._beat_every)
+        while not self._stop.wait(self._beat_every):
+            if self._closing:
+                self._try_to_leave()
+                continue
+            try:
+                self._look_after(watch)
+            except RedisError as error:
+                logger.debug("no sign of life: %s", error)
+
+    def _look_after(self, watch: Watch) -> None:
+        if self._registered and not self._beat(keys=[self._keys.owners], args=[self.owner]):
+            self.lost = True
+        for owner, number in watch.look(self._client.hgetall(self._keys.owners), time.monotonic()):
+            name = owner.decode(errors="replace")
+            back = self._bury(keys=[self._keys.owners, self._keys.claims(name)], args=[owner, number])
+            if back >= 0:
+                logger.warning("%s is gone: %d messages that it held are delivered again", name, back)
