@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field, replace, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -39,13 +39,28 @@ def broker(url: str) -> Broker:
     """Give the settings for a broker's URL; raises `ConfigError` for a scheme that is not known, or lacks its extra."""
     scheme = url.partition(":")[0]
     found = _known(url).get(scheme)
+    if found is None and scheme in ("sentinel", "redis+sentinel", "redis+cluster"):
+        raise ConfigError(f"'{scheme}://': Redis Sentinel and Cluster are not supported; give redis:// and one server")
     if found is None:
         raise ConfigError(f"no broker is known for '{scheme}://'; there are {', '.join(_known(url))}")
     if found.needs and find_spec(found.needs) is None:
         raise ConfigError(f'the broker needs: pip install "siftbell[{found.extra}]"')
     if scheme == sqlite.SCHEME:
         sqlite.register()
+    if scheme in REDIS:
+        return _on_redis(found)
     return _on_sqs(found) if scheme == "sqs" else found
+
+
+def _on_redis(found: Broker) -> Broker:
+    from pipeline.queue import redis  # here, for it needs the extra
+
+    redis.register()
+    try:
+        url = redis.url(found.url)
+    except ValueError as error:
+        raise ConfigError(f"the broker's URL: {error}") from None
+    return replace(found, url=url, transport_options={"beat": BEAT, "socket_timeout": 5.0, "socket_connect_timeout": 2.0})
 
 
 def _on_sqs(found: Broker) -> Broker:
@@ -69,6 +84,6 @@ def _known(url: str) -> dict[str, Broker]:
         **dict.fromkeys(REDIS, Broker(url, needs="redis", extra="redis")),
         "amqp": amqp,
         "amqps": amqp,
-        "sqs": Broker(url, needs="boto3", extra="sqs", largest=sqs.LARGEST),
+        "sqs": Broker(url, needs="botocore", extra="sqs", largest=sqs.LARGEST),
         "memory": Broker(url),
     }

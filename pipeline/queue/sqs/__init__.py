@@ -1,4 +1,4 @@
-"""Amazon SQS as a broker that holds the promise: a kombu transport over boto3 whose claims live as long as their process."""
+"""Amazon SQS as a broker that holds the promise: a kombu transport over botocore whose claims live as long as their process."""
 
 from pipeline.queue.sqs.address import SCHEME, Settings, read_settings, shown_url, sqs_name
 from pipeline.queue.sqs.errors import SqsError

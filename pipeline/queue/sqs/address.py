@@ -12,16 +12,18 @@ SCHEME: Final = "siftbell-sqs"
 """The scheme of this transport's URLs inside Celery; `sqs` is kombu's own transport."""
 
 OURS: Final = "aws"
-"""Stands for the host in a URL without one, where boto3 finds the endpoint."""
+"""Stands for the host in a URL without one, where botocore finds the endpoint."""
 
+WAIT: Final = 5
+VISIBILITY: Final = 30
 LONGEST_NAME: Final = 80
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
-_OPTIONS: Final = ("region", "tls", "wait")
+_OPTIONS: Final = ("region", "tls", "wait", "visibility")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a transport is told. What is not told, boto3 finds as any AWS client does (environment, files, roles).
+    """What a transport is told. What is not told, botocore finds as any AWS client does (environment, files, roles).
 
     A claim lasts for `visibility` seconds after the last heartbeat, which comes every quarter of it. A worker asks for
     messages with requests of at most `wait` seconds: the longer, the fewer requests of an idle worker, and the longer
@@ -32,21 +34,18 @@ class Settings:
     secret: str | None = field(default=None, repr=False)
     endpoint: str | None = None
     region: str | None = None
-    wait: int = 5
-    visibility: int = 30
+    wait: int = WAIT
+    visibility: int = VISIBILITY
     prefix: str = "siftbell-"
 
 
 def read_settings(url: str) -> Settings:
-    """Read `sqs://[KEY:SECRET@][HOST[:PORT]][?region=…&wait=…&tls=true]`; raises ValueError that names what is wrong."""
+    """Read `sqs://[KEY:SECRET@][HOST[:PORT]][?region=…&tls=true&wait=…&visibility=…]`; raises ValueError for what is wrong."""
     parts = urlsplit(url)
     told = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
     unknown = sorted(set(told) - set(_OPTIONS))
     if unknown:
         raise ValueError(f"sqs: no option is called '{unknown[0]}'; there are {', '.join(_OPTIONS)}")
-    wait = told.get("wait", "5")
-    if not wait.isdigit() or not 1 <= int(wait) <= 20:
-        raise ValueError("sqs: 'wait' is a number of seconds from 1 to 20")
     endpoint = None
     if parts.hostname and parts.hostname != OURS:
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
@@ -56,8 +55,16 @@ def read_settings(url: str) -> Settings:
         secret=unquote(parts.password or "") or None,
         endpoint=endpoint,
         region=told.get("region"),
-        wait=int(wait),
+        wait=_seconds(told, "wait", WAIT, 1, 20),
+        visibility=_seconds(told, "visibility", VISIBILITY, 4, 3600),
     )
+
+
+def _seconds(told: dict[str, str], name: str, usual: int, least: int, most: int) -> int:
+    text = told.get(name, str(usual))
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise ValueError(f"sqs: '{name}' is a number of seconds from {least} to {most}")
+    return int(text)
 
 
 def shown_url(settings: Settings) -> str:

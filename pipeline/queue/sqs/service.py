@@ -146,7 +146,7 @@ class Service:
         return {int(failure["Id"]): failure for failure in answer.get("Failed", ())}
 
     def _call(self, operation: str, queue: str = "", *, patient: bool = False, **parameters: Any) -> dict[str, Any]:
-        from botocore.exceptions import ClientError  # noqa: PLC0415 - of an extra
+        from botocore.exceptions import ClientError, NoRegionError  # noqa: PLC0415 - of an extra
 
         try:
             answer: dict[str, Any] = getattr(self._client(patient=patient), operation)(**parameters)
@@ -154,7 +154,8 @@ class Service:
             raise self._refusal(operation, queue, error.response.get("Error", {})) from None
         except Exception as error:  # noqa: BLE001 - besides its own, botocore raises those of the parsers of an odd answer
             self._answered = float("-inf")
-            raise SqsError(f"SQS{self._place()}: {_line(error)}") from None
+            hint = " Set AWS_DEFAULT_REGION, or sqs://?region=NAME" if isinstance(error, NoRegionError) else ""
+            raise SqsError(f"SQS{self._place()}: {_line(error)}{hint}") from None
         self._answered = time.monotonic()
         return answer
 
@@ -178,8 +179,8 @@ class Service:
             return self._clients[patient]
 
     def _new_client(self, *, patient: bool) -> Any:
-        import boto3  # noqa: PLC0415 - of an extra
         from botocore.config import Config  # noqa: PLC0415 - of an extra
+        from botocore.session import Session  # noqa: PLC0415 - of an extra
 
         told = self.settings
         config = Config(
@@ -189,8 +190,15 @@ class Service:
             max_pool_connections=64,
             tcp_keepalive=True,
         )
-        session = boto3.Session(aws_access_key_id=told.key, aws_secret_access_key=told.secret, region_name=told.region)
-        return session.client("sqs", endpoint_url=told.endpoint, config=config)
+        session = Session()
+        return session.create_client(
+            "sqs",
+            aws_access_key_id=told.key,
+            aws_secret_access_key=told.secret,
+            endpoint_url=told.endpoint,
+            region_name=told.region or session.get_config_variable("region") or ("us-east-1" if told.endpoint else None),
+            config=config,
+        )
 
 
 class Services:

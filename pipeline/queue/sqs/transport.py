@@ -27,7 +27,7 @@ class Transport(virtual.Transport):
     Channel = SqsChannel
     default_port = None
     driver_type = "sqs"
-    driver_name = "boto3"
+    driver_name = "botocore"
     connection_errors = (*virtual.Transport.connection_errors, SqsError)
     implements = virtual.Transport.implements.extend(asynchronous=True, batch_publish=True, exchange_type=frozenset({"direct"}))
 
@@ -56,10 +56,10 @@ class Transport(virtual.Transport):
         return True
 
     def driver_version(self) -> str:
-        """Return the version of boto3."""
-        import boto3  # noqa: PLC0415 - of an extra
+        """Return the version of botocore."""
+        import botocore  # noqa: PLC0415 - of an extra
 
-        return str(boto3.__version__)
+        return str(botocore.__version__)
 
     def drain_events(self, connection: Any, timeout: float | None = None, **_: Any) -> None:  # noqa: ARG002 - kombu's signature
         """Deliver what has arrived, waiting at most `timeout` seconds for it, then raise TimeoutError; None waits for ever."""
