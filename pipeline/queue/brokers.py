@@ -53,7 +53,7 @@ def broker(url: str) -> Broker:
 
 
 def _on_redis(found: Broker) -> Broker:
-    from pipeline.queue import redis  # here, for it needs the extra
+    from pipeline.queue import redis  # noqa: PLC0415 - it needs the extra
 
     redis.register()
     try:
