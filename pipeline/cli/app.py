@@ -13,6 +13,7 @@ from pipeline.cli.check import check, schema
 from pipeline.cli.database import database
 from pipeline.cli.demo import demo
 from pipeline.cli.doctor import doctor
+from pipeline.cli.explain import explain
 from pipeline.cli.failures import report
 from pipeline.cli.keys import keys
 from pipeline.cli.letters import letters
@@ -65,6 +66,7 @@ app.command(rich_help_panel=WRITING)(schema)
 LIVING: Final = "Live with them"
 app.command(rich_help_panel=LIVING)(send)
 app.command("run-now", rich_help_panel=LIVING)(run_now)
+app.command(rich_help_panel=LIVING)(explain)
 app.add_typer(letters, name="dead-letters", rich_help_panel=LIVING)
 
 CARING: Final = "Care for the installation"

@@ -125,7 +125,7 @@ class Clock:
             after = pipeline.before(held.step) if held.step else ""
             batches = self._process(pipeline, after, messages, held.revision, attempt=held.attempt)
         if batches:
-            self._runner.queue.publish(batches)
+            self._runner.publish(batches)
 
     def _process(
         self, pipeline: Pipeline, after: str, messages: Sequence[Message], revision: str, *, attempt: int = 1
@@ -201,13 +201,14 @@ def _record_leaving(decisions: Decisions, held: Held, messages: Sequence[Message
     named = left[: max(1, MOST_NAMED * MOST_NAMED // len(messages))]  # or many that leave as many would fill the store with ids
     among = f"with {len(messages) - 1} more " if len(messages) > 1 else ""
     for message in messages:
+        became: Sequence[Message] = ()
         if message.id in itself:
-            outcome, reason, became = Outcome.PASSED, "left the window as itself", []
+            outcome, reason = Outcome.PASSED, "left the window as itself"
         elif left:
             reason = f"left the window {among}as {len(left)} message{'' if len(left) == 1 else 's'}"
             outcome, became = Outcome.REPLACED, named
         else:
-            outcome, reason, became = Outcome.DROPPED, f"by {held.step}: nothing left the window", []
+            outcome, reason = Outcome.DROPPED, f"by {held.step}: nothing left the window"
         decisions.record(message, held.step, outcome, reason=reason, attempt=held.attempt, became=became)
 
 
