@@ -6,8 +6,10 @@ import logging
 import os
 import socket
 import warnings
+from contextlib import closing
 from typing import Any, Literal
 
+import structlog
 from celery import Celery
 from celery.apps import worker as celery_program
 from celery.exceptions import SecurityWarning
@@ -15,6 +17,9 @@ from celery.signals import worker_process_init, worker_process_shutdown, worker_
 from prometheus_client import multiprocess
 
 from pipeline.engine.assembly import load_configuration, make_runner
+from pipeline.engine.batch import DELIVER_QUEUE
+from pipeline.engine.decisions import utc_now
+from pipeline.errors import PipelineError
 from pipeline.processes import die_with_parent
 from pipeline.queue.app import PerProcess, add_tasks, make_app, queue_names
 from pipeline.queue.brokers import broker
@@ -23,6 +28,9 @@ from pipeline.queue.publishing import CeleryQueue
 from pipeline.queue.suspects import trial
 from pipeline.queue.watchdog import Watchdog
 from pipeline.settings import Settings
+from pipeline.store import Store
+
+log = structlog.get_logger()
 
 Role = Literal["all", "filters", "deliveries"]
 DELIVERY_THREADS = 32
@@ -33,7 +41,7 @@ way as its step's `concurrency:`. A worker with more consumers than half of thes
 def worker_app(settings: Settings, role: Role = "all") -> Celery:
     """Make the app that a worker runs: with the queues of its role, and the tasks; raises `ConfigError`."""
     configuration = load_configuration(settings)
-    filters, deliveries = queue_names(configuration)
+    filters, deliveries = _with_former(settings, *queue_names(configuration))
     queues = {"all": filters + deliveries, "filters": filters, "deliveries": deliveries}[role]
     app = make_app(broker(settings.broker_url), queues)
     add_tasks(app, PerProcess(lambda: make_runner(settings, configuration, CeleryQueue(app))), trial(settings))
@@ -70,6 +78,19 @@ def run_worker(settings: Settings, role: Role = "all", *, concurrency: int | Non
     if shutdowns and set(shutdowns) == {"Warm"}:
         return 0  # Celery's own code after Ctrl-C is 1, even where everything was finished
     return int(worker.exitcode or 0)
+
+
+def _with_former(settings: Settings, filters: list[str], deliveries: list[str]) -> tuple[list[str], list[str]]:
+    """Add the queues that the configuration had before: what still waits there is buried with the reason, and not forgotten."""
+    with closing(Store(settings.store_url)) as store:
+        try:
+            known = store.remember_queues({*filters, *deliveries}, utc_now())
+        except PipelineError as error:
+            log.warning("queues that are gone from the configuration are not looked at", error=str(error))
+            return filters, deliveries
+    former = known - {*filters, *deliveries}
+    out = {name for name in former if name.startswith(DELIVER_QUEUE.format(""))}
+    return sorted({*filters, *(former - out)}), sorted({*deliveries, *out})
 
 
 def _threads(app: Celery) -> int:

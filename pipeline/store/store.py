@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import URL, text
 
 from pipeline.message import Message
-from pipeline.store import circuits, history, keys, leaving, letters, schedules, tallies, waiting
+from pipeline.store import circuits, history, keys, leaving, letters, queues, schedules, tallies, waiting
 from pipeline.store.database import Database
 from pipeline.store.rows import ApiKey, Circuit, Claim, DeadLetter, Held, Outcome, Record, Why
 from pipeline.store.selection import ALL, LetterGroup, Moved, Placing, Selection
@@ -240,22 +240,25 @@ class Store:
         with self._database.reading() as connection:
             return circuits.read_all(connection)
 
-    def change_circuit(self, new: Circuit, *, recall: datetime | None = None) -> bool:
+    def change_circuit(self, new: Circuit, *, recall: tuple[datetime, datetime] | None = None) -> bool:
         """Write a circuit whose version is one more than that of the stored one; false where somebody was faster.
 
-        With `recall`, the present moment, what waits for the consumer comes back from then on, the oldest first: a
-        hundred messages a second for ten seconds, then a thousand a second.
+        With `recall`, the present moment and a later one, what waits for the consumer until then comes back as
+        `Store.recall` says, in the same transaction.
         """
         with self._database.writing() as connection:
             done = circuits.change(connection, new)
             if done and recall is not None:
-                circuits.recall(connection, new.pipeline, new.step, recall)
+                circuits.recall(connection, new.pipeline, new.step, *recall)
         return done
 
-    def recall(self, pipeline: str, step: str, now: datetime) -> None:
-        """Let what waits for a consumer come back as `change_circuit` does."""
+    def recall(self, pipeline: str, step: str, now: datetime, until: datetime) -> None:
+        """Let what waits for a consumer until a time come back from now on, the oldest first.
+
+        A hundred messages a second for ten seconds, then a thousand a second.
+        """
         with self._database.writing() as connection:
-            circuits.recall(connection, pipeline, step, now)
+            circuits.recall(connection, pipeline, step, now, until)
 
     def postpone(self, claims: Sequence[Claim], until: datetime, *, gone: datetime) -> None:
         """Let all that waits for the consumer of these claims, they included, wait until a time, and let go of them.
@@ -316,6 +319,14 @@ class Store:
         """
         with self._database.writing() as connection:
             return leaving.drop(connection, leaving.Page(selection, limit, after), now)
+
+    def remember_queues(self, names: Collection[str], now: datetime) -> set[str]:
+        """Note which queues the configuration has, and give them with those it had within the last 30 days.
+
+        What waits on a queue that is gone from the configuration would wait for ever, were it not worked off.
+        """
+        with self._database.writing() as connection:
+            return queues.remember(connection, names, now)
 
     def add_key(self, key: ApiKey) -> None:
         """Add an API key. Raises ConfigError where there is one of this name."""

@@ -150,6 +150,15 @@ api_keys: Final = Table(
     UniqueConstraint("digest", name="api_keys_digest"),
 )
 
+queues: Final = Table(
+    "queues",
+    metadata,
+    Column("name", Text, nullable=False),
+    # When it last was in the configuration of a worker that started.
+    Column("used", BigInteger, nullable=False),
+    PrimaryKeyConstraint("name", name="queues_pk"),
+)
+
 memory: Final = Table(
     "memory",
     metadata,

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from trees import until
@@ -102,3 +102,33 @@ def test_a_message_that_kills_its_worker_is_buried_alone(place):
     assert all(letter.error.startswith("its worker died 3 times") for letter in store.dead_letters())
     assert len(lines(out)) == 38
     queue.close()
+
+
+@pytest.mark.e2e
+def test_what_waits_on_a_queue_that_is_gone_from_the_configuration_is_buried(place):
+    settings, store, out = place
+    store.remember_queues({"in", "out.gone", "later"}, datetime.now(UTC))
+    queue = CeleryQueue.from_settings(settings)
+    (one, other) = messages(2)
+    queue.publish([Batch(job="deliver", queue="out.gone", pipeline="a", step="gone", messages=[one])])
+    queue.publish([Batch(job="process", queue="later", pipeline="a", step="later", messages=[other])])
+    worker = celery(settings, "worker", "--loglevel=warning", "--concurrency=1")
+    try:
+        until(lambda: len(store.dead_letters()) == 2, "both are buried", seconds=60)
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        worker.communicate(timeout=30)
+    assert {letter.error for letter in store.dead_letters()} == {
+        "pipeline 'a' has no consumer 'gone' any more",
+        "pipeline 'a' has no filter 'later' any more",
+    }
+    assert lines(out) == []
+    queue.close()
+
+
+def test_queues_are_remembered_for_thirty_days(place):
+    _, store, _ = place
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    assert store.remember_queues({"in", "out.a"}, start) == {"in", "out.a"}
+    assert store.remember_queues({"in"}, start + timedelta(days=29)) == {"in", "out.a"}
+    assert store.remember_queues({"in"}, start + timedelta(days=30)) == {"in"}

@@ -27,6 +27,7 @@ def upgrade() -> None:
     _records()
     _dead_letters()
     _circuits()
+    _queues()
 
 
 def _records() -> None:
@@ -48,6 +49,16 @@ def _records() -> None:
         "INSERT INTO tallies (hour, pipeline, step, outcome, shard, decided, added)"
         " SELECT at / 3600000000 * 3600000000, pipeline, step, outcome, 0, count(*), count(*) FROM records"
         " GROUP BY 1, pipeline, step, outcome"
+    )
+
+
+def _queues() -> None:
+    """Which queues the configuration has had."""
+    op.create_table(
+        "queues",
+        Column("name", Text, nullable=False),
+        Column("used", BigInteger, nullable=False),
+        PrimaryKeyConstraint("name", name="queues_pk"),
     )
 
 
