@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from hashlib import blake2b
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
-from sqlalchemy import and_, bindparam, case, delete, or_, select
+from sqlalchemy import and_, bindparam, case, delete, or_, select, update
 
 from pipeline.errors import ConfigError, TemporaryError
 from pipeline.plugin import Memory
@@ -48,6 +49,39 @@ end
 return count
 """
 
+SLACK: Final = timedelta(milliseconds=500)
+"""So much of what a rate allowed, and was not used, can be made up for."""
+_RESERVE: Final = """
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local interval, patience, slack = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local again, fresh = tonumber(ARGV[4]), tonumber(ARGV[5])
+local known = redis.call('HMGET', KEYS[1], 'next', 'line')
+local turn = math.max(tonumber(known[1]) or 0, now - slack)
+local line = tonumber(known[2]) or 0
+local waiting = line > now and line > turn
+local room = math.max(0, math.floor((now + patience - turn) / interval) + 1)
+local granted = math.min(room, waiting and again or again + fresh)
+local after = turn + granted * interval
+line = math.max(line, after)
+local ending = line + (again + fresh - granted) * interval
+redis.call('HSET', KEYS[1], 'next', string.format('%.0f', after), 'line', string.format('%.0f', ending))
+redis.call('PEXPIRE', KEYS[1], math.ceil((ending - now + slack) / 1000) + 1)
+return {granted, string.format('%.0f', turn - now), string.format('%.0f', line - now)}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """The answer to `MemoryBackend.reserve`: times from now on, each further message an interval later."""
+
+    granted: int
+    """So many may go, those that come again before the others."""
+    first: timedelta
+    """When the first of them may go; it may be past."""
+    line: timedelta
+    """When about the first of the others can hope for its turn."""
+
 
 class MemoryBackend(Protocol):
     """Where the memories of all steps are. Safe with threads, and after fork. Methods may raise TemporaryError."""
@@ -58,6 +92,15 @@ class MemoryBackend(Protocol):
         With the id of the message that is filtered as `asker`, `first` and `count` give a message that comes again,
         because its worker died or the broker was away, the same answer for a key as before: else it would be taken for
         its own duplicate, or be counted until there are too many of it.
+        """
+
+    def reserve(
+        self, pipeline: str, step: str, interval: timedelta, patience: timedelta, *, again: int, fresh: int
+    ) -> Reservation:
+        """Give messages of a step their turns, one in each interval, over all who ask.
+
+        Only turns within `patience` are given. The others stand in a line and ask `again` when their turn comes near;
+        nothing is reserved for them, but as long as there is a line none that is `fresh` is given a turn.
         """
 
     def purge(self) -> int:
@@ -94,6 +137,26 @@ class SqlMemory:
     def scoped(self, pipeline: str, step: str, asker: str = "") -> Memory:
         """Give a step's memory."""
         return _Scoped(self, (pipeline, step), asker)
+
+    def reserve(
+        self, pipeline: str, step: str, interval: timedelta, patience: timedelta, *, again: int, fresh: int
+    ) -> Reservation:
+        """Give turns; what is stored is when the next turn is (`count`), and where the line ends (`until`, and the slack)."""
+        digest, now = _rate_digest(pipeline, step, interval), to_number(self._now())
+        known = select(memory.c.count, memory.c.until).where(memory.c.digest == digest).with_for_update()
+        with self._database.writing() as connection:
+            first = insert(memory, connection.dialect.name).values(digest=digest, until=0, count=0, asker="")
+            connection.execute(first.on_conflict_do_nothing())
+            turn, until = connection.execute(known).one()
+            turn, line = max(turn, now - _number(SLACK)), until - _number(SLACK)
+            room = max(0, (now + _number(patience) - turn) // _number(interval) + 1)
+            granted = min(room, again if line > max(now, turn) else again + fresh)
+            after = turn + granted * _number(interval)
+            line = max(line, after)
+            ending = line + (again + fresh - granted) * _number(interval)
+            changed = update(memory).where(memory.c.digest == digest)
+            connection.execute(changed.values(count=after, until=ending + _number(SLACK)))
+        return Reservation(granted, timedelta(microseconds=turn - now), timedelta(microseconds=line - now))
 
     def purge(self) -> int:
         """Delete what is over, a thousand rows in each transaction."""
@@ -162,10 +225,20 @@ class RedisMemory:
             raise ConfigError("the memory's URL: redis://HOST:PORT/NUMBER is expected") from None
         self._first = self._redis.register_script(_FIRST)
         self._count = self._redis.register_script(_COUNT)
+        self._reserve = self._redis.register_script(_RESERVE)
 
     def scoped(self, pipeline: str, step: str, asker: str = "") -> Memory:
         """Give a step's memory."""
         return _Scoped(self, (pipeline, step), asker)
+
+    def reserve(
+        self, pipeline: str, step: str, interval: timedelta, patience: timedelta, *, again: int, fresh: int
+    ) -> Reservation:
+        """Give turns."""
+        sizes = [_number(interval), _number(patience), _number(SLACK), again, fresh]
+        with self._translated():
+            granted, first, line = self._reserve(keys=[PREFIX + _rate_digest(pipeline, step, interval)], args=sizes)
+        return Reservation(int(granted), timedelta(microseconds=int(first)), timedelta(microseconds=int(line)))
 
     def purge(self) -> int:
         """Ask the server for a sign of life; there is nothing to delete."""
@@ -255,6 +328,16 @@ def _told_upsert(dialect: str) -> Any:
 
 def _values() -> dict[str, Any]:
     return {column.name: bindparam(column.name) for column in memory.c}
+
+
+def _rate_digest(pipeline: str, step: str, interval: timedelta) -> str:
+    """Name a rate; another rate begins anew, for its predecessor's line would be measured by the wrong interval."""
+    return blake2b("\0".join((pipeline, step, "rate", str(interval))).encode(), digest_size=16).hexdigest()
+
+
+def _number(time: timedelta) -> int:
+    """Give a time in microseconds, at least one."""
+    return max(1, time // timedelta(microseconds=1))
 
 
 def _milliseconds(within: timedelta) -> int:

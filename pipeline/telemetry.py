@@ -26,6 +26,18 @@ DELIVERY_SECONDS: Final = Histogram(
 PUBLISH_SECONDS: Final = Histogram("siftbell_publish_seconds", "Time until the broker has confirmed what the intake published.")
 HELD: Final = Gauge("siftbell_messages_held", "Messages that wait in the store.", multiprocess_mode="mostrecent")
 DEAD: Final = Gauge("siftbell_dead_letters", "Messages that were given up.", multiprocess_mode="mostrecent")
+CIRCUIT: Final = Gauge(
+    "siftbell_circuit_state",
+    "A consumer's circuit, as the clock sees it: 0 closed, 1 half-open, 2 open.",
+    ["pipeline", "consumer"],
+    multiprocess_mode="mostrecent",
+)
+CIRCUIT_CHANGES: Final = Counter(
+    "siftbell_circuit_changes_total", "Circuits that opened, half-opened or closed.", ["pipeline", "consumer", "state"]
+)
+RATE_WAITS: Final = Counter(
+    "siftbell_rate_waits_total", "Messages that were held because a consumer's rate was reached.", ["pipeline", "consumer"]
+)
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 

@@ -138,7 +138,9 @@ class Decisions:
         """Hold a message that was not tried: the attempt is still to be made, and the record tells of those before it."""
         since = (since or self.now) if error.counts else since
         if error.counts and since is not None and self.now >= since + retry.lasting:
-            self.bury(message, step, f"given up after {_attempts(attempt - 1)}: {error}", attempt=attempt - 1, since=since)
+            self.bury(
+                message, step, f"given up after {_attempts(attempt - 1)}: {error.because}", attempt=attempt - 1, since=since
+            )
             return
         self.hold(message, step, why, error.until or self.now, attempt=attempt)
         self.record(message, step, Outcome.HELD, reason=self.mask(str(error)), attempt=attempt - 1, since=since)

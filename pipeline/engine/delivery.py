@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
+import time
 from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 
 import structlog
 
 from pipeline.engine.loop import run_on_loop
+from pipeline.engine.retry import NotTriedError
 from pipeline.errors import PermanentError, TemporaryError
 from pipeline.message import Message
 from pipeline.plugin import AnyConsumer, BatchConsumer, Consumer
@@ -27,19 +31,84 @@ Outcomes = dict[str, Exception | None]
 """By message id: None where the other side has the message, else what the consumer raised."""
 
 
-def deliver(consumer: AnyConsumer, messages: Sequence[Message], *, concurrency: int) -> Outcomes:
+class Fuse:
+    """Breaks when so many calls in a row failed with a temporary error: no further call of the batch is begun then."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._noting = threading.Lock()
+        self.failures = 0
+        """Temporary errors since the last success."""
+        self.answered = False
+        """Whether there was a success."""
+        self.last: TemporaryError | None = None
+
+    @property
+    def blown(self) -> bool:
+        """Whether the consumer is to be left alone."""
+        return self.failures >= self._limit
+
+    def note(self, outcome: Exception | None) -> Exception | None:
+        """Count a call's outcome, and give it back. What is no temporary error tells nothing of the other side's health."""
+        with self._noting:
+            if outcome is None:
+                self.failures, self.answered = 0, True
+            elif isinstance(outcome, TemporaryError):
+                self.failures += 1
+                if self.last is None or (outcome.retry_after or 0) >= (self.last.retry_after or 0):
+                    self.last = outcome
+        return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """What holds for the calls of one batch."""
+
+    fuse: Fuse
+    turns: Mapping[str, float]
+    end: float
+
+    def refusal(self) -> NotTriedError | None:
+        """Say why no further call is begun."""
+        if self.fuse.blown:
+            return NotTriedError(f"the calls before it failed: {self.fuse.last}")
+        return _out_of_time() if monotonic() > self.end else None
+
+    def wait(self, message: Message) -> float:
+        """Give the seconds until a message's turn."""
+        return max(0.0, self.turns.get(message.id, 0.0) - monotonic())
+
+
+def deliver(
+    consumer: AnyConsumer,
+    messages: Sequence[Message],
+    *,
+    concurrency: int,
+    fuse: Fuse | None = None,
+    turns: Mapping[str, float] | None = None,
+) -> Outcomes:
     """Give each message to the consumer and tell what became of it; no two may have the same id.
 
     Never raises for a consumer's or a message's sake, and ends within little more than `BATCH_LIMIT` and `CALL_LIMIT`.
+    A message is not given before its turn; what was not given, as the fuse blew or time ran out, is `NotTriedError`.
     """
+    course = _Course(fuse or Fuse(len(messages) + 1), turns or {}, monotonic() + BATCH_LIMIT)
     if isinstance(consumer, BatchConsumer):
-        return _at_once(consumer, messages)
+        return _at_once(consumer, messages, course)
     if inspect.iscoroutinefunction(consumer.consume):
-        return _asynchronously(consumer, messages, concurrency)
-    return _in_threads(consumer, messages, concurrency)
+        return _asynchronously(consumer, messages, concurrency, course)
+    return _in_threads(consumer, messages, concurrency, course)
 
 
-def _at_once(consumer: BatchConsumer[Any], messages: Sequence[Message]) -> Outcomes:
+def _at_once(consumer: BatchConsumer[Any], messages: Sequence[Message], course: _Course) -> Outcomes:
+    time.sleep(max(map(course.wait, messages)))
+    outcomes = _all_at_once(consumer, messages)
+    # It was one call: a success of one message is its success, the failures of all are one failure.
+    course.fuse.note(None if None in outcomes.values() else next(iter(outcomes.values())))
+    return outcomes
+
+
+def _all_at_once(consumer: BatchConsumer[Any], messages: Sequence[Message]) -> Outcomes:
     def all_of_them() -> Outcomes:
         try:
             return _told(consumer.consume_many(messages), messages)
@@ -66,33 +135,35 @@ def _told(failures: Mapping[str, Exception], messages: Sequence[Message]) -> Out
     return {message.id: failures.get(message.id) for message in messages}
 
 
-def _asynchronously(consumer: Consumer[Any], messages: Sequence[Message], concurrency: int) -> Outcomes:
+def _asynchronously(consumer: Consumer[Any], messages: Sequence[Message], concurrency: int, course: _Course) -> Outcomes:
     outcomes: Outcomes = {}
     late = _too_slow(BATCH_LIMIT)
     try:
-        run_on_loop(_on_loop(consumer, messages, concurrency, outcomes), timeout=BATCH_LIMIT + 1.1 * CALL_LIMIT)
+        run_on_loop(_on_loop(consumer, messages, concurrency, course, outcomes), timeout=BATCH_LIMIT + 1.1 * CALL_LIMIT)
     except TimeoutError:
         log.warning("the event loop of the consumers stands still: one of them blocks it", consumer=repr(consumer))
-    return {message.id: outcomes.get(message.id, late) for message in messages}
+    return {message.id: outcomes[message.id] if message.id in outcomes else course.fuse.note(late) for message in messages}
 
 
-async def _on_loop(consumer: Consumer[Any], messages: Sequence[Message], concurrency: int, outcomes: Outcomes) -> None:
-    turns = asyncio.Semaphore(concurrency)
-    end = monotonic() + BATCH_LIMIT
+async def _on_loop(
+    consumer: Consumer[Any], messages: Sequence[Message], concurrency: int, course: _Course, outcomes: Outcomes
+) -> None:
+    free = asyncio.Semaphore(concurrency)
 
     async def one(message: Message) -> None:
-        async with turns:
-            if monotonic() > end:
-                outcomes[message.id] = _out_of_time()
+        async with free:
+            await asyncio.sleep(course.wait(message))
+            if (refusal := course.refusal()) is not None:
+                outcomes[message.id] = refusal
                 return
             try:
                 called = consumer.consume(message)
                 assert called is not None
                 await _within_limit(called)
             except BaseException as error:  # noqa: BLE001 - SystemExit would end the loop, a cancellation fail the whole batch
-                outcomes[message.id] = _as_exception(error)
+                outcomes[message.id] = course.fuse.note(_as_exception(error))
             else:
-                outcomes[message.id] = None
+                outcomes[message.id] = course.fuse.note(None)
 
     await asyncio.gather(*(one(message) for message in messages))
 
@@ -105,29 +176,28 @@ async def _within_limit(called: Awaitable[None]) -> None:
         raise _too_slow() from None
 
 
-def _in_threads(consumer: Consumer[Any], messages: Sequence[Message], concurrency: int) -> Outcomes:
-    end = monotonic() + BATCH_LIMIT
-
+def _in_threads(consumer: Consumer[Any], messages: Sequence[Message], concurrency: int, course: _Course) -> Outcomes:
     def one(message: Message) -> Exception | None:
-        if monotonic() > end:
-            return _out_of_time()
+        time.sleep(course.wait(message))
+        if (refusal := course.refusal()) is not None:
+            return refusal
         try:
             called = consumer.consume(message)
             if called is not None:  # a `def` that gives what another function's `async def` gave
                 run_on_loop(_within_limit(called))
         except BaseException as error:  # noqa: BLE001 - whatever a plugin raises is the outcome of its message
-            return _as_exception(error)
-        return None
+            return course.fuse.note(_as_exception(error))
+        return course.fuse.note(None)
 
     pool = ThreadPoolExecutor(min(concurrency, len(messages)), thread_name_prefix="consumer")
     calls = {message.id: pool.submit(one, message) for message in messages}
     outcomes: Outcomes = {}
     for message_id, call in calls.items():
         try:
-            outcomes[message_id] = call.result(max(0.0, end + CALL_LIMIT - monotonic()))
+            outcomes[message_id] = call.result(max(0.0, course.end + CALL_LIMIT - monotonic()))
         except TimeoutError:
             call.cancel()
-            outcomes[message_id] = _too_slow()
+            outcomes[message_id] = course.fuse.note(_too_slow())
     pool.shutdown(wait=False, cancel_futures=True)
     return outcomes
 
@@ -145,5 +215,5 @@ def _too_slow(limit: float | None = None) -> TemporaryError:
     return TemporaryError(f"the consumer took longer than {limit or CALL_LIMIT:.0f} s")
 
 
-def _out_of_time() -> TemporaryError:
-    return TemporaryError(f"its batch took longer than {BATCH_LIMIT:.0f} s before its turn came", retry_after=0)
+def _out_of_time() -> NotTriedError:
+    return NotTriedError(f"its batch took longer than {BATCH_LIMIT:.0f} s before its turn came")

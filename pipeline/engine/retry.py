@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import random
 from datetime import datetime, timedelta
-from typing import Final
 
 from pipeline.errors import TemporaryError
 from pipeline.spec.model import Retry
 
-FIRST: Final = 1.0
-"""Seconds: the longest wait before the second attempt; doubles with each."""
-LONGEST: Final = 600.0
-"""Seconds: the longest wait between two attempts, where the other side asks for no longer one."""
+
+class NotTriedError(TemporaryError):
+    """The engine did not give the message to its consumer: it comes back at `until` (at once where it is None).
+
+    It keeps its attempt. `counts` says whether it is given up when it has waited for as long as `retry` lasts: true
+    where the consumer's service is to blame, false where the message only waits for its turn.
+    """
+
+    def __init__(self, text: str, *, until: datetime | None = None, counts: bool = True) -> None:
+        super().__init__(f"not tried: {text}")
+        self.because = text
+        self.until = until
+        self.counts = counts
 
 
 def next_attempt(error: TemporaryError, *, attempt: int, since: datetime, now: datetime, retry: Retry) -> datetime | None:
@@ -24,9 +32,29 @@ def next_attempt(error: TemporaryError, *, attempt: int, since: datetime, now: d
     end = since + retry.lasting
     if now >= end:
         return None
-    if error.retry_after is None:
-        wait = random.uniform(0, min(LONGEST, FIRST * 2 ** min(attempt - 1, 30)))  # noqa: S311 - jitter, not a secret
-    else:
-        wait = error.retry_after * random.uniform(1, 1.1)  # noqa: S311 - jitter, not a secret
+    asked = error.retry_after
+    wait = random.uniform(0, backoff(attempt, retry)) if asked is None else asked_for(asked)  # noqa: S311 - jitter, not a secret
     left = (end - now).total_seconds()
     return now + timedelta(seconds=max(0.0, min(left, wait)))  # in this order a NaN is the time that is left
+
+
+def next_probe(openings: int, retry_after: float | None, *, now: datetime, retry: Retry) -> datetime:
+    """Say when a service is tried again whose circuit was opened the `openings`-th time in a row.
+
+    Exponential backoff of which at least half is waited, or longer where the other side said so; never longer than
+    `retry` lasts, so that no message is given up without a look at the service in its time.
+    """
+    wait = backoff(openings, retry) * random.uniform(0.5, 1)  # noqa: S311 - jitter, not a secret
+    if retry_after is not None:
+        wait = max(wait, asked_for(retry_after))
+    return now + timedelta(seconds=max(0.0, min(retry.lasting.total_seconds(), wait)))  # a NaN is the longest wait
+
+
+def backoff(attempt: int, retry: Retry) -> float:
+    """Give the longest wait behind the `attempt`-th failure, in seconds."""
+    return min(retry.longest.total_seconds(), retry.first.total_seconds() * 2.0 ** min(attempt - 1, 30))
+
+
+def asked_for(seconds: float) -> float:
+    """Give the wait that the other side asked for, and up to a tenth more."""
+    return seconds * random.uniform(1, 1.1)  # noqa: S311 - jitter, not a secret

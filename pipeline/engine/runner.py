@@ -18,6 +18,7 @@ from pipeline.engine.batch import (
     Batch,
     Queue,
     decode,
+    kept_form,
     refuse_unreadable,
     split,
 )
@@ -98,7 +99,7 @@ class Runner:
         onward = self._hop(pipeline, hop, left, batch) if hop else self._deliveries(pipeline, left, batch, decisions)
         decisions.settle(self.store)
         if onward:
-            self.queue.publish(onward)
+            self.publish(onward)
 
     def deliver(self, pipeline: Pipeline, batch: Batch) -> None:
         """Give the batch to its consumer; messages that the record says are done at this attempt are left out."""
@@ -120,8 +121,9 @@ class Runner:
                 continue
             decisions.fail(message, step.label, error, why=Why.RETRY, retry=step.retry, attempt=batch.attempt, since=since)
         self._settle_surely(decisions)
-        if any(isinstance(error, NotTriedError) and error.counts for error in outcomes.values()):
-            self.circuits.recall_if_closed(batch.pipeline, step.label)
+        waits = [error.until for error in outcomes.values() if isinstance(error, NotTriedError) and error.counts and error.until]
+        if waits:
+            self.circuits.recall_if_closed(batch.pipeline, step.label, max(waits))
 
     def accept(self, pipeline: Pipeline, producer: str, messages: Sequence[Message]) -> None:
         """Put a producer's messages on the queue; when this returns they are accepted.
@@ -130,7 +132,7 @@ class Runner:
         """
         for message in messages:
             refuse_unreadable(message)
-        self.queue.publish(incoming(pipeline, messages))
+        self.publish(incoming(pipeline, messages))
         ACCEPTED.labels(pipeline.spec.name, producer).inc(len(messages))
 
     def poll(self, pipeline: Pipeline, label: str) -> int:
@@ -164,7 +166,20 @@ class Runner:
         if deaths >= DEATHS_BEFORE_SPLIT and len(batch.messages) > 1:
             middle = len(batch.messages) // 2
             parts, deaths = [batch.messages[:middle], batch.messages[middle:]], DEATHS_BEFORE_SPLIT - 1
-        self.queue.publish([batch.replace(messages=part, deaths=deaths) for part in parts])
+        self.publish([batch.replace(messages=part, deaths=deaths) for part in parts])
+
+    def publish(self, batches: Sequence[Batch]) -> None:
+        """Put batches on the queue. A message that is larger than the queue takes is buried: no later try would fare better."""
+        fitting = []
+        for batch in batches:
+            size = len(kept_form(batch.messages[0])) if len(batch.messages) == 1 else 0  # several are no more than `MAX_BYTES`
+            if size > self.queue.largest:
+                error = f"a message of {size} bytes: the queue takes {self.queue.largest}"
+                bury_all(self.store, batch.pipeline, batch.revision, batch.step, batch.messages, error, self.now())
+            else:
+                fitting.append(batch)
+        if fitting:
+            self.queue.publish(fitting)
 
     def _bury(self, batch: Batch, error: str) -> None:
         bury_all(self.store, batch.pipeline, batch.revision, batch.step, batch.messages, error, self.now(), attempt=batch.attempt)

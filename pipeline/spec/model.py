@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from pipeline.condition import Condition
 from pipeline.plugin import Config, Plugin
 from pipeline.registry import Kind as Kind  # noqa: PLC0414 - the kinds of plugin belong to the model's vocabulary, too
+from pipeline.units import Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,14 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How long a consumer's temporary errors are tried again before the message is buried (`retry: {for: 6h}`)."""
+    """How temporary errors are tried again (`retry: {for: 6h, first: 1s, longest: 10m}`)."""
 
     lasting: timedelta = timedelta(hours=6)
+    """How long a message is tried again before it is buried."""
+    first: timedelta = timedelta(seconds=1)
+    """The longest wait before the second attempt; doubles with each."""
+    longest: timedelta = timedelta(minutes=10)
+    """The longest wait between two attempts, where the other side asks for no longer one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +86,8 @@ class ConsumerStep(Step):
     queue: str
     concurrency: int = 10
     retry: Retry = Retry()
+    rate: Rate | None = None
+    """How many messages it is given in a time, over all workers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -195,7 +195,8 @@ def _consumer(item: Labelled) -> ConsumerStep:
         when=siblings.when,
         queue=siblings.queue or item.step.shared or item.label,
         concurrency=siblings.concurrency,
-        retry=Retry(siblings.retry.lasting) if siblings.retry else Retry(),
+        retry=Retry(siblings.retry.lasting, siblings.retry.first, siblings.retry.longest) if siblings.retry else Retry(),
+        rate=siblings.rate,
     )
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from datetime import timedelta
+from typing import Annotated, Final, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from pipeline.condition import Condition
 from pipeline.registry import Kind
 from pipeline.spec.schedule import read_schedule, read_zone
-from pipeline.units import Duration
+from pipeline.units import Duration, Rate
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 NAME_RULE: Final = "lower-case letters, digits, '-' and '_' are expected, at most 63"
@@ -63,12 +64,35 @@ class FilterSiblings(Siblings):
     queue: Name | None = Field(default=None, description="Starts a new hop, on a queue of this name.")
 
 
+def _positive(wait: timedelta) -> timedelta:
+    if not wait:
+        raise ValueError("a duration above zero is expected")
+    return wait
+
+
 class RetrySiblings(BaseModel):
     """How temporary errors are tried again."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    lasting: Duration = Field(alias="for", description="How long a message is tried again before it goes to the dead letters.")
+    lasting: Duration = Field(
+        default="6h",
+        validate_default=True,
+        alias="for",
+        description="How long a message is tried again before it goes to the dead letters.",
+    )
+    first: Annotated[Duration, AfterValidator(_positive)] = Field(
+        default="1s", validate_default=True, description="The longest wait before the second attempt; doubles with each."
+    )
+    longest: Annotated[Duration, AfterValidator(_positive)] = Field(
+        default="10m", validate_default=True, description="The longest wait, where the other side asks for no longer one."
+    )
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        if self.first > self.longest:
+            raise ValueError("'first' is not longer than 'longest'")
+        return self
 
 
 class ConsumerSiblings(Siblings):
@@ -78,6 +102,9 @@ class ConsumerSiblings(Siblings):
     queue: Name | None = Field(default=None, description="The queue its batches wait on; else one of the step's own.")
     concurrency: int = Field(default=10, ge=1, le=1000, description="How many messages of a batch are delivered at once.")
     retry: RetrySiblings | None = Field(default=None, description="How temporary errors are tried again; else for 6h.")
+    rate: Rate | None = Field(
+        default=None, description="At most so many messages are delivered in a time, over all workers: 20/s, 90/m, 1000/h."
+    )
 
 
 SIBLINGS: Final[dict[Kind, type[Siblings]]] = {
@@ -85,7 +112,7 @@ SIBLINGS: Final[dict[Kind, type[Siblings]]] = {
     "filter": FilterSiblings,
     "consumer": ConsumerSiblings,
 }
-LATER: Final = ("rate", "ordered")
+LATER: Final = ("ordered",)
 """Keys of the format that are refused until they do something."""
 
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from pipeline.engine.batch import MAX_BYTES, Batch, decode, encode, split
-from pipeline.engine.retry import FIRST, LONGEST, next_attempt
+from pipeline.engine.retry import next_attempt
 from pipeline.errors import TemporaryError
 from pipeline.spec.model import Retry
 
@@ -38,9 +38,9 @@ def test_a_batch_survives_the_queue(message):
 
 def test_backoff_grows_to_its_cap_with_full_jitter(message):
     start = message().time
-    retry = Retry(timedelta(days=30))
+    retry = Retry(timedelta(days=30), first=timedelta(seconds=2), longest=timedelta(minutes=5))
     for attempt in range(1, 40):
-        longest = min(LONGEST, FIRST * 2 ** (attempt - 1))
+        longest = min(300, 2 * 2 ** (attempt - 1))
         waits = [
             (next_attempt(TemporaryError("x"), attempt=attempt, since=start, now=start, retry=retry) - start).total_seconds()
             for _ in range(30)

@@ -103,7 +103,7 @@ def test_what_is_right(validator: Draft202012Validator, tmp_path: Path, text: st
         "producers: [hook]\nconsumers: [{chat: {token: x, chat_id: 1, rules: [{field: x, level: mid}]}}]\n",
         "producers: [hook]\nconsumers: [{batch: {}, concurrency: 0}]\n",
         "producers: [hook]\nconsumers: [{batch: {}, retry: {fr: 1h}}]\n",
-        "producers: [hook]\nconsumers: [{batch: {}, rate: 5/s}]\n",
+        "producers: [hook]\nconsumers: [{batch: {}, rate: 5}]\n",
         "producers: {x: {use: y}}\n",
         "producers: {X: hook}\n",
         "consumers: {x: {batch: {}, as: y}}\n",

@@ -1,0 +1,102 @@
+"""How the consumers' services are: the rows of `circuits`, one for each consumer that ever failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, exists, func, not_, or_, select, update
+
+from pipeline.store.rows import Circuit, CircuitState, Claim, Why
+from pipeline.store.tables import chunks, circuits, clean, held, insert, records, to_number, to_time
+
+SLOWLY: Final = 1000
+"""Messages that come back a hundred a second when a circuit closes; the rest comes a thousand a second."""
+_SLOW_GAP: Final = 10_000  # microseconds
+_GAP: Final = 1_000
+
+
+def read(connection: Connection, pipeline: str, step: str) -> Circuit | None:
+    """Give a consumer's circuit."""
+    row = connection.execute(select(circuits).where(_at(pipeline, step))).first()
+    return None if row is None else _circuit(row)
+
+
+def read_all(connection: Connection) -> list[Circuit]:
+    """Give all circuits."""
+    return [_circuit(row) for row in connection.execute(select(circuits).order_by(circuits.c.pipeline, circuits.c.step))]
+
+
+def change(connection: Connection, new: Circuit) -> bool:
+    """Write a circuit over its version before; false where another was written meanwhile."""
+    row = _row(new)
+    statement = insert(circuits, connection.dialect.name)
+    changed = {name: row[name] for name in row if name not in {"pipeline", "step"}}
+    upsert = statement.on_conflict_do_update(
+        index_elements=("pipeline", "step"), set_=changed, where=circuits.c.version == new.version - 1
+    )
+    # As in `schedules.claim`: the row count of an upsert is not sure.
+    return connection.execute(upsert.returning(circuits.c.version), row).first() is not None
+
+
+def postpone(connection: Connection, claims: Sequence[Claim], until: datetime, gone: datetime) -> None:
+    """Let the rows that wait for the claims' consumer wait longer, the claimed ones and those that nobody claimed."""
+    first = claims[0]
+    known = and_(records.c.message_id == held.c.message_id, records.c.pipeline == held.c.pipeline, records.c.step == held.c.step)
+    ending = exists().where(known, records.c.since.is_not(None), records.c.since <= to_number(gone))
+    later = {"due": to_number(until), "ready": to_number(until), "owner": None}
+    free = and_(held.c.owner.is_(None), held.c.ready < to_number(until))
+    place = _waits(first.held.pipeline, first.held.step)
+    for ids in chunks([claim.row for claim in claims]):
+        mine = and_(held.c.owner == first.owner, held.c.id.in_(ids))
+        # Rows that somebody works on are left out: waiting for them could be a deadlock, and they come back by themselves.
+        locked = select(held.c.id).where(place, or_(mine, free), not_(ending)).with_for_update(skip_locked=True, of=held)
+        connection.execute(update(held).where(held.c.id.in_(locked)).values(later))
+
+
+def recall(connection: Connection, pipeline: str, step: str, now: datetime, until: datetime) -> None:
+    """Give what waits for a consumer until a time new times from now on, the oldest first, slowly at first."""
+    free = and_(_waits(pipeline, step), held.c.owner.is_(None), held.c.due <= to_number(until))
+    locked = select(held.c.id, held.c.message_id).where(free).with_for_update(skip_locked=True).subquery()
+    place = func.row_number().over(order_by=locked.c.message_id).label("place")
+    ranked = select(locked.c.id, place).subquery()
+    rest = to_number(now) + SLOWLY * _SLOW_GAP + (ranked.c.place - SLOWLY) * _GAP
+    due = case((ranked.c.place <= SLOWLY, to_number(now) + ranked.c.place * _SLOW_GAP), else_=rest)
+    connection.execute(update(held).where(held.c.id == ranked.c.id).values(due=due, ready=due))
+
+
+def _at(pipeline: str, step: str) -> ColumnElement[bool]:
+    return and_(circuits.c.pipeline == pipeline, circuits.c.step == step)
+
+
+def _waits(pipeline: str, step: str) -> ColumnElement[bool]:
+    return and_(held.c.pipeline == pipeline, held.c.step == step, held.c.why == Why.RETRY.value)
+
+
+def _row(circuit: Circuit) -> dict[str, Any]:
+    return {
+        "pipeline": circuit.pipeline,
+        "step": circuit.step,
+        "state": circuit.state.value,
+        "failures": circuit.failures,
+        "openings": circuit.openings,
+        "since": to_number(circuit.since),
+        "until": to_number(circuit.until),
+        "error": clean(circuit.error),
+        "version": circuit.version,
+    }
+
+
+def _circuit(row: Row[Any]) -> Circuit:
+    return Circuit(
+        pipeline=row.pipeline,
+        step=row.step,
+        state=CircuitState(row.state),
+        failures=row.failures,
+        openings=row.openings,
+        since=to_time(row.since),
+        until=to_time(row.until),
+        error=row.error,
+        version=row.version,
+    )
