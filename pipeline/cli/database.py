@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli.letters import open_store
-from pipeline.cli.options import DataOption
+from pipeline.cli.options import DataOption, open_store
 from pipeline.cli.output import say
 
 database = typer.Typer(no_args_is_help=True, help="Look after the store's tables.")

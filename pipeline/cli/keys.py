@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.failures import Exit, Failure
-from pipeline.cli.letters import open_store
-from pipeline.cli.options import DataOption, OutputOption
+from pipeline.cli.options import DataOption, OutputOption, open_store
 from pipeline.cli.output import Output, print_data, print_rows, say
 from pipeline.errors import ConfigError
 from pipeline.units import parse_duration

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.cli.output import Output
 from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from pipeline.store import Store
 
 ConfigOption = Annotated[
     list[Path] | None,
@@ -28,6 +33,15 @@ def settings_for(config: list[Path] | None = None, data: Path | None = None) -> 
     if data is not None:
         said["data"] = data
     return Settings(**said)
+
+
+@contextmanager
+def open_store(data: Path | None) -> Iterator[Store]:
+    """Give the settings' store, and close it in the end."""
+    from pipeline.store import Store
+
+    with closing(Store(settings_for(data=data).store_url)) as store:
+        yield store
 
 
 def log_to_stderr(settings: Settings) -> None:

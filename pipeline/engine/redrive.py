@@ -78,8 +78,8 @@ def place(pipelines: Pipelines, letter: DeadLetter, record: Record | None, due: 
         return f"pipeline '{letter.pipeline}' has no filter or consumer '{letter.step}' any more"
     done = letter.attempts
     if record is not None:
-        if record.outcome is Outcome.DELIVERED and record.attempt >= letter.attempts:
-            return f"it was delivered on {record.at:%Y-%m-%d %H:%M:%S} UTC: drop it"
+        if record.outcome is Outcome.DELIVERED:
+            return "it was delivered all the same, as `siftbell explain` shows: drop it"
         done = max(done, record.attempt)
     return Held(
         message=letter.message,
