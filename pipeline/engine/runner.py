@@ -27,6 +27,7 @@ from pipeline.engine.decisions import Decisions, Now, bury_all, utc_now
 from pipeline.engine.filtering import FilterStage
 from pipeline.engine.pipeline import Pipeline, Pipelines, UnknownStepError
 from pipeline.engine.retry import NotTriedError
+from pipeline.engine.underway import Underway
 from pipeline.errors import PermanentError, TemporaryError
 from pipeline.memory import MemoryBackend
 from pipeline.message import Message
@@ -60,6 +61,7 @@ class Runner:
         self.memory = memory
         self.queue = queue
         self.now = now
+        self.underway = Underway()
         self.circuits = Circuits(store, now)
         self.attempts = Attempts(self.circuits, memory, now)
 
@@ -80,7 +82,8 @@ class Runner:
             if batch.job == "process":
                 self.process(pipeline, batch)
             else:
-                self.deliver(pipeline, batch)
+                with self.underway.alone((batch.pipeline, batch.step), [message.id for message in batch.messages]):
+                    self.deliver(pipeline, batch)
         except UnknownStepError as gone:
             self._bury(batch, str(gone))
 
