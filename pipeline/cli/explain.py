@@ -12,8 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from pipeline.cli.failures import Exit, Failure
-from pipeline.cli.letters import open_store
-from pipeline.cli.options import ConfigOption, DataOption, OutputOption, settings_for
+from pipeline.cli.options import ConfigOption, DataOption, OutputOption, open_store, settings_for
 from pipeline.cli.output import Output, cell, clean, console, print_data, say
 
 if TYPE_CHECKING:
@@ -72,6 +71,10 @@ def print_explanation(found: Explanation, where: Console, now: datetime, zone: t
     where.print()
     for indent, line in _story(found, now, zone):
         where.print(Padding(line, (0, 0, 0, indent), expand=False))
+    if hints := _hints(found):
+        where.print()
+        for hint in hints:
+            where.print(cell(hint), soft_wrap=True)  # in one piece, to be copied
 
 
 def _specs(settings: Settings) -> list[PipelineSpec]:
@@ -126,10 +129,7 @@ def _story(found: Explanation, now: datetime, zone: tzinfo | None, indent: int =
         table.add_column(ratio=ratio, overflow="fold")
     if not indent:
         accepted = found.accepted
-        said = f"{accepted.astimezone(zone):%Y-%m-%d}, times of {accepted.astimezone(zone):%Z (%z)}" if accepted else ""
-        source = f"from {found.source}" if found.source else ""
-        text = ", ".join(part for part in (source, said) if part) or "when is not to be seen from its id"
-        table.add_row(cell(_clock(accepted, day, zone)), cell("intake"), cell("accepted", "green"), cell(text))
+        table.add_row(cell(_clock(accepted, day, zone)), cell("intake"), cell("accepted", "green"), cell(_accepted(found, zone)))
         for origin in found.origins[:MOST_IDS]:
             text = f"{origin.message_id}: {origin.reason}"
             table.add_row(cell(_clock(origin.at, day, zone)), cell(origin.step), cell("came of", "cyan"), cell(text))
@@ -140,10 +140,25 @@ def _story(found: Explanation, now: datetime, zone: tzinfo | None, indent: int =
         )
     yield indent, table
     for part in found.became:
-        yield indent, cell("")
+        yield indent, cell(" ")
         yield indent + STEP, cell(f"{part.id} {part.title}".rstrip(), "bold")
         yield indent + STEP, cell(part.answer)
         yield from _story(part, now, zone, indent + STEP)
+
+
+def _hints(found: Explanation) -> list[str]:
+    own = [entry.hint for entry in found.entries if entry.hint]
+    return list(dict.fromkeys([*own, *(hint for part in found.became for hint in _hints(part))]))
+
+
+def _accepted(found: Explanation, zone: tzinfo | None) -> str:
+    """Say where it came from and went to, and on which day and in which zone all times are."""
+    pipelines = " and ".join(sorted({entry.pipeline for entry in found.entries}))
+    way = " ".join(part for part in (found.source and f"from {found.source}", f"into {pipelines}") if part)
+    if found.accepted is None:
+        return f"{way}; when is not to be seen from its id"
+    day = found.accepted.astimezone(zone)
+    return f"{way} on {day:%Y-%m-%d}, times of UTC{day.isoformat()[-6:]}"
 
 
 def _name(entry: Entry) -> str:
@@ -154,14 +169,14 @@ def _name(entry: Entry) -> str:
 def _text(entry: Entry, now: datetime, day: Any, zone: tzinfo | None) -> str:
     """Say how often, until when and why, in lines."""
     lines = []
-    tries = f"tried {entry.attempts} time{'' if entry.attempts == 1 else 's'}" if entry.attempts else ""
-    since = f"the first failure at {_clock(entry.since, day, zone)}" if entry.since else ""
+    tries = "" if not entry.attempts else "tried once" if entry.attempts == 1 else f"tried {entry.attempts} times"
+    since = f"first failure at {_clock(entry.since, day, zone)}" if entry.since and entry.attempts != 1 else ""
     if entry.state == "delivered":
         tries = "at the first attempt" if entry.attempts <= 1 else f"after {entry.attempts} attempts"
     due = _due(entry, now, day, zone)
     lines.append(", ".join(part for part in (tries, since) if part) + (f"; {due}" if due and tries else due))
     label = "last error: " if entry.state == "held" else ""
-    lines += [f"{label}{entry.reason}" if entry.reason else "", entry.hint]
+    lines.append(f"{label}{entry.reason}" if entry.reason else "")
     if entry.kind == "gone":
         lines.append("the configuration has no such step any more")
     return "\n".join(line for line in lines if line)

@@ -71,11 +71,12 @@ def read_after(connection: Connection, first: str, last: str, limit: int) -> lis
 
 def read_origins(connection: Connection, message_id: str, first: str, last: str, limit: int) -> list[Record]:
     """Give the records of messages that went on as this one: those whose ids lie in a range, and those decided with them."""
-    found = [record for record in _replaced(connection, records.c.message_id.between(first, last)) if message_id in record.became]
-    together = or_(*(and_(records.c.at == to_number(one.at), records.c.step == one.step) for one in found))
-    if found:
-        found = [record for record in _replaced(connection, together) if message_id in record.became]
-    return found[:limit]
+    near = _replaced(connection, records.c.message_id.between(first, last))
+    places = {(record.at, record.step) for record in near if message_id in record.became}
+    if not places:
+        return []
+    together = or_(*(and_(records.c.at == to_number(at), records.c.step == step) for at, step in places))
+    return [record for record in _replaced(connection, together) if message_id in record.became][:limit]
 
 
 def purge_records(connection: Connection, before: datetime, limit: int) -> int:

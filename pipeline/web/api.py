@@ -16,10 +16,11 @@ from pipeline.errors import Problem
 from pipeline.message import Message
 from pipeline.plugin import WebhookProducer
 from pipeline.spec.model import PipelineSpec, Step
-from pipeline.store.rows import DeadLetter, Record
+from pipeline.store.rows import DeadLetter
 from pipeline.store.selection import Selection
 from pipeline.web.access import Access
 from pipeline.web.answers import ErrorAnswer, Refusal
+from pipeline.web.messages import message_routes
 from pipeline.web.services import Services
 
 _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
@@ -48,59 +49,6 @@ class PipelineModel(BaseModel):
     description: str
     revision: str = Field(description="Changes when the pipeline's meaning may have changed.")
     steps: list[StepModel] = Field(description="Producers, then filters in their order, then consumers.")
-
-
-class CountModel(BaseModel):
-    """How many messages a step decided on in the same way, of those whose records are still kept."""
-
-    pipeline: str
-    step: str
-    outcome: str
-    count: int
-
-
-class HeldModel(BaseModel):
-    """How many messages wait in the store for a step; an empty step stands for the pipeline's first."""
-
-    pipeline: str
-    step: str
-    why: str = Field(description="spool, filter, window or retry")
-    count: int
-
-
-class DeadModel(BaseModel):
-    """How many messages a step gave up."""
-
-    pipeline: str
-    step: str
-    count: int
-
-
-class StatsModel(BaseModel):
-    """Where the messages are."""
-
-    decided: list[CountModel]
-    held: list[HeldModel]
-    dead: list[DeadModel]
-
-
-class RecordModel(BaseModel):
-    """What was decided about a message at a step."""
-
-    pipeline: str
-    step: str
-    outcome: str
-    at: datetime
-    attempt: int
-    since: datetime | None = Field(description="When the first of several attempts failed.")
-    reason: str
-
-
-class MessageModel(BaseModel):
-    """What became of a message."""
-
-    id: str
-    records: list[RecordModel] = Field(description="In the order of time.")
 
 
 class DeadLetterModel(BaseModel):
@@ -134,28 +82,11 @@ def api_routes(services: Services, access: Access) -> APIRouter:
     """Give the routes under /api/v1; each needs a key with the scope `api`."""
     routes = APIRouter(prefix="/api/v1", tags=["api"], dependencies=_guard(access), responses=_REFUSALS)
     store = services.store
+    routes.include_router(message_routes(services))
 
     @routes.get("/pipelines", summary="The pipelines and their steps")
     def pipelines() -> list[PipelineModel]:
         return [_pipeline(pipeline.spec) for pipeline in services.pipelines]
-
-    @routes.get("/stats", summary="How many messages are where")
-    def stats() -> StatsModel:
-        decided = sorted(store.counts().items())
-        held = sorted(store.held_counts().items())
-        dead = sorted(store.count_dead().items())
-        return StatsModel(
-            decided=[CountModel(pipeline=p, step=s, outcome=outcome, count=n) for (p, s, outcome), n in decided],
-            held=[HeldModel(pipeline=p, step=s, why=why, count=n) for (p, s, why), n in held],
-            dead=[DeadModel(pipeline=p, step=s, count=n) for (p, s), n in dead],
-        )
-
-    @routes.get("/messages/{message_id}", summary="What became of a message", responses=_NOT_FOUND)
-    def message(message_id: Annotated[str, Path(max_length=64)]) -> MessageModel:
-        records = store.history(message_id)
-        if not records:
-            raise Refusal(404, f"nothing is recorded about message '{message_id}': it is not known here, waits, or was long ago")
-        return MessageModel(id=message_id, records=[_record(record) for record in records])
 
     @routes.get("/dead-letters", summary="Messages that were given up, the newest first")
     def dead_letters(
@@ -217,18 +148,6 @@ def _pipeline(spec: PipelineSpec) -> PipelineModel:
             )
             for step in steps
         ],
-    )
-
-
-def _record(record: Record) -> RecordModel:
-    return RecordModel(
-        pipeline=record.pipeline,
-        step=record.step,
-        outcome=record.outcome.value,
-        at=record.at,
-        attempt=record.attempt,
-        since=record.since,
-        reason=record.reason,
     )
 
 

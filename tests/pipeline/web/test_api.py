@@ -71,7 +71,7 @@ def test_a_messages_records_come_in_the_order_of_time(web):
     assert [record["step"] for record in found["records"]] == ["early", "late"]
     assert found["records"][0] == {
         "pipeline": "toy", "step": "early", "outcome": "dropped", "at": "2026-03-01T12:00:00Z", "attempt": 1, "since": None,
-        "reason": "by when",
+        "reason": "by when", "message_id": "m", "became": [],
     }  # fmt: skip
 
 
