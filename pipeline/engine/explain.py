@@ -165,10 +165,10 @@ def _buried(entry: Entry, record: Record, letter: DeadLetter | None) -> Entry:
 
 def _missing(spec: PipelineSpec, entries: Sequence[Entry]) -> list[Entry]:
     """Give an entry for each consumer of a pipeline that nothing is known of, where the message may still come to it."""
-    if any(entry.kind != "consumer" and entry.state in _ENDS for entry in entries):
-        return []
     seen = {entry.step for entry in entries}
     queued = any(entry.kind == "consumer" for entry in entries)
+    if not queued and any(entry.state in _ENDS for entry in entries):
+        return []
     incoming = (spec.filters[0].queue if spec.filters else None) or PROCESS_QUEUE
     found = []
     for step in spec.consumers:
