@@ -142,12 +142,13 @@ class SqlMemory:
         self, pipeline: str, step: str, interval: timedelta, patience: timedelta, *, again: int, fresh: int
     ) -> Reservation:
         """Give turns; what is stored is when the next turn is (`count`), and where the line ends (`until`, and the slack)."""
-        digest, now = _rate_digest(pipeline, step, interval), to_number(self._now())
+        digest = _rate_digest(pipeline, step, interval)
         known = select(memory.c.count, memory.c.until).where(memory.c.digest == digest).with_for_update()
         with self._database.writing() as connection:
             first = insert(memory, connection.dialect.name).values(digest=digest, until=0, count=0, asker="")
             connection.execute(first.on_conflict_do_nothing())
             turn, until = connection.execute(known).one()
+            now = to_number(self._now())  # not before it was this caller's turn to ask: that may have taken a while
             turn, line = max(turn, now - _number(SLACK)), until - _number(SLACK)
             room = max(0, (now + _number(patience) - turn) // _number(interval) + 1)
             granted = min(room, again if line > max(now, turn) else again + fresh)

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from uuid import uuid4
 
@@ -301,3 +303,70 @@ def test_without_a_clock_windows_go_by_the_real_time(tmp_path):
         assert not memory.first("k", MINUTE)
         assert memory.first("k2", timedelta(0))
         assert memory.first("k2", timedelta(0))
+
+
+SECOND = timedelta(seconds=1)
+PATIENCE = 10 * SECOND
+
+
+def reserve(backend, pipeline, again=0, fresh=0):
+    return backend.reserve(pipeline, "sink", SECOND, PATIENCE, again=again, fresh=fresh)
+
+
+def seconds(time):
+    return pytest.approx(time, abs=0.45)
+
+
+def test_turns_come_one_in_each_interval_as_far_as_one_is_patient(backend, pipeline):
+    answer = reserve(backend, pipeline, fresh=30)
+    assert answer.granted == 11, "from half a second ago to ten seconds from now"
+    assert answer.first.total_seconds() == seconds(-0.5)
+    assert answer.line.total_seconds() == seconds(10.5)
+    again = reserve(backend, pipeline, fresh=1)
+    assert again.granted == 0
+    assert again.line.total_seconds() == seconds(10.5 + 19)
+
+
+def test_turns_that_were_given_make_no_line(backend, pipeline):
+    assert reserve(backend, pipeline, fresh=3).granted == 3
+    answer = reserve(backend, pipeline, fresh=3)
+    assert answer.granted == 3
+    assert answer.first.total_seconds() == seconds(2.5)
+
+
+def test_who_comes_again_goes_before_those_that_are_new(url, moment, backend, pipeline):
+    if not isinstance(backend, SqlMemory):
+        pytest.skip("Redis goes by its own clock")
+    assert reserve(backend, pipeline, fresh=20).granted == 11
+    moment.now += 5 * SECOND
+    assert reserve(backend, pipeline, fresh=5).granted == 0
+    assert reserve(backend, pipeline, again=2, fresh=5).granted == 2
+    assert reserve(backend, pipeline, again=7).granted == 3
+    moment.now += MINUTE
+    answer = reserve(backend, pipeline, fresh=5)
+    assert (answer.granted, answer.first.total_seconds()) == (5, -0.5), "what was not used for a minute is gone"
+
+
+def test_another_rate_begins_anew(backend, pipeline):
+    reserve(backend, pipeline, fresh=1000)
+    answer = backend.reserve(pipeline, "sink", timedelta(milliseconds=10), SECOND, again=0, fresh=5)
+    assert answer.granted == 5
+
+
+def test_no_two_get_the_same_turn(backend, pipeline):
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: reserve(backend, pipeline, again=2), range(16)))
+    assert sum(answer.granted for answer in answers) in {11, 12}, "twelve where half a second went by"
+    starts = sorted(answer.first.total_seconds() for answer in answers if answer.granted)
+    assert all(later - earlier > 1 for earlier, later in pairwise(starts))
+
+
+def test_a_rate_that_is_not_used_is_purged(backend, moment, pipeline):
+    if not isinstance(backend, SqlMemory):
+        pytest.skip("Redis forgets by itself")
+    while backend.purge():
+        pass
+    reserve(backend, pipeline, fresh=20)
+    assert backend.purge() == 0
+    moment.now += MINUTE
+    assert backend.purge() >= 1
