@@ -70,6 +70,7 @@ class TakeTurns(bootsteps.StartStopStep):
     def _came(self, request: BatchRequest) -> None:
         request.turns = self.turns
         self.turns.came(request, lambda: self._start(request))
+        self._regulate()  # at once: a transport's timer may hand over more before the loop's next round
 
     def _regulate(self) -> None:
         """Stop taking from queues that have enough here, and go on where there is room. Runs in the worker's loop."""

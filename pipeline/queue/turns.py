@@ -11,6 +11,9 @@ from typing import Final, Protocol
 REMEMBERED: Final = 10_000
 """Batches done whose acknowledgement may have been lost with the connection, and which are known when they come again."""
 
+AT_ONCE: Final = 16
+"""Batches that a broker's transport may hand over at once, before the worker can stop taking from their queue."""
+
 
 class Turn(Protocol):
     """A batch that came from the broker, as it waits for its turn."""
@@ -77,7 +80,7 @@ class Turns:
     @property
     def window(self) -> int:
         """How many batches the worker takes in advance from all queues together."""
-        return sum(lane.most for lane in self._lanes.values())
+        return sum(lane.most + AT_ONCE for lane in self._lanes.values())
 
     @property
     def largest(self) -> int:
