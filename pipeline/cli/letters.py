@@ -109,9 +109,7 @@ def _list_groups(store: Store, selection: Selection, limit: int, output: Output)
             _print_block(head, row["error"], f"{row['first']} to {row['last']}, such as {row['example']}")
     if output is Output.TABLE and rows:
         more = f"the largest {len(rows):,} of {total:,} groups; " if total > len(rows) else ""
-        say(
-            f"{more}`siftbell dead-letters list --group-id GROUP` shows the messages, `redrive --group-id GROUP` has them tried again"
-        )
+        say(f"{more}`list`, `redrive` and `drop` take one of them as --group-id GROUP")
 
 
 def _one_line_each(rows: list[dict[str, Any]], columns: tuple[str, ...], output: Output, *, whole: int) -> None:

@@ -34,7 +34,7 @@ from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     from pipeline.store import Store
-    from pipeline.store.selection import Moved, Refused, Selection
+    from pipeline.store.selection import Moved, Refused
     from pipeline.units import Rate
 
 TELL_EVERY: Final = 5.0
@@ -132,11 +132,13 @@ def drop(  # noqa: PLR0913 - a verb takes its options as arguments
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Delete messages from the dead letters for good; what is recorded of them says so."""
+    from pipeline.engine.redrive import drop as drop_all
+
     selection = select(ids=ids, pipeline=pipeline, step=step, error=error, group=group_id, since=since, until=until)
     with open_store(data) as store:
         count = counted(store, selection, "drop", every=every)
         agree(f"Delete {plural(count)} for good?", yes=yes)
-        tally = _move(_dropping(store, selection), count, "dropped")
+        tally = _move(drop_all(store, selection), count, "dropped")
     _report(tally, output, "dropped")
 
 
@@ -151,15 +153,6 @@ def is_taken_up(store: Store) -> bool:
         if store.next_due() != first:
             return True
     return True
-
-
-def _dropping(store: Store, selection: Selection) -> Iterator[Moved]:
-    from pipeline.engine.redrive import AT_ONCE, until_now
-
-    bounded, after = until_now(selection, datetime.now(UTC)), None
-    while (moved := store.drop_letters(bounded, now=datetime.now(UTC), limit=AT_ONCE, after=after)).last is not None:
-        yield moved
-        after = moved.last
 
 
 def _move(goes: Iterator[Moved], count: int, done: str) -> Tally:
@@ -218,7 +211,7 @@ def _outlook(*, taken_up: bool, last: datetime | None) -> str:
 
 def _report(tally: Tally, output: Output, done: str) -> None:
     steps = [{"pipeline": p, "step": s, "messages": n} for (p, s), n in sorted(tally.left.items())]
-    refused = [
+    refused: list[dict[str, Any]] = [
         {"pipeline": p, "step": s, "reason": reason, "messages": len(ids), "examples": ids[:EXAMPLES]}
         for (p, s, reason), ids in tally.stays.items()
     ]

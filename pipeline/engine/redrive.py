@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -34,28 +35,50 @@ class Redrive:
         self.due = max(start, now()) if start else now()
         """When the next message is to be brought back."""
 
-    def run(self, selection: Selection, *, dry: bool = False) -> Iterator[Moved]:
-        """Move all of a selection that was given up until now, the oldest first, some at a time; raises StoreAway."""
-        bounded = until_now(selection, self._now())
-        after = None
-        while (moved := self.some(bounded, AT_ONCE, after=after, dry=dry)).last is not None:
-            yield moved
-            after = moved.last
+    def run(
+        self, selection: Selection, *, limit: int | None = None, after: str | None = None, dry: bool = False
+    ) -> Iterator[Moved]:
+        """Move what was given up until now, the oldest first, some at a time: up to `limit`, from behind `after` on.
 
-    def some(self, selection: Selection, limit: int, *, after: str | None = None, dry: bool = False) -> Moved:
-        """Move up to `limit` letters, the oldest first, from behind the place `after` on; `dry`: only say what would move."""
-        due = self.due
-        try:
-            return self._store.redrive(selection, self._place, now=self._now(), limit=limit, after=after, dry=dry)
-        except BaseException:
-            self.due = due
-            raise
+        `dry`: only say what would move. Raises ValueError for an `after` that is no place, and StoreAway; what moved
+        before that has moved.
+        """
+
+        def go(some: Selection, most: int, place: str | None) -> Moved:
+            return self._store.redrive(some, self._place, now=self._now(), limit=most, after=place, dry=dry)
+
+        return _pages(go, until_now(selection, self._now()), limit, after)
 
     def _place(self, letter: DeadLetter, record: Record | None) -> Held | str:
         where = place(self._pipelines, letter, record, self.due)
         if isinstance(where, Held):
             self.due += self._pause
         return where
+
+
+def drop(
+    store: Store, selection: Selection, *, limit: int | None = None, after: str | None = None, now: Now = utc_now
+) -> Iterator[Moved]:
+    """Delete dead letters for good as `Redrive.run` moves them."""
+
+    def go(some: Selection, most: int, place: str | None) -> Moved:
+        return store.drop_letters(some, now=now(), limit=most, after=place)
+
+    return _pages(go, until_now(selection, now()), limit, after)
+
+
+def _pages(
+    go: Callable[[Selection, int, str | None], Moved], selection: Selection, limit: int | None, after: str | None
+) -> Iterator[Moved]:
+    left = math.inf if limit is None else limit
+    while left > 0:
+        most = int(min(AT_ONCE, left))
+        moved = go(selection, most, after)
+        if moved.last is None:
+            return
+        yield moved
+        after = moved.last
+        left -= most
 
 
 def until_now(selection: Selection, now: datetime) -> Selection:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
-from typing import Annotated, Any, Final
-from urllib.parse import urlencode
+from typing import Any, Final
 
-import msgspec
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.security import APIKeyHeader, HTTPBasic, HTTPBearer
 from pydantic import BaseModel, Field
 
-from pipeline.errors import Problem
-from pipeline.message import Message
 from pipeline.plugin import WebhookProducer
 from pipeline.spec.model import PipelineSpec, Step
-from pipeline.store.rows import DeadLetter
-from pipeline.store.selection import Selection
 from pipeline.web.access import Access
-from pipeline.web.answers import ErrorAnswer, Refusal
+from pipeline.web.answers import ErrorAnswer
+from pipeline.web.consumers import consumer_routes
+from pipeline.web.letters import letter_routes
 from pipeline.web.messages import message_routes
 from pipeline.web.services import Services
 
@@ -51,68 +46,16 @@ class PipelineModel(BaseModel):
     steps: list[StepModel] = Field(description="Producers, then filters in their order, then consumers.")
 
 
-class DeadLetterModel(BaseModel):
-    """A message that was given up at a step."""
-
-    message_id: str
-    pipeline: str
-    step: str
-    error: str
-    attempts: int
-    at: datetime
-    title: str
-    place: str = Field(description="Where it stands in the list: what `before` takes.")
-
-
-class FullDeadLetterModel(DeadLetterModel):
-    """The same with everything that is known."""
-
-    traceback: str
-    message: dict[str, Any]
-
-
-class DeadLettersModel(BaseModel):
-    """Dead letters, the newest first."""
-
-    dead_letters: list[DeadLetterModel]
-    next: str | None = Field(description="The next page's path and query, where there may be one.")
-
-
 def api_routes(services: Services, access: Access) -> APIRouter:
     """Give the routes under /api/v1; each needs a key with the scope `api`."""
     routes = APIRouter(prefix="/api/v1", tags=["api"], dependencies=_guard(access), responses=_REFUSALS)
-    store = services.store
     routes.include_router(message_routes(services))
+    routes.include_router(letter_routes(services))
+    routes.include_router(consumer_routes(services))
 
     @routes.get("/pipelines", summary="The pipelines and their steps")
     def pipelines() -> list[PipelineModel]:
         return [_pipeline(pipeline.spec) for pipeline in services.pipelines]
-
-    @routes.get("/dead-letters", summary="Messages that were given up, the newest first")
-    def dead_letters(
-        request: Request,
-        pipeline: Annotated[str | None, Query(description="Only this pipeline's.")] = None,
-        step: Annotated[str | None, Query(description="Only those given up at this step.")] = None,
-        before: Annotated[str | None, Query(description="The `place` of the last one of the page before.")] = None,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    ) -> DeadLettersModel:
-        try:
-            found = store.dead_letters(Selection(pipeline=pipeline, step=step), before=before, limit=limit)
-        except ValueError as error:
-            raise Refusal(422, str(error), problems=[Problem("before", str(error))]) from None
-        following = None
-        if len(found) == limit:
-            following = f"{request.scope['path']}?{urlencode({**request.query_params, 'before': found[-1].place})}"
-        return DeadLettersModel(dead_letters=[DeadLetterModel(**_dead(letter)) for letter in found], next=following)
-
-    @routes.get("/dead-letters/{message_id}", summary="A message that was given up, once per step", responses=_NOT_FOUND)
-    def dead_letter(message_id: Annotated[str, Path(max_length=64)]) -> list[FullDeadLetterModel]:
-        found = store.dead_letter(message_id)
-        if not found:
-            raise Refusal(404, f"message '{message_id}' is not among the dead letters")
-        return [
-            FullDeadLetterModel(**_dead(letter), traceback=letter.traceback, message=_plain(letter.message)) for letter in found
-        ]
 
     return routes
 
@@ -149,21 +92,3 @@ def _pipeline(spec: PipelineSpec) -> PipelineModel:
             for step in steps
         ],
     )
-
-
-def _dead(letter: DeadLetter) -> dict[str, Any]:
-    return {
-        "message_id": letter.message.id,
-        "pipeline": letter.pipeline,
-        "step": letter.step,
-        "error": letter.error,
-        "attempts": letter.attempts,
-        "at": letter.at,
-        "title": letter.message.title,
-        "place": letter.place,
-    }
-
-
-def _plain(message: Message) -> dict[str, Any]:
-    plain: dict[str, Any] = msgspec.to_builtins(message)
-    return plain
