@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from pipeline.cli.check import check, schema
+from pipeline.cli.consumers import consumers
 from pipeline.cli.database import database
 from pipeline.cli.demo import demo
 from pipeline.cli.doctor import doctor
@@ -67,6 +68,7 @@ LIVING: Final = "Live with them"
 app.command(rich_help_panel=LIVING)(send)
 app.command("run-now", rich_help_panel=LIVING)(run_now)
 app.command(rich_help_panel=LIVING)(explain)
+app.add_typer(consumers, name="consumers", rich_help_panel=LIVING)
 app.add_typer(letters, name="dead-letters", rich_help_panel=LIVING)
 
 CARING: Final = "Care for the installation"

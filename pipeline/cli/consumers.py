@@ -1,0 +1,68 @@
+"""`siftbell consumers`: whether the consumers work, and what waits for those that do not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli.failures import Exit, Failure
+from pipeline.cli.options import ConfigOption, DataOption, OutputOption, open_store, settings_for
+from pipeline.cli.output import Output, print_rows, say
+
+if TYPE_CHECKING:
+    from pipeline.engine.consumers import ConsumerStatus
+
+consumers = typer.Typer(no_args_is_help=True, help="See which consumers work, and what waits for the others.")
+
+
+@consumers.command("list")
+def list_consumers(*, config: ConfigOption = None, data: DataOption = None, output: OutputOption = Output.TABLE) -> None:
+    """List the consumers of all pipelines with their circuits."""
+    from pipeline.engine.assembly import load_configuration
+    from pipeline.engine.consumers import statuses
+
+    configuration = load_configuration(settings_for(config, data))
+    with open_store(data) as store:
+        found = statuses(configuration.pipelines.values(), store)
+    columns = ("pipeline", "consumer", "circuit", "since", "failures", "next_try", "held", "rate", "error")
+    print_rows([_row(status) for status in found], columns, output, empty="no pipeline has a consumer")
+
+
+@consumers.command()
+def close(
+    pipeline: Annotated[str, typer.Argument(help="The pipeline's name.")],
+    label: Annotated[str, typer.Argument(help="The consumer's label.")],
+    *,
+    config: ConfigOption = None,
+    data: DataOption = None,
+) -> None:
+    """Close a circuit at once, without waiting for the next try: what waits for the consumer comes back."""
+    from pipeline.cli.trying import pipeline_of
+    from pipeline.engine.assembly import load_configuration
+    from pipeline.engine.consumers import close_circuit
+
+    labels = [step.label for step in pipeline_of(load_configuration(settings_for(config, data)), pipeline).consumers]
+    if label not in labels:
+        there = f"there are {', '.join(labels)}" if labels else "it has none"
+        raise Failure(f"pipeline '{pipeline}' has no consumer '{label}': {there}", Exit.NOT_FOUND)
+    with open_store(data) as store:
+        was_open = close_circuit(store, pipeline, label)
+    say(f"the circuit of {label} is closed" if was_open else f"the circuit of {label} was closed before")
+
+
+def _row(status: ConsumerStatus) -> dict[str, Any]:
+    def moment(time: Any) -> str | None:
+        return f"{time:%Y-%m-%dT%H:%M:%SZ}" if time else None
+
+    return {
+        "pipeline": status.pipeline,
+        "consumer": status.consumer,
+        "circuit": status.circuit.value,
+        "since": moment(status.since),
+        "failures": status.failures,
+        "error": status.error,
+        "next_try": moment(status.next_try),
+        "held": status.held,
+        "rate": status.rate,
+    }
