@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from pipeline.errors import TemporaryError
 from pipeline.message import Message
 
 
@@ -52,6 +54,8 @@ class Why(StrEnum):
     """A window filter lets it wait; all messages of the step's key leave together."""
     RETRY = "retry"
     """A consumer could not take it now: it is to be delivered again."""
+    ORDER = "order"
+    """It stands in line, in a lane that an ordered consumer is behind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +83,64 @@ class Claim:
     row: int
     owner: str
     held: Held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lined:
+    """A message for the end of a lane: with those of its key, before a consumer or behind the filter that `step` names.
+
+    An empty `step`: before the pipeline's first filter. `due` is when a lane that is empty now can go on.
+    """
+
+    message: Message
+    pipeline: str
+    step: str
+    due: datetime
+    attempt: int = 1
+    revision: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneClaim:
+    """The first messages of some lanes of one step, each lane's in order, which its claimant may put on the queue."""
+
+    token: str
+    pipeline: str
+    step: str
+    revision: str
+    messages: list[Message]
+
+
+@dataclass(frozen=True, slots=True)
+class LaneRow:
+    """A message that a worker has of a lane."""
+
+    row: int
+    lane: str
+    message_id: str
+    attempt: int
+    """The attempt to be made."""
+    deaths: int
+    """How many workers died over this message alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worked:
+    """What a worker did in its lanes: `done` leaves them; the first of what is left, where it is in `back`, is due then.
+
+    The attempt in `back` is the next one. `strict`: nothing of it is written where one of the lanes is not its own any more.
+    """
+
+    worker: str
+    lanes: Sequence[str]
+    now: datetime
+    done: Sequence[LaneRow] = ()
+    back: Sequence[tuple[LaneRow, datetime]] = ()
+    strict: bool = False
+
+
+class LanesLostError(TemporaryError):
+    """A worker held its lanes for longer than its lease: another one does, or did, the work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,8 @@ from sqlalchemy import URL, text
 from pipeline.message import Message
 from pipeline.store import circuits, history, keys, leaving, letters, queues, schedules, tallies, waiting
 from pipeline.store.database import Database
-from pipeline.store.rows import ApiKey, Circuit, Claim, DeadLetter, Held, Outcome, Record, Why
+from pipeline.store.lanes import StoredLanes, count_lined, finish, line_up
+from pipeline.store.rows import ApiKey, Circuit, Claim, DeadLetter, Held, Lined, Outcome, Record, Why, Worked
 from pipeline.store.selection import ALL, LetterGroup, Moved, Placing, Selection
 from pipeline.store.tables import to_number, to_time
 
@@ -26,6 +27,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._database = Database(url)
+        self.lanes = StoredLanes(self._database)
 
     def __repr__(self) -> str:
         return f"<Store {self._database.place}>"
@@ -60,6 +62,8 @@ class Store:
         held: Sequence[Held] = (),
         dead: Sequence[DeadLetter] = (),
         released: Sequence[Claim] = (),
+        lined: Sequence[Lined] = (),
+        worked: Worked | None = None,
     ) -> None:
         """Write all that was decided about a batch, or nothing.
 
@@ -67,7 +71,8 @@ class Store:
         stored DELIVERED or BURIED of the same attempt, and HELD does not change what went on at the same attempt. What
         waits in a WINDOW, or has left it, is not put there again; any other is replaced by one of a higher attempt, or
         of the same attempt while a clock has claimed it. A dead letter replaces the earlier one. What is released goes
-        first, so that the same message may be held again.
+        first, so that the same message may be held again. What is `lined` goes to the ends of its lanes, behind what was
+        `worked` off; may raise LanesLostError.
         """
         with self._database.writing() as connection:
             waiting.release(connection, released)
@@ -75,6 +80,9 @@ class Store:
             waiting.write_held(connection, history.not_gone_on(connection, held))
             letters.write_dead(connection, dead)
             tallies.add_tallies(connection, rows)
+            if worked is not None:
+                finish(connection, worked)
+            line_up(connection, lined)
 
     def records(self, pipeline: str, step: str, message_ids: Sequence[str]) -> dict[str, Record]:
         """Give what is recorded of these messages at a step, by message id; those without a record are left out."""
@@ -116,7 +124,7 @@ class Store:
         """
         with self._database.reading() as connection:
             counts = tallies.sum_tallies(connection)
-            held = waiting.count_held(connection)
+            held = waiting.count_held(connection) | count_lined(connection)
         for (pipeline, step, _), count in held.items():
             at = (pipeline, step, Outcome.HELD)
             counts[at] = counts.get(at, 0) + count
@@ -137,13 +145,15 @@ class Store:
             oldest = tallies.oldest_within(connection, most, now)
         return None if oldest is None else to_time(oldest)
 
-    def purge(self, before: datetime, limit: int) -> int:
+    def purge(self, before: datetime, limit: int, *, tried_before: datetime | None = None) -> int:
         """Delete up to `limit` records from before a time, oldest first; give their number.
 
-        Held messages with their records stay, and so do dead letters. Several may purge at once.
+        Held messages with their records stay, and so do dead letters; a record that says HELD goes only when it is from
+        before `tried_before`, too (none: `before`): its message may be on its way to the next attempt. Several may
+        purge at once.
         """
         with self._database.writing() as connection:
-            gone = history.purge_records(connection, before, limit)
+            gone = history.purge_records(connection, before, limit, tried_before=tried_before or before)
             if gone < limit:
                 tallies.purge_tallies(connection, before)
             return gone
@@ -183,7 +193,7 @@ class Store:
     def held_counts(self) -> dict[tuple[str, str, Why], int]:
         """Count what waits now by pipeline, step and why."""
         with self._database.reading() as connection:
-            return waiting.count_held(connection)
+            return waiting.count_held(connection) | count_lined(connection)
 
     def cursor(self, pipeline: str, producer: str) -> str | None:
         """Give how far a polling producer has come; None before its first poll."""

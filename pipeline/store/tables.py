@@ -137,6 +137,44 @@ circuits: Final = Table(
     PrimaryKeyConstraint("pipeline", "step", name="circuits_pk"),
 )
 
+lanes: Final = Table(
+    "lanes",
+    metadata,
+    # A digest of pipeline, step and key: keys may be too long for an index.
+    Column("lane", Text, nullable=False),
+    Column("pipeline", Text, nullable=False),
+    Column("step", Text, nullable=False),
+    # When it can be claimed: when its first message is due, or when the lease of who has it ends.
+    Column("ready", BigInteger, nullable=False),
+    Column("claim", Text),
+    Column("worker", Text),
+    # How many messages the worker has of it; and, after a worker died, how many are given out one by one.
+    Column("begun", Integer, nullable=False),
+    Column("suspects", Integer, nullable=False),
+    # How many workers died over its first message, as far as one can tell.
+    Column("deaths", Integer, nullable=False),
+    PrimaryKeyConstraint("lane", name="lanes_pk"),
+    Index("lanes_ready", "ready"),
+    Index("lanes_claim", "claim"),
+)
+
+lane_messages: Final = Table(
+    "lane_messages",
+    metadata,
+    # The order in the lane: numbers grow, and none is given twice.
+    Column("id", _RowId, primary_key=True),
+    Column("lane", Text, nullable=False),
+    Column("pipeline", Text, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("revision", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    UniqueConstraint("pipeline", "step", "message_id", name="lane_messages_once"),
+    Index("lane_messages_order", "lane", "id"),
+    sqlite_autoincrement=True,
+)
+
 api_keys: Final = Table(
     "api_keys",
     metadata,

@@ -9,6 +9,7 @@ from sqlalchemy import (
     Integer,
     PrimaryKeyConstraint,
     Text,
+    UniqueConstraint,
     and_,
     bindparam,
     column,
@@ -28,6 +29,7 @@ def upgrade() -> None:
     _dead_letters()
     _circuits()
     _queues()
+    _lanes()
 
 
 def _records() -> None:
@@ -60,6 +62,39 @@ def _queues() -> None:
         Column("used", BigInteger, nullable=False),
         PrimaryKeyConstraint("name", name="queues_pk"),
     )
+
+
+def _lanes() -> None:
+    """What stands in line for ordered consumers."""
+    op.create_table(
+        "lanes",
+        Column("lane", Text, nullable=False),
+        Column("pipeline", Text, nullable=False),
+        Column("step", Text, nullable=False),
+        Column("ready", BigInteger, nullable=False),
+        Column("claim", Text),
+        Column("worker", Text),
+        Column("begun", Integer, nullable=False),
+        Column("suspects", Integer, nullable=False),
+        Column("deaths", Integer, nullable=False),
+        PrimaryKeyConstraint("lane", name="lanes_pk"),
+    )
+    op.create_index("lanes_ready", "lanes", ["ready"])
+    op.create_index("lanes_claim", "lanes", ["claim"])
+    op.create_table(
+        "lane_messages",
+        Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True),
+        Column("lane", Text, nullable=False),
+        Column("pipeline", Text, nullable=False),
+        Column("step", Text, nullable=False),
+        Column("message_id", Text, nullable=False),
+        Column("attempt", Integer, nullable=False),
+        Column("revision", Text, nullable=False),
+        Column("message", Text, nullable=False),
+        UniqueConstraint("pipeline", "step", "message_id", name="lane_messages_once"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("lane_messages_order", "lane_messages", ["lane", "id"])
 
 
 def _circuits() -> None:
