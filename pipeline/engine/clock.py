@@ -149,8 +149,11 @@ class Clock:
         try:
             left = _leaving(pipeline, step, held.key, messages)
         except Exception as error:  # noqa: BLE001 - what a plugin raises is its messages' fate, never the clock's
-            for message in messages:
-                decisions.fail(message, held.step, error, why=Why.FILTER, retry=Retry(), attempt=held.attempt)
+            known = self._store.records(held.pipeline, held.step, [message.id for message in messages])
+            for claim in claims:
+                message, attempt = claim.held.message, claim.held.attempt
+                since = known[message.id].since if message.id in known else None
+                decisions.fail(message, held.step, error, why=Why.FILTER, retry=Retry(), attempt=attempt, since=since)
             decisions.settle(self._store)
             return []
         _record_leaving(decisions, held, messages, left)
@@ -159,7 +162,8 @@ class Clock:
 
     def _purge(self, now: datetime) -> None:
         if self._purged is None or now - self._purged >= PURGE_EVERY:
-            all_gone = self._store.purge(self._purge_before(now), limit=PURGE_AT_ONCE) < PURGE_AT_ONCE
+            purged = self._store.purge(self._purge_before(now), PURGE_AT_ONCE, tried_before=now - self._retention)
+            all_gone = purged < PURGE_AT_ONCE
             self._purged = now if all_gone else None
             self._runner.memory.purge()
             HELD.set(sum(self._store.held_counts().values()))

@@ -152,7 +152,8 @@ async def _on_loop(
 
     async def one(message: Message) -> None:
         async with free:
-            await asyncio.sleep(course.wait(message))
+            if wait := course.wait(message):
+                await asyncio.sleep(wait)
             if (refusal := course.refusal()) is not None:
                 outcomes[message.id] = refusal
                 return
@@ -178,7 +179,8 @@ async def _within_limit(called: Awaitable[None]) -> None:
 
 def _in_threads(consumer: Consumer[Any], messages: Sequence[Message], concurrency: int, course: _Course) -> Outcomes:
     def one(message: Message) -> Exception | None:
-        time.sleep(course.wait(message))
+        if wait := course.wait(message):
+            time.sleep(wait)
         if (refusal := course.refusal()) is not None:
             return refusal
         try:

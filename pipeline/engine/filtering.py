@@ -85,7 +85,8 @@ class FilterStage:
             _refuse_unusable(step, window)
             reason = f"until {window.due:%Y-%m-%d %H:%M:%S %Z}"
             self._decisions.hold(message, step.label, Why.WINDOW, window.due, key=window.key, attempt=attempt)
-            self._decisions.record(message, step.label, Outcome.HELD, reason=reason, attempt=attempt)
+            since = self._failing_since(step, [message])[message.id] if attempt > 1 else None
+            self._decisions.record(message, step.label, Outcome.HELD, reason=reason, attempt=attempt, since=since)
             return []
         if isinstance(plugin, RememberingFilter):
             return self._named(step, message, plugin.filter(message, self._remember(step, message)))
@@ -115,10 +116,15 @@ class FilterStage:
         return found
 
     def _hold(self, step: FilterStep, failed: Sequence[tuple[Message, TemporaryError]], attempt: int) -> None:
-        known = self._recall(step.label, [message.id for message, _ in failed])
+        known = self._failing_since(step, [message for message, _ in failed])
         for message, error in failed:
-            since: datetime | None = known[message.id].since if message.id in known else None
+            since = known[message.id]
             self._decisions.fail(message, step.label, error, why=Why.FILTER, retry=Retry(), attempt=attempt, since=since)
+
+    def _failing_since(self, step: FilterStep, messages: Sequence[Message]) -> dict[str, datetime | None]:
+        """Give by message id since when the step has been failing for it; waiting in a window again does not end that."""
+        known = self._recall(step.label, [message.id for message in messages])
+        return {message.id: known[message.id].since if message.id in known else None for message in messages}
 
 
 def checked(label: str, out: Iterable[Message], *, known: Sequence[Message]) -> list[Message]:

@@ -481,3 +481,26 @@ def test_old_records_that_are_many_are_forgotten_tick_by_tick(engine, consumer, 
 def finish(clock):
     """Wait for the polls that a clock has started."""
     clock._polls.wait(10)
+
+
+def test_a_window_filter_that_fails_for_ever_is_given_up(engine, filter_step, consumer, box, message):
+    class Never(WindowFilter[NoOptions]):
+        """Lets messages wait a minute, and then cannot let them out."""
+
+        def window(self, one, now):
+            return Window("k", now + timedelta(minutes=1))
+
+        def release(self, key, messages):
+            raise TemporaryError("the calendar is away")
+
+    run = engine(filters=[filter_step(Never)], consumers=[consumer(box)])
+    one = message()
+    run.send(one)
+    run.work()
+    for _ in range(7):
+        run.later(hours=1)
+    (letter,) = run.store.dead_letters()
+    assert letter.message == one
+    assert letter.error.endswith("attempts: the calendar is away")
+    assert letter.attempts > 3
+    assert run.store.held_counts() == {}
