@@ -17,7 +17,7 @@ DELIVER_QUEUE: Final = "out.{}"
 MAX_PROCESS: Final = 500
 MAX_DELIVER: Final = 100
 MAX_BYTES: Final = 192 * 1024
-"""A batch's size as JSON, about: SQS takes 256 KiB, and the broker's envelope comes on top. One message may be larger."""
+"""A batch's size as JSON, about. One message may be larger, up to what the queue takes (`Queue.largest`)."""
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -99,6 +99,9 @@ def split(messages: Sequence[Message], most: int) -> Iterator[list[Message]]:
 
 class Queue(Protocol):
     """The broker, as the engine sees it."""
+
+    largest: int
+    """Bytes as JSON (`kept_form`) of the largest message that it surely takes."""
 
     def publish(self, batches: Sequence[Batch]) -> None:
         """Return when all batches are on their queues, durably. Raises `TemporaryError`, within a bounded time."""

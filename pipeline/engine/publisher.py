@@ -57,6 +57,11 @@ class Publisher:
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._thread.start()
 
+    @property
+    def largest(self) -> int:
+        """Bytes as JSON of the largest message that may be handed in."""
+        return self._queue.largest
+
     def submit(self, pipeline: Pipeline, producer: str, messages: Sequence[Message]) -> Future[None]:
         """Hand messages in; the future is done when they are accepted: on the queue, or fsynced in the spool.
 

@@ -47,9 +47,11 @@ def make_app(broker: Broker, queues: Iterable[str] = ()) -> Celery:
     app.conf.update(
         broker_url=broker.url,
         broker_transport_options=broker.transport_options,
+        siftbell_largest=broker.largest,
         broker_connection_timeout=2,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        broker_channel_error_retry=True,  # a refused login is a channel's error to amqp; one that is corrected is found
         broker_pool_limit=None,
         task_queues=[make_queue(name, quorum=broker.quorum) for name in queues] or None,
         task_default_queue=PROCESS_QUEUE,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from typing import Final
 
+from amqp.exceptions import AccessRefused, NotAllowed
 from celery import Celery
 
 from pipeline.engine.batch import Batch, encode
@@ -12,6 +15,9 @@ from pipeline.queue.app import make_app, make_queue
 from pipeline.queue.brokers import CONFIRM, broker
 from pipeline.settings import Settings
 
+PUBLISH_LIMIT: Final = 10.0
+"""Seconds after which no further batch of a publish is begun: the broker then takes them too slowly, or not at all."""
+
 
 class CeleryQueue:
     """The broker as the engine sees it (`engine.batch.Queue`); may be used by several threads and after a fork."""
@@ -19,6 +25,7 @@ class CeleryQueue:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._quorum = app.conf.task_default_queue_type == "quorum"
+        self.largest: int = app.conf.siftbell_largest
 
     @classmethod
     def from_settings(cls, settings: Settings) -> CeleryQueue:
@@ -26,20 +33,28 @@ class CeleryQueue:
         return cls(make_app(broker(settings.broker_url)))
 
     def publish(self, batches: Sequence[Batch]) -> None:
-        """Return when the broker has all batches; raises `TemporaryError` when it may not have them all."""
+        """Return when the broker has all batches; raises `TemporaryError` when it may not have them all.
+
+        Ends within `PUBLISH_LIMIT` and the time for one batch (a connection, a confirm), however many batches there are.
+        """
+        end = time.monotonic() + PUBLISH_LIMIT
         try:
             with self._app.producer_or_acquire() as producer, producer.batch():
                 for batch in batches:
+                    left = end - time.monotonic()
+                    if left <= 0:
+                        raise TimeoutError(f"it took longer than {PUBLISH_LIMIT:g} s")  # noqa: TRY301 - told like the broker's own
                     self._app.send_task(
                         f"siftbell.{batch.job}",
                         args=[encode(batch)],
                         queue=make_queue(batch.queue, quorum=self._quorum),
                         producer=producer,
                         argsrepr=f"[{len(batch.messages)} messages of {batch.pipeline}]",
-                        confirm_timeout=CONFIRM,
+                        confirm_timeout=min(CONFIRM, left),
+                        retry=left > 2 * CONFIRM,
                     )
         except Exception as error:
-            raise TemporaryError(f"the broker did not take the messages: {type(error).__name__}: {error}") from error
+            raise TemporaryError(f"the broker did not take the messages: {self._told(error)}") from error
 
     def check(self) -> None:
         """Ask the broker whether it is there; raises `TemporaryError` where it is not."""
@@ -47,8 +62,18 @@ class CeleryQueue:
             with self._app.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=1, timeout=2)
         except Exception as error:
-            raise TemporaryError(f"the broker does not answer: {type(error).__name__}: {error}") from error
+            raise TemporaryError(f"the broker does not answer: {self._told(error)}") from error
+
+    def _told(self, error: Exception) -> str:
+        return told(error, self._app.connection_for_write().as_uri())
 
     def close(self) -> None:
         """Close the connections."""
         self._app.close()
+
+
+def told(error: Exception, place: str) -> str:
+    """Give a broker's error in one line; `place` is its URL with the password masked."""
+    if isinstance(error, (AccessRefused, NotAllowed)):  # the reply tells what, and neither user nor password
+        return f"{place} refuses: {str(error.reply_text).rstrip('.')}; look at SIFTBELL_BROKER"
+    return f"{type(error).__name__}: {error} ({place})"

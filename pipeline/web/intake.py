@@ -15,7 +15,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from pipeline.engine.batch import MAX_BYTES, kept_form
+from pipeline.engine.batch import kept_form
 from pipeline.engine.pipeline import Pipeline
 from pipeline.errors import PermanentError, Problem, RequestError, TemporaryError
 from pipeline.message import Message
@@ -43,7 +43,6 @@ class Intake:
         self._services = services
         self._access = access
         self._patience = services.settings.publish_timeout.total_seconds() + SPOOL_MARGIN
-        self._most_bytes = MAX_BYTES if services.settings.broker_url.startswith("sqs") else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, and count it where it is refused."""
@@ -93,9 +92,10 @@ class Intake:
             except _UnstorableError as error:
                 problems.append(Problem(where + error.where, str(error)))
                 continue
-            if self._most_bytes is not None and size > self._most_bytes:
-                text = f"{where} makes a message of {size} bytes; the queue takes {self._most_bytes}"
-                raise Refusal(413, text, problems=[Problem(where, f"larger than {self._most_bytes} bytes")])
+            largest = self._services.publisher.largest
+            if size > largest:
+                text = f"{where} makes a message of {size} bytes; the queue takes {largest}"
+                raise Refusal(413, text, problems=[Problem(where, f"larger than {largest} bytes")])
         if problems:
             raise Refusal(422, "the request does not make messages that can be kept", problems=problems)
 

@@ -19,7 +19,7 @@ logger = get_logger(__name__)
 
 CONNECT: Final = 2
 ANSWER: Final = 3
-"""Seconds to connect and to wait for an answer, tried twice: what publishes knows after 10 seconds at most."""
+"""Seconds to connect and to wait for an answer, unless something is to be waited for; what changes something is tried twice."""
 FRESH: Final = 5.0
 """Seconds for which an answer of SQS also answers the question whether it is there."""
 AT_ONCE: Final = 10
@@ -49,7 +49,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._urls: dict[str, str] = {}
-        self._clients: dict[bool, Any] = {}
+        self._clients: dict[tuple[int, int], Any] = {}
         self._lock = threading.Lock()
         self._answered = float("-inf")
 
@@ -57,7 +57,7 @@ class Service:
         """Ask SQS whether it is there and lets us in, where it did not answer just now; raises SqsError."""
         if time.monotonic() - self._answered > FRESH:
             try:
-                self._call("get_queue_url", QueueName=sqs_name(self.settings.prefix, "in"))
+                self._call("get_queue_url", tries=1, QueueName=sqs_name(self.settings.prefix, "in"))
             except NoQueueError:
                 return
 
@@ -66,7 +66,7 @@ class Service:
         if queue not in self._urls:
             name = sqs_name(self.settings.prefix, queue)
             try:
-                found = self._call("get_queue_url", QueueName=name)
+                found = self._call("get_queue_url", tries=1, QueueName=name)
             except NoQueueError:
                 attributes = {
                     "VisibilityTimeout": str(self.settings.visibility),
@@ -99,7 +99,8 @@ class Service:
         answer = self._call(
             "receive_message",
             queue,
-            patient=True,
+            tries=1,
+            patience=wait + ANSWER,
             QueueUrl=url,
             MaxNumberOfMessages=min(most, AT_ONCE),
             WaitTimeSeconds=wait,
@@ -145,11 +146,13 @@ class Service:
         answer = self._call(operation, queue, QueueUrl=self.url(queue), Entries=named)
         return {int(failure["Id"]): failure for failure in answer.get("Failed", ())}
 
-    def _call(self, operation: str, queue: str = "", *, patient: bool = False, **parameters: Any) -> dict[str, Any]:
+    def _call(
+        self, operation: str, queue: str = "", *, tries: int = 2, patience: int = ANSWER, **parameters: Any
+    ) -> dict[str, Any]:
         from botocore.exceptions import ClientError, NoRegionError  # noqa: PLC0415 - of an extra
 
         try:
-            answer: dict[str, Any] = getattr(self._client(patient=patient), operation)(**parameters)
+            answer: dict[str, Any] = getattr(self._client(tries, patience), operation)(**parameters)
         except ClientError as error:
             raise self._refusal(operation, queue, error.response.get("Error", {})) from None
         except Exception as error:  # noqa: BLE001 - besides its own, botocore raises those of the parsers of an odd answer
@@ -171,22 +174,22 @@ class Service:
     def _place(self) -> str:
         return f" at {self.settings.endpoint}" if self.settings.endpoint else ""
 
-    def _client(self, *, patient: bool) -> Any:
-        """Give the client; the patient one waits for long polls."""
+    def _client(self, tries: int, patience: int) -> Any:
+        """Give a client that asks so many times, and waits so many seconds for each answer."""
         with self._lock:
-            if patient not in self._clients:
-                self._clients[patient] = self._new_client(patient=patient)
-            return self._clients[patient]
+            if (tries, patience) not in self._clients:
+                self._clients[tries, patience] = self._new_client(tries, patience)
+            return self._clients[tries, patience]
 
-    def _new_client(self, *, patient: bool) -> Any:
+    def _new_client(self, tries: int, patience: int) -> Any:
         from botocore.config import Config  # noqa: PLC0415 - of an extra
         from botocore.session import Session  # noqa: PLC0415 - of an extra
 
         told = self.settings
         config = Config(
             connect_timeout=CONNECT,
-            read_timeout=told.wait + ANSWER if patient else ANSWER,
-            retries={"mode": "standard", "total_max_attempts": 1 if patient else 2},
+            read_timeout=patience,
+            retries={"mode": "standard", "total_max_attempts": tries},
             max_pool_connections=64,
             tcp_keepalive=True,
         )

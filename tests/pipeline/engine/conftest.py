@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -32,6 +33,7 @@ class ListQueue:
     away: bool = False
     calls: int = 0
     before: Callable[[], None] = lambda: None
+    largest: int = sys.maxsize
 
     def publish(self, batches: Sequence[Batch]) -> None:
         self.calls += 1

@@ -492,3 +492,17 @@ def test_a_secret_in_what_a_plugin_raises_shows_nowhere(engine, consumer, messag
     assert len(letters) == 2
     assert shown.count("bot***/send") >= 6
     assert "s3cret" not in shown
+
+
+def test_what_is_larger_than_the_queue_takes_is_buried_and_holds_up_nothing(engine, consumer, message, box):
+    """It came through another broker, or a filter made it grow: no later try would fare better."""
+    run = engine(consumers=[consumer(box)])
+    small, large = message(title="small"), message(title="large", text="x" * 300_000)
+    run.send(large, small)
+    run.queue.largest = 200_000
+    run.work()
+    assert box.got == [small]
+    (letter,) = run.store.dead_letters()
+    assert letter.message == large
+    assert "the queue takes 200000" in letter.error
+    assert run.store.held_counts() == {}

@@ -53,7 +53,8 @@ def test_each_broker_has_its_settings():
     assert make_app(broker("amqp://127.0.0.1//")).conf.task_default_queue_type == "quorum"
     assert broker("amqp://127.0.0.1//").transport_options["confirm_publish"]
     assert broker("rediss://127.0.0.1/0").url == "siftbell-rediss://127.0.0.1/0"
-    assert broker("sqs://").transport_options["visibility_timeout"] > 180
+    assert broker("sqs://").transport_options["settings"].visibility == 30
+    assert make_app(broker("sqs://")).conf.siftbell_largest < make_app(broker("amqp://127.0.0.1//")).conf.siftbell_largest
     with pytest.raises(ConfigError, match="no broker is known for 'kafka://'; there are siftbell-sqlite"):
         broker("kafka://user:hunter2@host")
 

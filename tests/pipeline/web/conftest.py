@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ class ToyQueue:
 
     batches: list[Batch] = field(default_factory=list)
     trouble: Callable[[], None] = lambda: None
+    largest: int = sys.maxsize
 
     def publish(self, batches: Sequence[Batch]) -> None:
         self.trouble()

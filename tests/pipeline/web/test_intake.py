@@ -21,7 +21,6 @@ from prometheus_client import REGISTRY
 from starlette.requests import Request as HttpRequest
 
 from pipeline import TemporaryError
-from pipeline.engine.batch import MAX_BYTES
 from pipeline.keys import create_key
 from pipeline.web import body as body_module
 from pipeline.web import intake as intake_module
@@ -295,16 +294,15 @@ def test_more_messages_than_the_publisher_can_hold_are_413(web):
     assert web.post({}, f"/in/toy/many?count={most}").json["count"] == most
 
 
-def test_a_message_that_sqs_would_refuse_is_413_naming_it_and_fine_elsewhere(web_with):
-    body = [{"title": "small"}, {"title": "x" * MAX_BYTES}]
-
-    assert web_with().post(body).status == 202
-
-
-def test_on_sqs_a_message_that_is_too_large_is_413_naming_its_index(web_with):
-    answer = web_with(broker="sqs://").post([{"title": "small"}, {"title": "x" * MAX_BYTES}])
+def test_a_message_that_is_larger_than_the_queue_takes_is_413_naming_its_index_and_the_limit(web):
+    body = [{"title": "small"}, {"title": "x" * 5000}]
+    assert web.post(body).status == 202
+    web.queue.largest = 5000
+    answer = web.post(body)
 
     assert (answer.status, answer.places) == (413, ["[1]"])
+    assert "the queue takes 5000" in answer.error["message"]
+    assert len(web.queue.messages) == 2
 
 
 def test_a_length_that_is_no_number_is_400_behind_a_server_that_lets_it_pass():
