@@ -79,16 +79,18 @@ def read_origins(connection: Connection, message_id: str, first: str, last: str,
     return [record for record in _replaced(connection, together) if message_id in record.became][:limit]
 
 
-def purge_records(connection: Connection, before: datetime, limit: int) -> int:
+def purge_records(connection: Connection, before: datetime, limit: int, *, tried_before: datetime) -> int:
     """Delete up to `limit` records from before a time, but none of what is held: its record knows since when it fails.
 
+    Nor of what was held and may be on the queue for its next attempt, unless that record is from before `tried_before`.
     What somebody else is writing or deleting just now is passed over: nobody waits, nobody deletes twice.
     """
     names = (records.c.message_id, records.c.pipeline, records.c.step)
     waits = exists().where(
         held.c.pipeline == records.c.pipeline, held.c.step == records.c.step, held.c.message_id == records.c.message_id
     )
-    old = select(*names).where(records.c.at < to_number(before), ~waits).order_by(records.c.at).limit(limit)
+    over = or_(records.c.outcome != Outcome.HELD.value, records.c.at < to_number(tried_before))
+    old = select(*names).where(records.c.at < to_number(before), over, ~waits).order_by(records.c.at).limit(limit)
     old = old.with_for_update(skip_locked=True, of=records)
     return connection.execute(delete(records).where(tuple_(*names).in_(old))).rowcount
 
