@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -83,3 +84,15 @@ def new_postgres(require_postgres: str) -> Iterator[Callable[[], str]]:
     with psycopg.connect(server, autocommit=True) as connection:
         for name in made:
             connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def new_vhost(require_rabbitmq: str, require_binary: Callable[[str, str], str]) -> Iterator[str]:
+    """The URL of a virtual host of the test's own on RabbitMQ."""
+    control = require_binary("rabbitmqctl", "rabbitmq-server")
+    host = f"siftbell-{uuid4().hex[:8]}"
+    user = urlsplit(require_rabbitmq).username or "guest"
+    for arguments in (["add_vhost", host], ["set_permissions", "-p", host, user, ".*", ".*", ".*"]):
+        subprocess.run([control, *arguments], check=True, capture_output=True, timeout=60)
+    yield urlsplit(require_rabbitmq)._replace(path=f"/{host}").geturl()
+    subprocess.run([control, "delete_vhost", host], check=True, capture_output=True, timeout=60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from typing import Any, Final
 
@@ -11,11 +12,14 @@ from celery.bootsteps import RUN  # type: ignore[attr-defined] # celery-types le
 from celery.worker import consumer as celery_consumer
 from celery.worker.consumer.tasks import Tasks
 
+from pipeline.queue.publishing import told
 from pipeline.queue.request import BatchRequest
 from pipeline.queue.turns import Turns
 
 log = structlog.get_logger()
 
+REFUSED_PAUSE: Final = 2.0
+"""Seconds after which a broker that refused user, password or virtual host is asked again."""
 LOOK_EVERY: Final = 1.0
 """Seconds between two looks for a stall."""
 STALLED_LOOKS: Final = 2
@@ -31,6 +35,13 @@ class Consumer(celery_consumer.Consumer):
         default_steps = [  # noqa: RUF012 - Celery's name and type
             step for step in celery_consumer.Consumer.Blueprint.default_steps if not step.endswith(":DelayedDelivery")
         ]
+
+    conninfo: Any
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        """Tell in one line that the broker refuses the worker, and wait; the caller tries again, as with one that is away."""
+        log.error("no connection; it is tried again", error=told(exc, self.conninfo.as_uri()), after=f"{REFUSED_PAUSE:g} s")
+        time.sleep(REFUSED_PAUSE)
 
 
 class TakeTurns(bootsteps.StartStopStep):

@@ -165,6 +165,9 @@ class Turns:
                 break
             lane = self._lanes[min(waiting, key=lambda name: self._lanes[name].running)]
             came = lane.waiting.popleft()
+            if came.turn.id in self._done:
+                taken.append(_Came(came.turn, came.turn.acknowledge, came.connection))
+                continue
             if came.turn.id in self._running:
                 self._again.setdefault(came.turn.id, []).append(came)
                 continue

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
 
 import pytest
 from pydantic import SecretStr
@@ -90,8 +95,8 @@ class Place:
 
 
 def messages(titles: list[str]) -> list[Message]:
-    time = datetime(2026, 3, 1, tzinfo=UTC)
-    return [Message(source="t", time=time, title=title) for title in titles]
+    when = datetime(2026, 3, 1, tzinfo=UTC)
+    return [Message(source="t", time=when, title=title) for title in titles]
 
 
 def end(process: subprocess.Popen[bytes], number: int = signal.SIGKILL) -> None:
@@ -113,7 +118,7 @@ class Restarted:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Restarted:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -128,6 +133,57 @@ class Restarted:
             while process.poll() is None and not self._stop.wait(0.1):
                 pass
             end(process)
+
+
+class Proxy:
+    """Forwards to a URL's host and port; `url` leads through it."""
+
+    def __init__(self, url: str, port: int) -> None:
+        parts = urlsplit(url)
+        self._target = (parts.hostname or "127.0.0.1", parts.port or port)
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        own = f"127.0.0.1:{self._listening.getsockname()[1]}"
+        login = parts.netloc.rpartition("@")[0]
+        self.url = parts._replace(netloc=f"{login}@{own}" if login else own).geturl()
+        self.flowing = threading.Event()
+        self.flowing.set()
+        self.delay = 0.0
+        """Seconds by which each piece of an answer is late."""
+        self._sockets: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """End all connections."""
+        sockets, self._sockets = self._sockets, []
+        for one in sockets:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.flowing.set()
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self.cut()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listening.accept()
+                far = socket.create_connection(self._target)
+                self._sockets += [near, far]
+                threading.Thread(target=self._pump, args=(near, far, False), daemon=True).start()
+                threading.Thread(target=self._pump, args=(far, near, True), daemon=True).start()
+
+    def _pump(self, source: socket.socket, drain: socket.socket, answers: bool) -> None:
+        with source, contextlib.suppress(OSError):
+            while piece := source.recv(65536):
+                self.flowing.wait()
+                if answers:
+                    time.sleep(self.delay)
+                drain.sendall(piece)
+        with contextlib.suppress(OSError):
+            drain.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture
@@ -169,3 +225,16 @@ def ending() -> Callable[..., None]:
 @pytest.fixture
 def restarted() -> type[Restarted]:
     return Restarted
+
+
+@pytest.fixture
+def new_proxy() -> Iterator[Callable[[str, int], Proxy]]:
+    made: list[Proxy] = []
+
+    def make(url: str, port: int) -> Proxy:
+        made.append(Proxy(url, port))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()

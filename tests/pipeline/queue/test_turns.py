@@ -1,0 +1,153 @@
+"""Whose turn it is: shares, parked batches, batches that come twice, and connections that end."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.queue import turns as module
+from pipeline.queue.turns import Turns
+
+
+class Toy:
+    """A batch that notes what becomes of it."""
+
+    def __init__(self, turns, queue, name, started):
+        self.turns, self.queue, self.id, self.acknowledged = turns, queue, name, False
+        self._started = started
+
+    def come(self):
+        self.turns.came(self, lambda: self._started.append(self.id))
+        return self
+
+    def acknowledge(self):
+        self.acknowledged = True
+        self.turns.went(self, done=True)
+
+    def go_back(self):
+        self.turns.went(self, done=False)
+
+
+@pytest.fixture
+def toys():
+    started, flows = [], []
+
+    def make(places, filters=(), deliveries=("a", "b"), prefetch=2):
+        turns = Turns(places, filters, deliveries, prefetch, flow=lambda: flows.append(1))
+        turns.open()
+        return turns, started, flows, lambda queue, name: Toy(turns, queue, name, started).come()
+
+    return make
+
+
+def test_one_queue_has_half_of_the_places_and_the_others_find_one(toys):
+    _, started, _, come = toys(8)
+    first = [come("a", f"a{n}") for n in range(20)]
+    assert started == ["a0", "a1", "a2", "a3"]
+    come("b", "b0")
+    assert started[4:] == ["b0"]
+    first[1].acknowledge()
+    assert started[5:] == ["a4"]
+
+
+def test_each_of_many_queues_has_a_place_as_long_as_half_of_the_places_suffices(toys):
+    _, started, _, come = toys(8, deliveries=[str(n) for n in range(5)])
+    for queue in range(5):
+        for n in range(20):
+            come(str(queue), f"{queue}.{n}")
+    assert {name[0] for name in started} == set("01234")
+
+
+def test_filters_have_all_places_and_deliveries_leave_them_one(toys):
+    _, started, _, come = toys(2, filters=["in"])
+    hanging = [come("a", f"a{n}") for n in range(3)]
+    filtered = come("in", "i0")
+    come("in", "i1")
+    assert started == ["a0", "i0"]
+    filtered.acknowledge()
+    assert started[2:] == ["i1"]
+    hanging[0].acknowledge()
+    assert started[3:] == ["a1"]
+
+
+def test_a_single_place_serves_all_in_turn(toys):
+    _, started, _, come = toys(1, filters=["in"])
+    only = come("a", "a0")
+    come("b", "b0")
+    assert started == ["a0"]
+    only.acknowledge()
+    assert started == ["a0", "b0"]
+
+
+def test_a_batch_that_comes_again_while_it_is_under_way_is_not_run_twice(toys):
+    turns, started, _, come = toys(8)
+    first, again = come("a", "x"), come("a", "x")
+    assert started == ["x"]
+    first.acknowledge()
+    assert (started, again.acknowledged) == (["x"], True)
+    assert come("a", "x").acknowledged, "what is done is known when it comes again later, too"
+    assert started == ["x"]
+    assert turns.idle()
+
+
+def test_a_batch_that_comes_again_runs_when_the_first_run_came_to_nothing(toys):
+    _, started, _, come = toys(8)
+    first, again = come("a", "x"), come("a", "x")
+    first.go_back()
+    assert (started, again.acknowledged) == (["x", "x"], False)
+
+
+def test_two_of_a_kind_that_wait_run_one_after_the_other(toys):
+    _, started, _, come = toys(2, deliveries=["a"])
+    busy = come("a", "y")
+    waiting, twin = come("a", "x"), come("a", "x")
+    busy.acknowledge()
+    assert started == ["y", "x"]
+    waiting.acknowledge()
+    assert twin.acknowledged
+    assert started == ["y", "x"]
+
+
+def test_what_waited_is_forgotten_with_its_connection_and_what_ran_keeps_its_place(toys):
+    turns, started, _, come = toys(2, deliveries=["a"])
+    old = come("a", "x")
+    come("a", "y")
+    turns.close()
+    turns.open()
+    again, other = come("a", "x"), come("a", "y")
+    assert started == ["x"]
+    old.acknowledge()
+    assert again.acknowledged
+    assert started == ["x", "y"]
+    other.acknowledge()
+    assert turns.idle()
+    turns.close()
+    come("a", "z")
+    assert started == ["x", "y"], "nothing starts while the worker stops"
+
+
+def test_a_queue_that_has_enough_here_is_paused_until_half_of_that_is_gone(toys):
+    turns, _, flows, come = toys(8, prefetch=2)
+    many = [come("a", str(n)) for n in range(8)]
+    assert (turns.paused(), len(flows)) == ({"a"}, 1)
+    for n in range(3):
+        many[n].acknowledge()
+    assert turns.paused() == {"a"}
+    many[3].acknowledge()
+    assert (turns.paused(), len(flows)) == (set(), 2)
+    assert turns.window == 2 * (8 + module.AT_ONCE)
+    assert turns.largest == 8
+
+
+def test_a_queue_that_no_pipeline_names_is_served(toys):
+    _, started, _, come = toys(2)
+    come("other", "x")
+    assert started == ["x"]
+
+
+def test_only_so_many_are_remembered(toys, monkeypatch):
+    monkeypatch.setattr(module, "REMEMBERED", 1)
+    _, started, _, come = toys(8)
+    come("a", "x").acknowledge()
+    come("a", "y").acknowledge()
+    come("a", "x")
+    assert started == ["x", "y", "x"]
