@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, exists, func, not_, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, Row, and_, case, exists, func, literal, not_, or_, select, update
 
 from pipeline.store.rows import Circuit, CircuitState, Claim, Why
 from pipeline.store.tables import chunks, circuits, clean, held, insert, records, to_number, to_time
 
 SLOWLY: Final = 1000
 """Messages that come back a hundred a second when a circuit closes; the rest comes a thousand a second."""
-_SLOW_GAP: Final = 10_000  # microseconds
-_GAP: Final = 1_000
+_SLOW_GAP: Final = timedelta(milliseconds=10)
+_GAP: Final = timedelta(milliseconds=1)
 
 
 def read(connection: Connection, pipeline: str, step: str) -> Circuit | None:
@@ -61,9 +61,14 @@ def recall(connection: Connection, pipeline: str, step: str, now: datetime, unti
     locked = select(held.c.id, held.c.message_id).where(free).with_for_update(skip_locked=True).subquery()
     place = func.row_number().over(order_by=locked.c.message_id).label("place")
     ranked = select(locked.c.id, place).subquery()
-    rest = to_number(now) + SLOWLY * _SLOW_GAP + (ranked.c.place - SLOWLY) * _GAP
-    due = case((ranked.c.place <= SLOWLY, to_number(now) + ranked.c.place * _SLOW_GAP), else_=rest)
+    start, fast = (literal(to_number(time), BigInteger) for time in (now, now + SLOWLY * _SLOW_GAP))
+    rest = fast + (ranked.c.place - SLOWLY) * _number(_GAP)
+    due = case((ranked.c.place <= SLOWLY, start + ranked.c.place * _number(_SLOW_GAP)), else_=rest)
     connection.execute(update(held).where(held.c.id == ranked.c.id).values(due=due, ready=due))
+
+
+def _number(gap: timedelta) -> ColumnElement[int]:
+    return literal(gap // timedelta(microseconds=1), BigInteger)
 
 
 def _at(pipeline: str, step: str) -> ColumnElement[bool]:
