@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,7 +21,7 @@ from harness.background import Background
 from harness.disk import Disk
 from harness.ledger import Ledger
 from harness.pipelines import CONSUMERS, FILE, ORDERED, SINKS, pipeline_yaml
-from harness.processes import children, descendants, gone, leaders, send, until
+from harness.processes import TooLateError, children, descendants, gone, leaders, send, until
 from harness.proxy import Proxy
 from harness.servers import Postgres, RabbitMQ, Redis, Server, Sqs, free_port
 from harness.sink import DECODER, Sink
@@ -30,6 +32,8 @@ from pipeline.store.tables import dead_letters, held, records
 PARTS = frozenset({"web", "clock", "filters", "deliveries"})
 _BROKERS: Mapping[str, type[Server]] = {"redis": Redis, "rabbitmq": RabbitMQ, "sqs": Sqs}
 _LOOK = 0.05
+_SHOWN = {"timestamp", "part", "level", "event", "exception", "logger"}
+_WIDTH = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class Bench:
         # The kernel kills a process when the thread that started it ends: this one lives as long as the bench.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="starter")
         self._started: Future[Any] | None = None
+        self._starting = threading.Lock()
 
     def __enter__(self) -> Self:
         with ExitStack() as closing:
@@ -147,7 +152,6 @@ class Bench:
             "SIFTBELL_DATA": str(self.place / "data"),
             "SIFTBELL_PORT": str(self._port),
             "SIFTBELL_LOG_FORMAT": "json",
-            "AWS_DEFAULT_REGION": "us-east-1",
         }
 
     @property
@@ -178,8 +182,11 @@ class Bench:
 
     def launch_tree(self) -> None:
         """Start the tree, and do not wait until it is ready; nothing where it runs."""
-        if self.supervisor:
-            return
+        with self._starting:
+            if not self.supervisor:
+                self._launch_tree()
+
+    def _launch_tree(self) -> None:
         if self.tree is not None:
             code = self.tree._process.poll() if self.tree._process else None
             self.tree._close()
@@ -206,7 +213,10 @@ class Bench:
                 self.launch_tree()
             return self.parts().keys() >= PARTS and bool(self.children("filters"))
 
-        until(ready, f"the tree runs\n{self.tail()}", within)
+        try:
+            until(ready, "the tree runs", within)
+        except TooLateError as error:
+            raise TooLateError(f"{error}\n{self.tail()}") from None
         if self._started is not None:
             self._started.result(within)
 
@@ -246,8 +256,10 @@ class Bench:
         return "\n".join(lines) or "the store knows nothing of them"
 
     def tail(self, lines: int = 25) -> str:
-        """Give the end of what the tree logged."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+        """Give the end of what the tree logged, a short line for each entry."""
+        if not self.log.exists():
+            return ""
+        return "\n".join(_short(line) for line in self.log.read_text(errors="replace").splitlines()[-lines:])
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -289,3 +301,14 @@ class Bench:
         self.background.close()
         for disk in (self.store_disk, self.queue_disk):
             disk.close()
+
+
+def _short(line: str) -> str:
+    """Give time, part, event and the last line of an exception."""
+    with suppress(ValueError):
+        entry = json.loads(line)
+        words = [entry.get("timestamp", "")[11:23], entry.get("part", ""), entry.get("level", ""), entry.get("event", "")]
+        words += [f"{name}={value}" for name, value in entry.items() if name not in _SHOWN]
+        words += str(entry.get("exception", "")).strip().splitlines()[-1:]
+        line = " ".join(str(word) for word in words)
+    return line[:_WIDTH]

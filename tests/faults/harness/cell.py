@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -71,18 +72,16 @@ def run_cell(bench: Bench, faults: Sequence[Fault], plan: Plan, seed: str) -> Re
     """Run load and faults, wait until all is accounted for, and judge. The bench is whole again afterwards, or this raises."""
     began = time.monotonic()
     result = Result(bench.combination.name, [fault.name for fault in faults], seed)
-    chance = Random(seed)
-    moments, seconds = _schedule(faults, plan, chance)
+    moments, seconds = schedule(faults, plan, Random(seed))
     bench.notes.clear()
     ledger = bench.new_ledger()
     with Load(bench.url, bench.key, ledger, count=plan.count, seconds=seconds, seed=seed) as load:
-        _inject(bench, ledger, moments, chance)
+        _break(bench, ledger, moments, seed, result)
         bench.heal()
         load.finish(max(60.0, 3 * plan.seconds))
     settle(bench, ledger, plan.patience)
     held_up = {name for fault in faults for name in fault.held_up}
     verdict = ledger.verdict(apart_from=held_up)
-    result.bound = IN_FLIGHT * sum(fault.events for fault in faults)
     _judge(result, verdict, load, bench)
     if not load.done:
         result.problems.append(f"only {ledger.accepted} of {plan.count} messages were accepted: {dict(load.answers)}")
@@ -110,7 +109,7 @@ def settle(bench: Bench, ledger: Ledger, patience: float) -> None:
         time.sleep(_LOOK)
 
 
-def _schedule(faults: Sequence[Fault], plan: Plan, chance: Random) -> tuple[list[Moment], float]:
+def schedule(faults: Sequence[Fault], plan: Plan, chance: Random) -> tuple[list[Moment], float]:
     """Choose the moments, and say how long the load must last to surround them."""
     moments = []
     for fault in faults:
@@ -119,17 +118,46 @@ def _schedule(faults: Sequence[Fault], plan: Plan, chance: Random) -> tuple[list
     return moments, max(plan.seconds, *(moment.after + moment.holds + 0.3 * plan.seconds for moment in moments), 0.0)
 
 
-def _inject(bench: Bench, ledger: Ledger, moments: Sequence[Moment], chance: Random) -> None:
-    """Break and mend at the moments chosen; the account of recovery begins with the last mending."""
-    began = time.monotonic()
-    begins = [(moment.after, 0, number, moment) for number, moment in enumerate(moments)]
-    ends = [(moment.after + moment.holds, 1, number, moment) for number, moment in enumerate(moments)]
-    for at, ending, _, moment in sorted(begins + ends, key=lambda one: one[:3]):
-        time.sleep(max(0.0, began + at - time.monotonic()))
-        if ending:
-            moment.fault.undo(bench)
-        else:
-            moment.fault.inject(bench, chance)
+class _Occurrence(threading.Thread):
+    """Breaks and mends at one moment, beside the others: what one of them waits for, another may have to mend."""
+
+    def __init__(self, bench: Bench, ledger: Ledger, moment: Moment, chance: Random) -> None:
+        super().__init__(daemon=True)
+        self.moment = moment
+        self.under_way = 0
+        """How many messages could be repeated because of it."""
+        self.error: Exception | None = None
+        self._bench, self._ledger, self._chance = bench, ledger, chance
+
+    def run(self) -> None:
+        """Do it."""
+        try:
+            time.sleep(self.moment.after)
+            self.moment.fault.inject(self._bench, self._chance)
+            self._count()
+            time.sleep(self.moment.holds)
+            self.moment.fault.undo(self._bench)
+            self._count()
+        except Exception as error:  # noqa: BLE001 - raised again where the occurrences are waited for
+            self.error = error
+
+    def _count(self) -> None:
+        found = self.moment.fault.events * min(self._ledger.under_way(), IN_FLIGHT)
+        self.under_way = max(self.under_way, found)
+
+
+def _break(bench: Bench, ledger: Ledger, moments: Sequence[Moment], seed: str, result: Result) -> None:
+    """Have all faults occur, and note how many duplicates that explains; raises what kept the only one from occurring."""
+    occurrences = [_Occurrence(bench, ledger, moment, Random(f"{seed}/{number}")) for number, moment in enumerate(moments)]
+    for one in occurrences:
+        one.start()
+    for one in occurrences:
+        one.join()
+        result.bound += one.under_way
+        if one.error is not None and (len(moments) == 1 or not isinstance(one.error, TooLateError)):
+            raise one.error
+        if one.error is not None:
+            result.notes.append(f"{one.moment.fault.name}: {one.error}")
     ledger.mark()
 
 

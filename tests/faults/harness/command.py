@@ -7,6 +7,7 @@ import os
 import secrets
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--directory", type=Path, help="where logs and data go; a directory under /tmp without it")
     run.set_defaults(do=run_table)
     chosen = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started and mounted is cleaned up
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     chosen.seed = chosen.seed or str(secrets.randbelow(10**6))
     code: int = chosen.do(chosen)
     return code

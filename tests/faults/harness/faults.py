@@ -14,7 +14,7 @@ from typing import Final
 
 from harness.bench import PARTS, Bench, Combination
 from harness.disk import Disk
-from harness.pipelines import BAD
+from harness.pipelines import BAD, SINKS
 from harness.processes import send, until
 from harness.proxy import Proxy
 from harness.servers import Server
@@ -73,7 +73,6 @@ class KillTree(Fault):
     """Kills the supervisor, which takes all of its parts along, or all at once; then it is started again."""
 
     name = "kill -9: supervisor (everything)"
-    events = 2
 
     def inject(self, bench: Bench, chance: Random) -> None:
         """Kill either the supervisor alone or every process."""
@@ -220,15 +219,15 @@ class ConsumerFault(Fault):
     def __init__(self, mood: Mood, words: str) -> None:
         self.mood = mood
         self.name = f"consumer {words}"
-        self.held_up = ("alpha",)
 
     def inject(self, bench: Bench, chance: Random) -> None:
-        """Change its mood."""
-        bench.sinks["alpha"].become(self.mood)
+        """Change the mood of either."""
+        self.held_up = (chance.choice(SINKS),)
+        bench.sinks[self.held_up[0]].become(self.mood)
 
     def undo(self, bench: Bench) -> None:
         """Have it take messages again."""
-        bench.sinks["alpha"].become("takes")
+        bench.sinks[self.held_up[0]].become("takes")
 
 
 class DiskFull(Fault):
@@ -321,7 +320,6 @@ class BadConfiguration(Fault):
 
     name = "bad configuration, then a part is killed"
     holds = 5.0
-    events = 2
 
     def inject(self, bench: Bench, chance: Random) -> None:
         """Write the bad file, and kill any part."""

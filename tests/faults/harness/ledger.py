@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,10 @@ class _Consumer:
     since: float = 0.0
     """When it last moved: an arrival, or the first message to wait for."""
     stall: float = 0.0
+    first: dict[str, float] = field(default_factory=dict)
+    """When each id arrived first."""
+    times: list[float] = field(default_factory=list)
+    """The same in order."""
     backlog: set[str] = field(default_factory=set)
     """Of what was waited for at `Ledger.mark`, that which still is."""
     caught_up: float | None = None
@@ -82,22 +87,20 @@ class Ledger:
         self._consumers = {name: _Consumer() for name in consumers}
         self._buried: dict[str, set[str]] = {name: set() for name in self._consumers}
         self._marked: float | None = None
-        self.latencies: dict[str, list[float]] = {name: [] for name in self._consumers}
-        """By consumer, seconds from the answer of the intake to the first arrival."""
-        self._when: dict[str, float] = {}
+        self._began: dict[str, float] = {}
 
-    def accept(self, ids: Sequence[str], sent: Sequence[Sent]) -> None:
-        """Note the ids of one answer of 2xx, with what was sent for each."""
+    def accept(self, ids: Sequence[str], sent: Sequence[Sent], began: float | None = None) -> None:
+        """Note the ids of one answer of 2xx, with what was sent for each, by a request that began then."""
         now = monotonic()
+        began = now if began is None else began
         with self._lock:
             for message, one in zip(ids, sent, strict=True):
                 self._accepted[message] = one
-                self._when[message] = now
+                self._began[message] = began
                 if not one.wanted:
                     continue
-                for name, consumer in self._consumers.items():
+                for consumer in self._consumers.values():
                     if message in consumer.taken or message in consumer.unsure:
-                        self.latencies[name].append(0.0)
                         continue
                     if not consumer.waiting:
                         consumer.since = now
@@ -115,9 +118,9 @@ class Ledger:
                 consumer.unsure.add(message)
             if not fresh:
                 return
-            if message in self._when:
-                self.latencies[name].append(now - self._when[message])
+            consumer.first[message] = now
             consumer.order.setdefault(key, []).append((number, message))
+            consumer.times.append(now)
             if consumer.waiting:
                 consumer.stall = max(consumer.stall, now - consumer.since)
             consumer.since = now
@@ -131,6 +134,23 @@ class Ledger:
                 for name in [step] if step in self._consumers else self._consumers:
                     self._buried[name].add(message)
                     self._consumers[name].settle(message, now)
+
+    def under_way(self, within: float = 2.0) -> int:
+        """Give how many messages the busiest consumer waits for, or took within so many seconds: what a kill may repeat."""
+        start = monotonic() - within
+        with self._lock:
+            return max(
+                len(consumer.waiting) + len(consumer.times) - bisect_left(consumer.times, start)
+                for consumer in self._consumers.values()
+            )
+
+    def latencies(self, name: str, start: float, end: float) -> list[float]:
+        """Give the seconds from request to first arrival, sorted, of what was accepted by requests begun between two moments."""
+        with self._lock:
+            first = self._consumers[name].first
+            return sorted(
+                first[message] - when for message, when in self._began.items() if start <= when < end and message in first
+            )
 
     def mark(self) -> None:
         """Note that the fault is over: recovery is counted from here."""

@@ -81,6 +81,7 @@ class Load:
         return Sent(key, numbers[key], wanted=chance.random() >= DROPPED_SHARE)
 
     def _post(self, connection: HTTPConnection, sent: list[Sent]) -> bool:
+        began = time.monotonic()
         try:
             connection.request("POST", "/in/faults/http", json.dumps([_payload(one) for one in sent]), self._headers)
             answer = connection.getresponse()
@@ -91,7 +92,7 @@ class Load:
             return False
         self.answers[str(answer.status)] += 1
         if 200 <= answer.status < 300:
-            self._ledger.accept(json.loads(text)["ids"], sent)
+            self._ledger.accept(json.loads(text)["ids"], sent, began)
             return True
         if answer.status != 503:
             self.refused.append(f"{answer.status}: {text[:300].decode(errors='replace')}")
