@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
+import msgspec
 import pytest
 from openapi_spec_validator import validate
 
 from pipeline import Message
 from pipeline import keys as keys_module
+from pipeline.engine.explain import explain
 from pipeline.keys import create_key
+from pipeline.message import new_id
 from pipeline.store.rows import DeadLetter, Held, Outcome, Record, Why
 from pipeline.web import access as access_module
 
@@ -73,6 +77,21 @@ def test_a_messages_records_come_in_the_order_of_time(web):
         "pipeline": "toy", "step": "early", "outcome": "dropped", "at": "2026-03-01T12:00:00Z", "attempt": 1, "since": None,
         "reason": "by when", "message_id": "m", "became": [],
     }  # fmt: skip
+
+
+def test_what_became_of_a_message_has_the_shape_of_siftbell_explain(web):
+    letter = dead(web, "disk full", attempts=3)
+    parent, part = new_id(), new_id()
+    web.store.settle(
+        records=[
+            Record(message_id=parent, pipeline="toy", step="cut", outcome=Outcome.REPLACED, at=START, became=(part,)),
+            Record(message_id=part, pipeline="toy", step="mail", outcome=Outcome.DELIVERED, at=START, attempt=2, since=START),
+        ]
+    )
+    specs = [pipeline.spec for pipeline in web.services.pipelines]
+    for message_id in (letter.message.id, parent, part):
+        expected = msgspec.json.encode(explain(web.store, specs, message_id, datetime.now(UTC)))
+        assert web.get(f"/api/v1/messages/{message_id}").json == json.loads(expected)
 
 
 def test_dead_letters_are_listed_page_by_page_the_newest_first_and_filtered(web):

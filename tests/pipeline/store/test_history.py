@@ -1,0 +1,164 @@
+"""Counting, explaining and forgetting what was decided, without reading all of it."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import text
+
+from pipeline.message import new_id
+from pipeline.store import Outcome, Store, Why, migrate
+from pipeline.store.tables import to_number
+
+
+def decide(store, make, count, *, at=None, **fields):
+    records = [make.record(new_id(), Outcome.DELIVERED, at=at or make.now, **fields) for _ in range(count)]
+    store.settle(records=records)
+    return records
+
+
+def remaining(store, records):
+    return len(store.records("p", "s", [record.message_id for record in records]))
+
+
+def test_what_a_message_became_comes_back_as_it_was_written(store, make):
+    record = make.record(new_id(), Outcome.REPLACED, became=(new_id(), new_id()))
+    store.settle(records=[record])
+    assert store.history(record.message_id) == [record]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DROPPED, Outcome.REPLACED, Outcome.PASSED])
+def test_what_has_left_its_window_is_not_put_there_again(store, make, outcome):
+    left, waits = make.message(), make.message()
+    store.settle(records=[make.record(left.id, outcome)])
+    store.settle(
+        records=[make.record(left.id), make.record(waits.id)],
+        held=[make.held(one, why=Why.WINDOW, key="k") for one in (left, waits)],
+    )
+    assert store.records("p", "s", [left.id])[left.id].outcome is outcome
+    assert store.held_of(left.id, [("p", "s")]) == []
+    assert [held.message for held in store.held_of(waits.id, [("p", "s"), ("p", "")])] == [waits]
+
+
+def test_a_higher_attempt_waits_in_the_window_again(store, make):
+    one = make.message()
+    store.settle(records=[make.record(one.id, Outcome.REPLACED)])
+    store.settle(records=[make.record(one.id, attempt=2)], held=[make.held(one, why=Why.WINDOW, key="k", attempt=2)])
+    assert store.held_counts() == {("p", "s", Why.WINDOW): 1}
+
+
+def test_a_retry_waits_whatever_its_record_says(store, make):
+    one = make.message()
+    store.settle(records=[make.record(one.id, Outcome.REPLACED)])
+    store.settle(records=[make.record(one.id)], held=[make.held(one, why=Why.FILTER, attempt=2)])
+    assert store.held_counts() == {("p", "s", Why.FILTER): 1}
+
+
+def test_decisions_are_counted_over_all_hours_and_by_outcome(store, make):
+    decide(store, make, 3)
+    decide(store, make, 2, at=make.now + timedelta(hours=30))
+    decide(store, make, 4, step="t", attempt=2)
+    store.settle(records=[make.record(new_id())])
+    assert store.counts() == {("p", "s", Outcome.DELIVERED): 5, ("p", "t", Outcome.DELIVERED): 4}
+    assert store.counted_since() == make.now
+
+
+def test_before_anything_is_decided_nothing_is_counted(store):
+    assert store.counts() == {}
+    assert store.counted_since() is None
+
+
+def test_batches_settled_at_once_are_all_counted(store, make):
+    threads = [threading.Thread(target=lambda: [decide(store, make, 5) for _ in range(10)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.counts() == {("p", "s", Outcome.DELIVERED): 200}
+
+
+def test_the_time_since_which_so_many_were_added(store, make):
+    for hour in range(3):
+        decide(store, make, 100, at=make.now + timedelta(hours=hour))
+    decide(store, make, 50, at=make.now, attempt=2)  # changed records, added none
+    now = make.now + timedelta(hours=2, minutes=30)
+    assert store.oldest_within(300, now) is None
+    assert store.oldest_within(200, now) == make.now + timedelta(hours=1)
+    assert store.oldest_within(150, now) == make.now + timedelta(hours=1, minutes=30)
+    assert store.oldest_within(50, now) == make.now + timedelta(hours=2, minutes=15)
+    assert store.oldest_within(0, now) == now
+
+
+def test_purging_forgets_the_hours_too_when_all_is_gone(store, make):
+    for hour in range(3):
+        decide(store, make, 10, at=make.now + timedelta(hours=hour))
+    before = make.now + timedelta(hours=2)
+    assert store.purge(before, 20) == 20
+    assert store.counts() == {("p", "s", Outcome.DELIVERED): 30}, "there may be more"
+    assert store.purge(before, 20) == 0
+    assert store.counts() == {("p", "s", Outcome.DELIVERED): 10}
+    assert store.counted_since() == before
+
+
+def test_what_is_held_keeps_its_record_and_what_was_held_keeps_it_longer(store, make):
+    held, retried, done = make.message(), make.message(), make.message()
+    store.settle(
+        records=[make.record(held.id), make.record(retried.id), make.record(done.id, Outcome.DELIVERED)], held=[make.held(held)]
+    )
+    later = make.now + timedelta(seconds=1)
+    assert store.purge(later, 10, tried_before=make.now) == 1
+    assert set(store.records("p", "s", [held.id, retried.id, done.id])) == {held.id, retried.id}
+    assert store.purge(later, 10) == 1
+    assert set(store.records("p", "s", [held.id, retried.id, done.id])) == {held.id}
+
+
+def test_purges_at_once_neither_wait_nor_hinder_a_batch(store, make):
+    old = decide(store, make, 300, at=make.now - timedelta(days=9))
+    gone = []
+    threads = [threading.Thread(target=lambda: [gone.append(store.purge(make.now, 20)) for _ in range(20)]) for _ in range(3)]
+    threads.append(threading.Thread(target=lambda: [store.settle(records=old[n::10]) for n in range(10)]))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    while (more := store.purge(make.now, 1000)) > 0:
+        gone.append(more)
+    assert sum(gone) >= 300
+    assert remaining(store, old) == 0
+
+
+def test_the_origins_of_a_message(store, make):
+    digest = "019ca945-0a00-7fff-8000-000000000000"
+    near, far = "019ca945-0a00-7000-8000-000000000000", "019ca945-ffff-7000-8000-000000000000"
+    other = make.record("019ca945-0a00-7000-8000-000000000001", Outcome.REPLACED, became=(new_id(),))
+    replaced = [make.record(one, Outcome.REPLACED, became=(digest,)) for one in (near, far)]
+    store.settle(records=[*replaced, other, make.record(new_id(), Outcome.REPLACED, became=(new_id(),))])
+    first, last = "019ca945-0a00-0000-0000-000000000000", "019ca945-0a00-ffff-ffff-ffffffffffff"
+    assert store.origins(digest, first, last, limit=10) == replaced
+    assert store.origins(digest, first, last, limit=1) == replaced[:1]
+    assert store.origins(new_id(), first, last, limit=10) == []
+
+
+def test_a_store_of_before_is_counted_once_when_it_is_migrated(empty_url, make):
+    store = Store(empty_url)
+    database = store._database
+    if database.file:
+        migrate._prepare_file(database, database.file)
+    config = Config()
+    config.set_main_option("script_location", str(migrate._SCRIPTS))
+    columns = "message_id, pipeline, step, outcome, at, attempt, reason"
+    row = f"INSERT INTO records ({columns}) VALUES (:id, 'p', 's', :outcome, :at, 1, '')"
+    with database.writing() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for number, outcome in enumerate(["delivered", "delivered", "held"]):
+            connection.execute(text(row), {"id": str(number), "outcome": outcome, "at": to_number(make.now) + number})
+    store.migrate()
+    assert store.counts() == {("p", "s", Outcome.DELIVERED): 2}
+    assert store.counted_since() == make.now
+    assert store.oldest_within(2, make.now + timedelta(hours=1)) is not None
+    store.close()
