@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 letters = typer.Typer(no_args_is_help=True, help="Look at the messages that were given up, and have them tried again.")
 
-WIDE: Final = 120
-"""Columns from which on a letter or a group has room on one line."""
+WIDE: Final = 150
+"""Columns from which on a letter has room on one line."""
+WIDE_GROUP: Final = 110
 
 
 @letters.command("list")
@@ -100,13 +101,13 @@ def _list_letters(store: Store, selection: Selection, limit: int, output: Output
 def _list_groups(store: Store, selection: Selection, limit: int, output: Output) -> None:
     groups, total = store.letter_groups(selection, limit=limit)
     rows = [_group_row(group) for group in groups]
-    if output is not Output.TABLE or not rows or console().width >= WIDE:
+    if output is not Output.TABLE or not rows or console().width >= WIDE_GROUP:
         shown = [row | {"count": f"{row['count']:,}"} for row in rows] if output is Output.TABLE else rows
         _one_line_each(shown, ("count", "first", "last", "pipeline", "step", "group", "error"), output, whole=6)
     else:
         for row in rows:
             head = Text(f"{row['count']:,} of {_where(row)}  group {row['group']}", style="bold")
-            _print_block(head, row["error"], f"{row['first']} to {row['last']}, such as {row['example']}")
+            _print_block(head, row["error"], f"{row['first'][:16]} to {row['last'][:16]}, {row['example']}")
     if output is Output.TABLE and rows:
         more = f"the largest {len(rows):,} of {total:,} groups; " if total > len(rows) else ""
         say(f"{more}`list`, `redrive` and `drop` take one of them as --group-id GROUP")
@@ -121,6 +122,8 @@ def _one_line_each(rows: list[dict[str, Any]], columns: tuple[str, ...], output:
     for number, column in enumerate(shown.columns):
         column.no_wrap = True
         column.overflow = "ellipsis"
+        if number < whole:
+            column.min_width = max(len(columns[number]), *(cell(row[columns[number]]).cell_len for row in rows))
         column.ratio = None if number < whole else 1
         column.justify = "right" if column.header == "COUNT" else "left"
     for row in rows:

@@ -224,4 +224,4 @@ def _report(tally: Tally, output: Output, done: str) -> None:
     say(f"{plural(tally.gone)} {done}" + (f", {tally.staying:,} not:" if refused else ""))
     for row in refused:
         examples = ", ".join(row["examples"]) + (", …" if row["messages"] > EXAMPLES else "")
-        say(f"  {row['messages']:,} of {row['pipeline'] or 'no pipeline'}: {row['reason']} ({examples})")
+        say(f"  {row['messages']:,} of {row['pipeline'] or '-'}/{row['step'] or '-'}: {row['reason']} ({examples})")

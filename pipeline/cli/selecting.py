@@ -74,7 +74,7 @@ def agree(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise Failure(f"{question} Say so with --yes where nobody can be asked", Exit.USAGE)
+        raise Failure(f"{question} Nobody can be asked here: say --yes", Exit.USAGE)
     if not typer.confirm(question, err=True):
         raise Failure("nothing was done")
 
