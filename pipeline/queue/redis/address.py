@@ -65,7 +65,7 @@ def read_settings(address: str, options: Mapping[str, Any]) -> Settings:
         else:
             theirs["db" if name == "virtual_host" else name] = value
     scheme = next(name for name in SCHEMES if alias(name) == parts.scheme)
-    told["url"] = parts._replace(scheme=SCHEMES[scheme], query=urlencode(theirs)).geturl()
+    told["url"] = f"{SCHEMES[scheme]}://{parts.netloc}{parts.path}" + (f"?{urlencode(theirs)}" if theirs else "")
     for name in ("beat", "socket_timeout", "socket_connect_timeout"):
         if name in told:
             told[name] = float(told[name])

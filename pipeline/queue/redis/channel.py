@@ -87,7 +87,8 @@ class Channel(virtual.Channel):
         with self.connection.opened().pipeline(transaction=False) as pipe:
             for key in self.connection.keys.lists(queue):
                 pipe.llen(key)
-            return sum(pipe.execute())
+            sizes = pipe.execute(raise_on_error=False)  # a key that is no list holds no messages
+        return sum(size for size in sizes if isinstance(size, int))
 
     def _purge(self, queue: str) -> int:
         size = self._size(queue)
@@ -189,6 +190,7 @@ class Channel(virtual.Channel):
         if self.routes.get(queue) is route:
             del self.routes[queue]
             self.routes.update((name, other) for name, other in self._tags.values() if name == queue)
+        self.connection.retire()
 
     def basic_get(self, queue: str, no_ack: bool = False, **_: Any) -> Any:
         """Return the queue's first message, None when there is none."""

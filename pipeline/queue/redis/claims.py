@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import socket
 import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-from uuid import uuid4
 
 from kombu.exceptions import OperationalError
 from kombu.log import get_logger
@@ -16,7 +15,7 @@ from redis.exceptions import RedisError
 
 from pipeline.queue.redis import scripts
 from pipeline.queue.redis.address import PRIORITIES
-from pipeline.queue.redis.owners import Watch
+from pipeline.queue.redis.owners import Watch, new_owner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,10 +59,11 @@ class Claims:
         self._next = 1  # the next tag; none is used twice, so that none means another claim after Redis has lost its data
         self._registered = False
         self._closing = False
+        self._away = False  # the last time, Redis did not answer
         self._owed: deque[tuple[Outcome, list[int]]] = deque()
         self._stop = threading.Event()
         self.lost = False
-        self.owner = f"{socket.gethostname()}:{self._pid}:{uuid4().hex[:12]}"
+        self.owner = new_owner(beat)
         self._hash = keys.claims(self.owner)
         self._claim, self._settle, self._leave, self._bury, self._beat = (
             self._client.register_script(text)
@@ -100,24 +100,39 @@ class Claims:
         if not tags or self._pid != os.getpid():
             return
         self._owed.append((outcome, list(tags)))
-        if len(self._owed) > 1:
-            return  # somebody tells Redis now, or it did not answer: then the next poll asks it again, this caller need not wait
+        if self._away:
+            return  # the next poll asks Redis again: this caller need not wait
         try:
             self.pay()
         except RedisError as error:
             logger.warning("Redis is told later that %d messages are settled: %s", len(tags), error)
 
     def pay(self) -> None:
-        """Tell Redis what is owed; raises RedisError."""
+        """Tell Redis what is owed, by whichever thread; raises RedisError."""
         with self._paying:
             while self._owed:
-                outcome, tags = self._owed[0]
-                settled = self._settle(keys=[self._hash, self._keys.unreadable], args=[outcome, *reversed(tags)])
+                outcome, tags = self._first_owed()
+                try:
+                    settled = self._settle(keys=[self._hash, self._keys.unreadable], args=[outcome, *reversed(tags)])
+                except RedisError:
+                    self._away = True
+                    raise
+                self._away = False
                 if settled < len(tags):
                     logger.warning(
                         "%d of %d messages were settled late: they are delivered again", len(tags) - settled, len(tags)
                     )
-                self._owed.popleft()
+                self._forget(len(tags))
+
+    def _first_owed(self) -> tuple[Outcome, list[int]]:
+        """Give all of what is owed first that can be told at once."""
+        first = self._owed[0][0]
+        alike = itertools.takewhile(lambda owed: owed[0] == first, list(self._owed))
+        return first, [tag for _, tags in alike for tag in tags]
+
+    def _forget(self, count: int) -> None:
+        while count:
+            count -= len(self._owed.popleft()[1])
 
     def close(self) -> None:
         """Give back all that is still claimed, at its old place; while Redis is away, as soon as it answers. Never fails."""
@@ -148,8 +163,8 @@ class Claims:
     def _look_after(self, watch: Watch) -> None:
         if self._registered and not self._beat(keys=[self._keys.owners], args=[self.owner]):
             self.lost = True
-        for owner, number in watch.look(self._client.hgetall(self._keys.owners), time.monotonic()):
-            name = owner.decode(errors="replace")
-            back = self._bury(keys=[self._keys.owners, self._keys.claims(name)], args=[owner, number])
+        beats = {owner.decode(errors="replace"): number for owner, number in self._client.hgetall(self._keys.owners).items()}
+        for owner in watch.look(beats, time.monotonic()):
+            back = self._bury(keys=[self._keys.owners, self._keys.claims(owner)], args=[owner, beats[owner]])
             if back >= 0:
-                logger.warning("%s is gone: %d messages that it held are delivered again", name, back)
+                logger.warning("%s is gone: %d messages that it held are delivered again", owner, back)

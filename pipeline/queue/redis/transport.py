@@ -57,10 +57,12 @@ class Transport(virtual.Transport):
         super().__init__(client, **kwargs)
         self.settings = read_settings(client.hostname, client.transport_options)
         self.keys = Keys(self.settings.prefix)
+        self.closing = False
         self._redis: Redis | None = None
         self._claims: Claims | None = None
         self._bell: Any = None
         self._bell_socket: Any = None
+        self._bell_number = -1
         self._turn = 0
         self._blocked = False  # no channel has room for more
         self._wake = threading.Event()
@@ -71,6 +73,7 @@ class Transport(virtual.Transport):
         """Connect, in a bounded time. Raises RedisError, which Celery retries."""
         if self._redis is None:
             self._redis = self._client()
+            self.closing = False
         self._redis.ping()
         self._refuse_cluster(self._redis)
         super().establish_connection()
@@ -98,6 +101,7 @@ class Transport(virtual.Transport):
         """Hand back what is claimed, and close the sockets."""
         self.unregister_from_event_loop(connection, self._loop)
         claims, self._claims = self._claims, None
+        self.closing = True
         super().close_connection(connection)
         if claims is not None:
             claims.close()
@@ -123,6 +127,12 @@ class Transport(virtual.Transport):
         if self._claims is None:
             self._claims = Claims(self.opened(), self.keys, self.settings.beat)
         return self._claims
+
+    def retire(self) -> None:
+        """Be an owner no longer when nothing is consumed or held: a connection may stay in a pool for long."""
+        if self._claims is not None and not any(channel.routes or channel.qos.holds() for channel in self._channels()):
+            claims, self._claims = self._claims, None
+            claims.close()
 
     def driver_version(self) -> str:
         """Return the version of redis-py."""
@@ -175,9 +185,8 @@ class Transport(virtual.Transport):
         """Stop delivering from the event loop."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._loop is not None and self._bell_socket is not None:
-            self._loop.remove_reader(self._bell_socket)
-        self._loop = self._timer = self._bell_socket = None
+        self._remove_reader()
+        self._loop = self._timer = None
 
     def listen(self, channel: str) -> None:
         """Be woken by what is published on a channel of Redis."""
@@ -187,13 +196,23 @@ class Transport(virtual.Transport):
         self._add_reader()
 
     def _add_reader(self) -> None:
-        if self._loop is not None and self._bell is not None and self._bell_socket is None:
-            self._bell_socket = self._bell.connection._sock  # noqa: SLF001 - redis-py has no other way to wait for several things
-            self._loop.add_reader(self._bell_socket, self._rung)
+        if self._loop is None or self._bell is None:
+            return
+        now = self._bell.connection._sock  # noqa: SLF001 - redis-py has no other way to wait for several things
+        if now is not self._bell_socket:  # redis-py has connected anew where it was cut
+            self._remove_reader()
+            self._loop.add_reader(now.fileno(), self._rung)
+            self._bell_socket, self._bell_number = now, now.fileno()
+
+    def _remove_reader(self) -> None:
+        if self._loop is not None and self._bell_socket is not None:
+            self._loop.remove_reader(self._bell_number)  # by its number: a socket that was closed has none any more
+        self._bell_socket = None
 
     def _rung(self, *_: Any) -> None:
         while self._bell is not None and self._bell.connection.can_read(timeout=0):
             self._hear(0)
+        self._add_reader()
         self._poll_once()
 
     def _hear(self, wait: float) -> bool:

@@ -34,6 +34,10 @@ class Unsettled(virtual.QoS):
         """Note a delivered message and whose claim it is."""
         self._held[message.delivery_tag] = (message, claims)
 
+    def holds(self) -> bool:
+        """Say whether anything is not settled."""
+        return bool(self._held)
+
     def get(self, delivery_tag: str) -> Any:
         """Return a message that is not settled."""
         return self._held[delivery_tag][0]
@@ -55,9 +59,14 @@ class Unsettled(virtual.QoS):
         self._settle("back", list(self._held))
 
     def restore_unacked_once(self, stderr: Any = None) -> None:  # noqa: ARG002 - kombu's signature
-        """Hand back all that is not settled, at the end of the channel or the process."""
+        """Hand back all that is not settled, at the end of the channel or the process.
+
+        A connection that closes hands back everything by itself, when Redis answers; what is acknowledged before that counts.
+        """
         self._on_collect.cancel()  # type: ignore[attr-defined]  # kombu's finalizer, not in the stubs
-        self.restore_unacked()
+        connection = self.channel.connection
+        if connection is None or not connection.closing:
+            self.restore_unacked()
 
     def _settle(self, outcome: Outcome, tags: list[str]) -> None:
         held = [(int(tag), self._held.pop(tag)[1]) for tag in tags if tag in self._held]
