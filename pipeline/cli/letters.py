@@ -187,7 +187,8 @@ def _whole(letter: DeadLetter) -> dict[str, Any]:
 def _print(letter: DeadLetter) -> None:
     import msgspec
 
-    attempts = f"after {plural(letter.attempts, 'attempt')}" if letter.attempts > 1 else "at the first attempt"
+    few = ("without an attempt", "at the first attempt")
+    attempts = few[letter.attempts] if letter.attempts < len(few) else f"after {plural(letter.attempts, 'attempt')}"
     lines = [
         f"{letter.message.id}  {letter.message.title}",
         f"given up by {letter.step or 'the intake'} of {letter.pipeline} {attempts}, {letter.at:%Y-%m-%d %H:%M:%S} UTC",
