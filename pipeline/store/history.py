@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, literal_column, or_, select, tuple_
 
 from pipeline.store.rows import Held, Outcome, Record, Why
 from pipeline.store.tables import chunks, clean, held, insert, records, to_number, to_time
@@ -104,9 +104,8 @@ def _replaced(connection: Connection, where: ColumnElement[bool]) -> list[Record
 def _record_upsert(dialect: str) -> Any:
     statement = insert(records, dialect)
     new = statement.excluded
-    final = or_(*(records.c.outcome == outcome.value for outcome in (Outcome.DELIVERED, Outcome.BURIED)))
-    went_on = or_(*(records.c.outcome == outcome.value for outcome in WENT_ON))  # IN is not for several rows at once
-    again = and_(new.outcome == Outcome.HELD.value, went_on)
+    final = records.c.outcome.in_([_literal(Outcome.DELIVERED), _literal(Outcome.BURIED)])
+    again = and_(new.outcome == _literal(Outcome.HELD), records.c.outcome.in_([_literal(outcome) for outcome in WENT_ON]))
     goes_on = or_(
         new.attempt > records.c.attempt,
         and_(new.attempt == records.c.attempt, ~final, ~again),
@@ -123,6 +122,11 @@ def _record_anew(dialect: str) -> Any:
     return statement.on_conflict_do_update(
         index_elements=("message_id", "pipeline", "step"), set_=changed, where=new.attempt >= records.c.attempt
     )
+
+
+def _literal(outcome: Outcome) -> ColumnElement[str]:
+    """Give an outcome as a part of the statement: a parameter would be bound anew for each of its rows."""
+    return literal_column(f"'{outcome.value}'")
 
 
 def _record_row(record: Record) -> dict[str, Any]:
