@@ -53,7 +53,7 @@ class _Attempt:
             return self._give(messages, again, circuit)
         if circuit.until <= self._shared.now() and self._circuits.probe(*self._place):
             return self._probe(messages, again)
-        return _all(messages, not_tried(self._circuits.look(*self._place)))
+        return _all(messages, self._not_tried(self._circuits.look(*self._place)))
 
     def _probe(self, messages: Sequence[Message], again: int) -> Outcomes:
         """Try the service with the first message; the others are given where that works."""
@@ -62,7 +62,7 @@ class _Attempt:
             turns, waits = self._turns([first], 1)
             if waits:
                 circuit = self._circuits.put_off(*self._place, waits[first.id].until or self._shared.now())
-                return _all(messages, not_tried(circuit))
+                return _all(messages, self._not_tried(circuit))
             fuse = Fuse(1)
             outcomes = self._call([first], fuse, turns)
         if not fuse.failures:
@@ -71,7 +71,7 @@ class _Attempt:
         if not rest:
             return outcomes
         if fuse.failures:
-            return outcomes | _all(rest, not_tried(circuit))
+            return outcomes | _all(rest, self._not_tried(circuit))
         return outcomes | self._give(rest, max(0, again - 1), circuit)
 
     def _give(self, messages: Sequence[Message], again: int, circuit: Circuit) -> Outcomes:
@@ -86,9 +86,15 @@ class _Attempt:
             circuit = self._judge(fuse)
         if not fuse.blown:
             return outcomes
-        refusal = _until_known(circuit, self._shared.now())
+        refusal = self._not_tried(circuit)
         left_out = (message for message in now if _not_called(outcomes[message.id]))
         return outcomes | _all(list(left_out), refusal)
+
+    def _not_tried(self, circuit: Circuit) -> NotTriedError:
+        now = self._shared.now()
+        if circuit.state is CircuitState.CLOSED:  # somebody else had a success meanwhile, or the store is away
+            return NotTriedError("the calls before it failed", until=now + timedelta(seconds=1))
+        return not_tried(circuit, self._step.retry, now)
 
     def _turns(self, messages: Sequence[Message], again: int) -> tuple[dict[str, float], dict[str, NotTriedError]]:
         return take_turns(self._shared.memory, self._place[0], self._step, messages, again=again, now=self._shared.now())
@@ -125,9 +131,3 @@ def _all(messages: Sequence[Message], error: Exception) -> Outcomes:
 
 def _not_called(outcome: Exception | None) -> bool:
     return isinstance(outcome, NotTriedError) and outcome.counts
-
-
-def _until_known(circuit: Circuit, now: datetime) -> NotTriedError:
-    if circuit.state is CircuitState.CLOSED:  # somebody else had a success meanwhile, or the store is away
-        return NotTriedError("the calls before it failed", until=now + timedelta(seconds=1))
-    return not_tried(circuit)

@@ -15,6 +15,7 @@ from pipeline.engine.retry import NotTriedError, next_probe
 from pipeline.errors import TemporaryError
 from pipeline.spec.model import ConsumerStep, Retry
 from pipeline.store import Store
+from pipeline.store.circuits import PARKED
 from pipeline.store.rows import Circuit, CircuitState, Claim
 from pipeline.telemetry import CIRCUIT, CIRCUIT_CHANGES
 
@@ -28,8 +29,8 @@ PROBE_LEASE: Final = timedelta(seconds=6)
 """When a worker dies while it tries a service, another may try it after this time."""
 RENEWED: Final = 2.0
 """Seconds after which a worker that still tries renews its lease."""
-RESULT: Final = timedelta(seconds=1)
-"""What waits for an open circuit waits so much longer while it is found out whether the service works."""
+WOKEN: Final = timedelta(seconds=5)
+"""When the message that is to try a service has not done so for so long, another is sent."""
 SHOWN: Final = timedelta(seconds=5)
 """Time between two looks at all circuits for the metric."""
 
@@ -48,6 +49,7 @@ class Circuits:
         self._now = now
         self._closed: dict[tuple[str, str], tuple[Circuit, datetime]] = {}
         self._shown: datetime | None = None
+        self._woken: dict[tuple[str, str], tuple[int, datetime]] = {}
 
     def look(self, pipeline: str, step: str) -> Circuit:
         """Give a consumer's circuit; a closed one may be a second old."""
@@ -112,10 +114,10 @@ class Circuits:
             pipeline, step, lambda circuit: counted(circuit, failures, error.retry_after, text, now=self._now(), retry=retry)
         )
 
-    def recall_if_closed(self, pipeline: str, step: str, until: datetime) -> None:
-        """Bring back what was held until then for an open circuit that was closed meanwhile: nobody else would earlier."""
+    def recall_if_closed(self, pipeline: str, step: str) -> None:
+        """Bring back what was held for an open circuit that was closed meanwhile: nobody else would before it is due."""
         if self._read(pipeline, step).state is CircuitState.CLOSED:
-            self._store.recall(pipeline, step, self._now(), until)
+            self._store.recall(pipeline, step, self._now())
 
     def let_through(self, pipeline: str, step: ConsumerStep, claims: Sequence[Claim]) -> list[Claim]:
         """Give those of a clock's claims that go to their consumer now; the others wait on in the store.
@@ -130,15 +132,24 @@ class Circuits:
         known = self._store.records(pipeline, step.label, [claim.held.message.id for claim in claims])
         failing = {message_id for message_id, record in known.items() if record.since is not None and record.since <= gone}
         through = [claim for claim in claims if claim.held.message.id in failing]
-        until = circuit.until
-        if until <= now:
+        if circuit.until <= now:
             through = through or [min(claims, key=lambda claim: claim.held.message.id)]
-            until = now + RESULT
         rows = {claim.row for claim in through}
         if rest := [claim for claim in claims if claim.row not in rows]:
-            self._store.postpone(rest, until, gone=gone)
-            self.recall_if_closed(pipeline, step.label, until)
+            self._store.postpone(rest, parked_until(circuit, step.retry, now), gone=gone)
+            self.recall_if_closed(pipeline, step.label)
         return through
+
+    def wake(self) -> None:
+        """Let a message be due for each service that it is time to try; for a clock, at every tick."""
+        now = self._now()
+        for circuit in self._store.circuits():
+            place, version = (circuit.pipeline, circuit.step), circuit.version
+            woken, when = self._woken.get(place, (0, now))
+            again = woken != version or now - when >= WOKEN
+            if circuit.state is not CircuitState.CLOSED and circuit.until <= now and again:
+                self._store.wake(*place, now)
+                self._woken[place] = (version, now)
 
     def show(self, consumers: Iterable[tuple[str, str]]) -> None:
         """Set the metric of these consumers' circuits, by pipeline and label; now and then is enough."""
@@ -170,8 +181,7 @@ class Circuits:
                 return before
             after = replace(after, version=before.version + 1)
             closing = after.state is CircuitState.CLOSED and before.state is not CircuitState.CLOSED
-            now = self._now()
-            if self._store.change_circuit(after, recall=(now, max(before.until, now + RESULT)) if closing else None):
+            if self._store.change_circuit(after, recall=self._now() if closing else None):
                 self._note(after)
                 _tell(before, after)
                 return after
@@ -203,9 +213,15 @@ def closed(circuit: Circuit, now: datetime) -> Circuit:
     return replace(circuit, state=CircuitState.CLOSED, failures=0, openings=0, since=now, until=now)
 
 
-def not_tried(circuit: Circuit) -> NotTriedError:
-    """Say why a consumer was not called, for a message that comes back when the service is tried next."""
-    return NotTriedError(f"the circuit is open since {circuit.since:%Y-%m-%d %H:%M:%S} UTC: {circuit.error}", until=circuit.until)
+def parked_until(circuit: Circuit, retry: Retry, now: datetime) -> datetime:
+    """Say how long messages wait for an open circuit if nobody calls them back: that is what closing it does."""
+    return max(circuit.until, now + retry.longest)
+
+
+def not_tried(circuit: Circuit, retry: Retry, now: datetime) -> NotTriedError:
+    """Say why a consumer was not called, for a message that waits until the circuit closes."""
+    text = f"the circuit is open since {circuit.since:%Y-%m-%d %H:%M:%S} UTC: {circuit.error}"
+    return NotTriedError(text, until=parked_until(circuit, retry, now), key=PARKED)
 
 
 def _tell(before: Circuit, after: Circuit) -> None:

@@ -13,6 +13,7 @@ import structlog
 from pipeline.engine.batch import MAX_PROCESS, PROCESS_QUEUE, Batch, split
 from pipeline.engine.decisions import MOST_NAMED, Decisions, bury_all
 from pipeline.engine.filtering import checked
+from pipeline.engine.lanes import BY_CLOCK
 from pipeline.engine.listeners import Listeners
 from pipeline.engine.pipeline import Pipeline, UnknownStepError
 from pipeline.engine.polls import Polls
@@ -72,14 +73,16 @@ class Clock:
     def tick(self) -> bool:
         """Do what is due; true when more is known to be due."""
         now = self._runner.now()
+        self._runner.circuits.wake()
         claims = self._store.claim_due(now, owner=self._owner, lease=LEASE, limit=AT_ONCE)
         try:
             self._bring_all_back(claims, now + LEASE / 2)
         finally:
+            more = self._runner.lanes.go_on(BY_CLOCK)
             self._polls.start_due(now)
             self._runner.circuits.show((p.spec.name, step.label) for p in self._runner.pipelines for step in p.spec.consumers)
             self._purge(now)
-        return len(claims) >= AT_ONCE
+        return more or len(claims) >= AT_ONCE
 
     def _bring_all_back(self, claims: Sequence[Claim], end: datetime) -> None:
         """Bring back place after place while the lease surely holds; those that failed before come last and hinder no other."""

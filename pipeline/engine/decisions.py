@@ -15,7 +15,7 @@ from pipeline.errors import PipelineError, TemporaryError
 from pipeline.message import Message
 from pipeline.spec.model import Retry
 from pipeline.store import Store
-from pipeline.store.rows import DeadLetter, Held, Outcome, Record, Why
+from pipeline.store.rows import DeadLetter, Held, Lined, Outcome, Record, Why, Worked
 from pipeline.telemetry import DECIDED
 
 log = structlog.get_logger()
@@ -43,6 +43,10 @@ class Decisions:
     records: list[Record] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
+    lined: list[Lined] = field(default_factory=list)
+    """What is to stand in line."""
+    worked: Worked | None = None
+    """What was done of what stood in line."""
     _patient: set[tuple[str, str]] = field(default_factory=set)
     """Messages and steps that wait without having failed."""
 
@@ -142,13 +146,25 @@ class Decisions:
                 message, step, f"given up after {_attempts(attempt - 1)}: {error.because}", attempt=attempt - 1, since=since
             )
             return
-        self.hold(message, step, why, error.until or self.now, attempt=attempt)
+        due = error.until or self.now
+        if error.counts and since is not None:
+            due = min(due, since + retry.lasting)
+        self.hold(message, step, why, due, key=error.key, attempt=attempt)
         self.record(message, step, Outcome.HELD, reason=self.mask(str(error)), attempt=attempt - 1, since=since)
         self._patient.add((message.id, step))
 
+    def add(self, others: Decisions) -> None:
+        """Take over the decisions that were made about other messages."""
+        self.records += others.records
+        self.held += others.held
+        self.dead += others.dead
+        self._patient |= others._patient
+
     def settle(self, store: Store) -> None:
         """Write all decisions in one transaction, then count them and log what went wrong."""
-        if self.records or self.held or self.dead:
+        if self.worked is not None:
+            store.settle(records=self.records, held=self.held, dead=self.dead, lined=self.lined, worked=self.worked)
+        elif self.records or self.held or self.dead:
             store.settle(records=self.records, held=self.held, dead=self.dead)
         for record in self.records:
             DECIDED.labels(self.pipeline, record.step, record.outcome.value).inc()

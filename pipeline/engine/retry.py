@@ -13,11 +13,12 @@ class NotTriedError(TemporaryError):
     """The engine did not give the message to its consumer: it comes back at `until` (at once where it is None).
 
     It keeps its attempt. `counts` says whether it is given up when it has waited for as long as `retry` lasts: true
-    where the consumer's service is to blame, false where the message only waits for its turn.
+    where the consumer's service is to blame, false where the message only waits for its turn. `key` is the held row's.
     """
 
-    def __init__(self, text: str, *, until: datetime | None = None, counts: bool = True) -> None:
+    def __init__(self, text: str, *, until: datetime | None = None, key: str = "", counts: bool = True) -> None:
         super().__init__(f"not tried: {text}")
+        self.key = key
         self.because = text
         self.until = until
         self.counts = counts

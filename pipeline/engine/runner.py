@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -25,6 +26,8 @@ from pipeline.engine.batch import (
 from pipeline.engine.circuit import Circuits
 from pipeline.engine.decisions import Decisions, Now, bury_all, utc_now
 from pipeline.engine.filtering import FilterStage
+from pipeline.engine.inorder import InOrder
+from pipeline.engine.lanes import Lanes
 from pipeline.engine.pipeline import Pipeline, Pipelines, UnknownStepError
 from pipeline.engine.retry import NotTriedError
 from pipeline.engine.underway import Underway
@@ -64,6 +67,8 @@ class Runner:
         self.underway = Underway()
         self.circuits = Circuits(store, now)
         self.attempts = Attempts(self.circuits, memory, now)
+        self.lanes = Lanes(pipelines, store, queue, now)
+        self._in_order = InOrder(store, self.lanes, self.circuits, self.attempts)
 
     def run_text(self, text: str) -> None:
         """Run a batch as it came from the queue; what cannot be read is buried as the text it is."""
@@ -79,7 +84,14 @@ class Runner:
         """Filter or deliver the batch, as it says; one whose pipeline or step is gone is buried."""
         try:
             pipeline = self.pipelines[batch.pipeline]
-            if batch.job == "process":
+            if self.lanes.wanted(batch):
+                self.lanes.line_up([batch])
+                self.lanes.go_on()
+            elif batch.claim and batch.job == "process":
+                self._in_order.process(pipeline, batch, filtered=partial(self._filtered, pipeline), publish=self.publish)
+            elif batch.claim:
+                self._in_order.deliver(pipeline, batch, write=self._settle_surely)
+            elif batch.job == "process":
                 self.process(pipeline, batch)
             else:
                 with self.underway.alone((batch.pipeline, batch.step), [message.id for message in batch.messages]):
@@ -90,16 +102,7 @@ class Runner:
     def process(self, pipeline: Pipeline, batch: Batch) -> None:
         """Run the batch through the filters and queue what is left, once per consumer."""
         decisions = Decisions(batch.pipeline, batch.revision, self.now(), pipeline.mask)
-        stage = FilterStage(
-            pipeline,
-            decisions,
-            remember=lambda step, message: self.memory.scoped(batch.pipeline, step.label, message.id),
-            recall=lambda step, ids: self.store.records(batch.pipeline, step, ids),
-            attempt=batch.attempt,
-        )
-        with FILTER_SECONDS.labels(batch.pipeline).time():
-            left, hop = stage.run(batch.messages, batch.step)
-        onward = self._hop(pipeline, hop, left, batch) if hop else self._deliveries(pipeline, left, batch, decisions)
+        onward = self._filtered(pipeline, decisions, batch)
         decisions.settle(self.store)
         if onward:
             self.publish(onward)
@@ -124,9 +127,8 @@ class Runner:
                 continue
             decisions.fail(message, step.label, error, why=Why.RETRY, retry=step.retry, attempt=batch.attempt, since=since)
         self._settle_surely(decisions)
-        waits = [error.until for error in outcomes.values() if isinstance(error, NotTriedError) and error.counts and error.until]
-        if waits:
-            self.circuits.recall_if_closed(batch.pipeline, step.label, max(waits))
+        if any(isinstance(error, NotTriedError) and error.key for error in outcomes.values()):
+            self.circuits.recall_if_closed(batch.pipeline, step.label)
 
     def accept(self, pipeline: Pipeline, producer: str, messages: Sequence[Message]) -> None:
         """Put a producer's messages on the queue; when this returns they are accepted.
@@ -160,6 +162,10 @@ class Runner:
 
     def lost(self, batch: Batch) -> None:
         """Deal with a batch over which a worker died: again, then in halves, and a message that stands alone is buried."""
+        if batch.claim:
+            self.store.lanes.died(batch.claim, self.now())
+            self.lanes.go_on()
+            return
         deaths = batch.deaths + 1
         if len(batch.messages) == 1 and deaths >= DEATHS_BEFORE_BURIAL:
             error = f"its worker died {deaths} times while it was working on this message"
@@ -174,17 +180,34 @@ class Runner:
     def publish(self, batches: Sequence[Batch]) -> None:
         """Put batches on the queue. A message that is larger than the queue takes is buried: no later try would fare better."""
         fitting = []
-        for batch in batches:
+        for batch in self.lanes.line_up(batches):
             size = len(kept_form(batch.messages[0])) if len(batch.messages) == 1 else 0  # several are no more than `MAX_BYTES`
             if size > self.queue.largest:
                 error = f"a message of {size} bytes: the queue takes {self.queue.largest}"
-                bury_all(self.store, batch.pipeline, batch.revision, batch.step, batch.messages, error, self.now())
+                self._bury(batch, error)
             else:
                 fitting.append(batch)
         if fitting:
             self.queue.publish(fitting)
 
+    def _filtered(self, pipeline: Pipeline, decisions: Decisions, batch: Batch) -> list[Batch]:
+        """Run a batch through the filters, and give where what is left goes on."""
+        stage = FilterStage(
+            pipeline,
+            decisions,
+            remember=lambda step, message: self.memory.scoped(batch.pipeline, step.label, message.id),
+            recall=lambda step, ids: self.store.records(batch.pipeline, step, ids),
+            attempt=batch.attempt,
+            whole=bool(batch.claim),
+        )
+        with FILTER_SECONDS.labels(batch.pipeline).time():
+            left, hop = stage.run(batch.messages, batch.step)
+        return self._hop(pipeline, hop, left, batch) if hop else self._deliveries(pipeline, left, batch, decisions)
+
     def _bury(self, batch: Batch, error: str) -> None:
+        if batch.claim:
+            self.lanes.bury(batch, error)
+            return
         bury_all(self.store, batch.pipeline, batch.revision, batch.step, batch.messages, error, self.now(), attempt=batch.attempt)
 
     def _settle_surely(self, decisions: Decisions) -> None:
@@ -206,7 +229,7 @@ class Runner:
         self.store.set_cursor(pipeline.spec.name, label, cursor)
 
     def _hop(self, pipeline: Pipeline, step: FilterStep, messages: Sequence[Message], batch: Batch) -> list[Batch]:
-        onward = batch.replace(step=pipeline.before(step.label), queue=step.queue or PROCESS_QUEUE, attempt=1, deaths=0)
+        onward = batch.replace(step=pipeline.before(step.label), queue=step.queue or PROCESS_QUEUE, attempt=1, deaths=0, claim="")
         return [onward.replace(messages=part) for part in split(messages, MAX_PROCESS)]
 
     def _deliveries(self, pipeline: Pipeline, messages: Sequence[Message], batch: Batch, decisions: Decisions) -> list[Batch]:

@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Row, and_, case, exists, func, literal, not_, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, Row, and_, case, exists, func, literal, not_, select, update
 
 from pipeline.store.rows import Circuit, CircuitState, Claim, Why
 from pipeline.store.tables import chunks, circuits, clean, held, insert, records, to_number, to_time
 
+PARKED: Final = "circuit"
+"""The key of what waits for a circuit to close; what waits for its own next attempt has none."""
+AT_ONCE: Final = 5000
+"""Rows postponed in one go: nobody else's transaction waits for long."""
 SLOWLY: Final = 1000
 """Messages that come back a hundred a second when a circuit closes; the rest comes a thousand a second."""
 _SLOW_GAP: Final = timedelta(milliseconds=10)
@@ -41,30 +45,37 @@ def change(connection: Connection, new: Circuit) -> bool:
 
 
 def postpone(connection: Connection, claims: Sequence[Claim], until: datetime, gone: datetime) -> None:
-    """Let the rows that wait for the claims' consumer wait longer, the claimed ones and those that nobody claimed."""
+    """Let rows wait longer for the claims' consumer: the claimed ones, and as many of those that are due until then."""
     first = claims[0]
     known = and_(records.c.message_id == held.c.message_id, records.c.pipeline == held.c.pipeline, records.c.step == held.c.step)
     ending = exists().where(known, records.c.since.is_not(None), records.c.since <= to_number(gone))
-    later = {"due": to_number(until), "ready": to_number(until), "owner": None}
-    free = and_(held.c.owner.is_(None), held.c.ready < to_number(until))
     place = _waits(first.held.pipeline, first.held.step)
-    for ids in chunks([claim.row for claim in claims]):
-        mine = and_(held.c.owner == first.owner, held.c.id.in_(ids))
+    mine = [and_(held.c.owner == first.owner, held.c.id.in_(ids)) for ids in chunks([claim.row for claim in claims])]
+    for rows in (*mine, and_(held.c.owner.is_(None), held.c.ready < to_number(until))):
         # Rows that somebody works on are left out: waiting for them could be a deadlock, and they come back by themselves.
-        locked = select(held.c.id).where(place, or_(mine, free), not_(ending)).with_for_update(skip_locked=True, of=held)
+        locked = select(held.c.id).where(place, rows, not_(ending)).limit(AT_ONCE).with_for_update(skip_locked=True, of=held)
+        later = {"due": to_number(until), "ready": to_number(until), "owner": None, "key": PARKED}
         connection.execute(update(held).where(held.c.id.in_(locked)).values(later))
 
 
-def recall(connection: Connection, pipeline: str, step: str, now: datetime, until: datetime) -> None:
-    """Give what waits for a consumer until a time new times from now on, the oldest first, slowly at first."""
-    free = and_(_waits(pipeline, step), held.c.owner.is_(None), held.c.due <= to_number(until))
-    locked = select(held.c.id, held.c.message_id).where(free).with_for_update(skip_locked=True).subquery()
+def recall(connection: Connection, pipeline: str, step: str, now: datetime) -> None:
+    """Bring forward what waits for a circuit, the oldest first, slowly at first."""
+    parked = and_(_waits(pipeline, step), held.c.owner.is_(None), held.c.key == PARKED)
+    locked = select(held.c.id, held.c.message_id).where(parked).with_for_update(skip_locked=True).subquery()
     place = func.row_number().over(order_by=locked.c.message_id).label("place")
     ranked = select(locked.c.id, place).subquery()
     start, fast = (literal(to_number(time), BigInteger) for time in (now, now + SLOWLY * _SLOW_GAP))
     rest = fast + (ranked.c.place - SLOWLY) * _number(_GAP)
     due = case((ranked.c.place <= SLOWLY, start + ranked.c.place * _number(_SLOW_GAP)), else_=rest)
-    connection.execute(update(held).where(held.c.id == ranked.c.id).values(due=due, ready=due))
+    connection.execute(update(held).where(held.c.id == ranked.c.id).values(due=due, ready=due, key=""))
+
+
+def wake(connection: Connection, pipeline: str, step: str, now: datetime) -> None:
+    """Let the oldest of what waits for a circuit be due now."""
+    parked = and_(_waits(pipeline, step), held.c.owner.is_(None), held.c.key == PARKED)
+    oldest = select(held.c.id).where(parked).order_by(held.c.message_id).limit(1).with_for_update(skip_locked=True)
+    sooner = and_(held.c.id.in_(oldest), held.c.due > to_number(now))
+    connection.execute(update(held).where(sooner).values(due=to_number(now), ready=to_number(now)))
 
 
 def _number(gap: timedelta) -> ColumnElement[int]:

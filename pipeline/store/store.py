@@ -8,9 +8,8 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import URL, text
 
 from pipeline.message import Message
-from pipeline.store import circuits, history, keys, leaving, letters, queues, schedules, tallies, waiting
+from pipeline.store import circuits, history, keys, lanes, leaving, letters, queues, schedules, tallies, waiting
 from pipeline.store.database import Database
-from pipeline.store.lanes import StoredLanes, count_lined, finish, line_up
 from pipeline.store.rows import ApiKey, Circuit, Claim, DeadLetter, Held, Lined, Outcome, Record, Why, Worked
 from pipeline.store.selection import ALL, LetterGroup, Moved, Placing, Selection
 from pipeline.store.tables import to_number, to_time
@@ -27,7 +26,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._database = Database(url)
-        self.lanes = StoredLanes(self._database)
+        self.lanes = lanes.StoredLanes(self._database)
 
     def __repr__(self) -> str:
         return f"<Store {self._database.place}>"
@@ -79,10 +78,10 @@ class Store:
             rows = history.write_records(connection, records)
             waiting.write_held(connection, history.not_gone_on(connection, held))
             letters.write_dead(connection, dead)
-            tallies.add_tallies(connection, rows)
             if worked is not None:
-                finish(connection, worked)
-            line_up(connection, lined)
+                lanes.finish(connection, worked)
+            lanes.line_up(connection, lined)
+            tallies.add_tallies(connection, rows)
 
     def records(self, pipeline: str, step: str, message_ids: Sequence[str]) -> dict[str, Record]:
         """Give what is recorded of these messages at a step, by message id; those without a record are left out."""
@@ -124,7 +123,7 @@ class Store:
         """
         with self._database.reading() as connection:
             counts = tallies.sum_tallies(connection)
-            held = waiting.count_held(connection) | count_lined(connection)
+            held = waiting.count_held(connection) | lanes.count_lined(connection)
         for (pipeline, step, _), count in held.items():
             at = (pipeline, step, Outcome.HELD)
             counts[at] = counts.get(at, 0) + count
@@ -193,7 +192,7 @@ class Store:
     def held_counts(self) -> dict[tuple[str, str, Why], int]:
         """Count what waits now by pipeline, step and why."""
         with self._database.reading() as connection:
-            return waiting.count_held(connection) | count_lined(connection)
+            return waiting.count_held(connection) | lanes.count_lined(connection)
 
     def cursor(self, pipeline: str, producer: str) -> str | None:
         """Give how far a polling producer has come; None before its first poll."""
@@ -250,30 +249,35 @@ class Store:
         with self._database.reading() as connection:
             return circuits.read_all(connection)
 
-    def change_circuit(self, new: Circuit, *, recall: tuple[datetime, datetime] | None = None) -> bool:
+    def change_circuit(self, new: Circuit, *, recall: datetime | None = None) -> bool:
         """Write a circuit whose version is one more than that of the stored one; false where somebody was faster.
 
-        With `recall`, the present moment and a later one, what waits for the consumer until then comes back as
-        `Store.recall` says, in the same transaction.
+        With `recall`, the present moment, what waits for it comes back as `Store.recall` says, in the same transaction.
         """
         with self._database.writing() as connection:
             done = circuits.change(connection, new)
             if done and recall is not None:
-                circuits.recall(connection, new.pipeline, new.step, *recall)
+                circuits.recall(connection, new.pipeline, new.step, recall)
         return done
 
-    def recall(self, pipeline: str, step: str, now: datetime, until: datetime) -> None:
-        """Let what waits for a consumer until a time come back from now on, the oldest first.
+    def recall(self, pipeline: str, step: str, now: datetime) -> None:
+        """Let what waits for a consumer's circuit (its key is `circuits.PARKED`) come back from now on, the oldest first.
 
         A hundred messages a second for ten seconds, then a thousand a second.
         """
         with self._database.writing() as connection:
-            circuits.recall(connection, pipeline, step, now, until)
+            circuits.recall(connection, pipeline, step, now)
+
+    def wake(self, pipeline: str, step: str, now: datetime) -> None:
+        """Let the oldest of what waits for a consumer's circuit be due now."""
+        with self._database.writing() as connection:
+            circuits.wake(connection, pipeline, step, now)
 
     def postpone(self, claims: Sequence[Claim], until: datetime, *, gone: datetime) -> None:
-        """Let all that waits for the consumer of these claims, they included, wait until a time, and let go of them.
+        """Let these claims wait for their consumer's circuit until a time, and let go of them.
 
-        What is claimed by another clock, and what has been failing since before `gone`, is left as it is.
+        So do up to 5000 others that wait for it and are due earlier. What another clock has claimed, and what has been
+        failing since before `gone`, is left as it is.
         """
         with self._database.writing() as connection:
             circuits.postpone(connection, claims, until, gone)

@@ -6,13 +6,15 @@ import re
 from datetime import timedelta
 
 import pytest
+from prometheus_client import REGISTRY
+from pydantic import Field
 
-from pipeline import BatchConsumer, Consumer, NoOptions, PermanentError, TemporaryError
+from pipeline import BatchConsumer, Config, Consumer, HttpConsumer, HttpRequest, NoOptions, PermanentError, TemporaryError
 from pipeline.engine.batch import Batch
 from pipeline.engine.circuit import PROBE_LEASE, THRESHOLD, Circuits
 from pipeline.spec.model import Retry
-from pipeline.store import Store
 from pipeline.store.rows import CircuitState
+from pipeline.testing import Answer, LoopbackServer
 
 
 class Service:
@@ -332,12 +334,134 @@ def test_secrets_in_a_last_error_are_masked(engine, consumer, service, message):
     assert all("hunter2" not in record.reason for m in service.calls for record in run.store.history(m))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def shared(request, tmp_path):
-    """Two stores on one database."""
-    url = f"sqlite:///{tmp_path / 'shared.db'}" if request.param == "sqlite" else request.getfixturevalue("new_postgres")()
-    stores = [Store(url), Store(url)]
-    stores[0].migrate()
-    yield stores
-    for store in stores:
-        store.close()
+def test_what_was_held_while_the_circuit_closed_comes_back(toy, service, message, monkeypatch):
+    """A worker that saw it open may write what it holds after another one has closed it and called everything back."""
+    run = toy()
+    service.error = TemporaryError("503", retry_after=3000)
+    run.send(*[message() for _ in range(THRESHOLD)])
+    run.work()
+    service.error = None
+    settle = run.store.settle
+
+    def close_before(**rows):
+        Circuits(run.store, lambda: run.moment[0]).succeeded("toy", "calls")
+        settle(**rows)
+
+    monkeypatch.setattr(run.store, "settle", close_before)
+    one = message()
+    run.send(one)
+    run.work()
+    monkeypatch.setattr(run.store, "settle", settle)
+    run.later(seconds=2)
+    assert one.id in service.got
+
+
+def test_a_clock_does_not_drag_what_waits_through_the_queue(toy, service, message):
+    run = toy(retry=Retry(first=timedelta(seconds=60), longest=timedelta(seconds=60)))
+    service.error = TemporaryError("503")
+    run.send(*[message() for _ in range(500)])
+    run.work()
+    published = []
+    publish = run.queue.publish
+
+    def count(batches):
+        published.extend(message for batch in batches for message in batch.messages)
+        publish(batches)
+
+    run.queue.publish = count
+    for _ in range(20):
+        run.later(seconds=30)
+    assert len(service.calls) - THRESHOLD == pytest.approx(12, abs=5)
+    assert len(published) <= 5 * (len(service.calls) - THRESHOLD), "for each try one message of each attempt, not all 500"
+
+
+def test_the_metric_shows_the_state(toy, service, message):
+    run = toy()
+    service.error = TemporaryError("503")
+
+    def shown():
+        run.moment[0] += timedelta(seconds=5)
+        run.clock.tick()
+        return REGISTRY.get_sample_value("siftbell_circuit_state", {"pipeline": "toy", "consumer": "calls"})
+
+    changes = {"pipeline": "toy", "consumer": "calls", "state": "open"}
+    before = REGISTRY.get_sample_value("siftbell_circuit_changes_total", changes) or 0
+    assert shown() == 0
+    service.error = TemporaryError("503", retry_after=3000)
+    run.send(*[message() for _ in range(THRESHOLD)])
+    run.work()
+    assert shown() == 2
+    assert REGISTRY.get_sample_value("siftbell_circuit_changes_total", changes) == before + 1
+    run.runner.circuits.succeeded("toy", "calls")
+    assert shown() == 0
+
+
+def test_a_store_that_is_away_hinders_no_record_of_what_was_delivered(toy, service, message, monkeypatch):
+    run = toy()
+    service.error = TemporaryError("503")
+    run.send(message())
+    run.work()
+    service.error = None
+
+    def away(*_, **__):
+        raise TemporaryError("the store is away")
+
+    monkeypatch.setattr(run.store, "change_circuit", away)
+    one = message()
+    run.send(one)
+    run.work()
+    assert run.outcomes(one) == {"calls": "delivered"}
+
+
+class Url(Config):
+    """Options."""
+
+    url: str = Field(description="Where to.")
+
+
+class Post(HttpConsumer[Url]):
+    """Posts the title."""
+
+    total_timeout = 0.3
+
+    def request(self, message):
+        return HttpRequest(self.config.url, message.title.encode())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(status=503),
+        Answer(status=429, headers={"Retry-After": "30"}),
+        Answer(fault="close"),
+        Answer(fault="cut"),
+        Answer(fault="garbage"),
+        Answer(fault="silence"),
+    ],
+    ids=lambda answer: answer.fault or str(answer.status),
+)
+def test_a_web_service_that_fails_is_left_alone_until_it_works_again(engine, consumer, message, answer):
+    with LoopbackServer() as down, LoopbackServer() as up:
+        steps = [
+            consumer(Post, label="down", config=Url(url=f"{down.url}/"), concurrency=THRESHOLD),
+            consumer(Post, label="up", config=Url(url=f"{up.url}/")),
+        ]
+        run = engine(consumers=steps)
+        down.answer = answer
+        messages = [message(title=str(number)) for number in range(40)]
+        run.send(*messages)
+        run.work()
+        assert len(up.received) == 40
+        circuit = run.store.circuit("toy", "down")
+        assert circuit.state is CircuitState.OPEN
+        wait = (circuit.until - run.moment[0]).total_seconds()
+        assert (30 <= wait <= 33) if answer.status == 429 else (0.5 <= wait <= 1)
+        calls = len(down.received)
+        assert calls <= 2 * THRESHOLD
+        run.later(seconds=wait - 0.01)
+        assert len(down.received) == calls
+        down.answer = Answer()
+        for _ in range(6):
+            run.later(seconds=10)
+        assert {request.body for request in down.received[calls:]} == {m.title.encode() for m in messages}
+        assert len(down.received) == calls + 40

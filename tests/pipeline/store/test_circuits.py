@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 
 from pipeline.store import Store
+from pipeline.store.circuits import PARKED
 from pipeline.store.rows import Circuit, CircuitState
 
 SECOND = timedelta(seconds=1)
@@ -106,28 +107,35 @@ def test_what_has_failed_for_too_long_is_not_postponed(store, make, claim):
 
 
 def test_what_waited_comes_back_the_oldest_first_slowly_at_first(store, make, circuit, claim):
-    until = make.now + MINUTE
-    rows = [make.held(due=until) for _ in range(1500)]
-    own_reason = make.held(due=until + SECOND)
+    rows = [make.held(due=make.now + MINUTE, key=PARKED) for _ in range(1500)]
+    own_reason = make.held(due=make.now + MINUTE + SECOND)
     store.settle(held=[*reversed(rows), own_reason])
-    assert store.change_circuit(circuit, recall=(make.now, until))
+    assert store.change_circuit(circuit, recall=make.now)
     claims = claim(make.now + HOUR)
     assert [one.held.message.id for one in claims] == [*sorted(row.message.id for row in rows), own_reason.message.id]
     times = [(one.held.due - make.now).total_seconds() for one in claims]
     assert (times[0], times[99], times[999], times[1499], times[1500]) == (0.01, 1.0, 10.0, 10.5, 61.0)
 
 
+def test_the_oldest_is_woken_and_no_other(store, make, claim):
+    rows = [make.held(due=make.now + HOUR, key=PARKED) for _ in range(3)]
+    store.settle(held=[*reversed(rows), make.held(due=make.now + MINUTE), make.held(step="t", due=make.now + HOUR, key=PARKED)])
+    store.wake("p", "s", make.now)
+    store.wake("p", "s", make.now - SECOND)
+    assert [one.held.message for one in claim(make.now)] == [min((row.message for row in rows), key=lambda one: one.id)]
+
+
 def test_nothing_comes_back_where_somebody_was_faster(store, make, circuit, claim):
-    store.settle(held=[make.held(due=make.now + HOUR)])
+    store.settle(held=[make.held(due=make.now + HOUR, key=PARKED)])
     store.change_circuit(circuit)
-    assert not store.change_circuit(circuit, recall=(make.now, make.now + HOUR))
+    assert not store.change_circuit(circuit, recall=make.now)
     assert claim(make.now + MINUTE) == []
 
 
 def test_recalls_and_holds_at_once_end(store, url, make, circuit):
     """Each locks many of the same rows; none waits for ever, none is refused."""
     messages = [make.message() for _ in range(300)]
-    store.settle(held=[make.held(one, due=make.now + MINUTE) for one in messages])
+    store.settle(held=[make.held(one, due=make.now + MINUTE, key=PARKED) for one in messages])
     with ExitStack() as opened:
         stores = [Store(url) for _ in range(3)]
         for one in stores:
@@ -135,11 +143,11 @@ def test_recalls_and_holds_at_once_end(store, url, make, circuit):
 
         def recall(_):
             for number in range(10):
-                stores[0].recall("p", "s", make.now + number * SECOND, make.now + HOUR)
+                stores[0].recall("p", "s", make.now + number * SECOND)
 
         def hold(_):
             for attempt in range(2, 12):
-                stores[1].settle(held=[make.held(one, due=make.now, attempt=attempt) for one in reversed(messages)])
+                stores[1].settle(held=[make.held(one, due=make.now, attempt=attempt, key=PARKED) for one in reversed(messages)])
 
         def postpone(_):
             for _ in range(10):
