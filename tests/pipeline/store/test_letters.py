@@ -144,6 +144,7 @@ def test_a_letter_is_edited_where_it_is_still_as_it_was_read(store, make, bury):
     assert not store.edit_letter(again, letter.message, make.now)
     (buried_anew,) = store.dead_letters()
     assert buried_anew.edited is None
+    assert not store.edit_letter(letter, letter.message, make.now)
     store.drop_letters(Selection(), now=make.now, limit=9)
     assert not store.edit_letter(buried_anew, letter.message, make.now)
 
