@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from sqlalchemy import Connection, select
 from harness.background import Background
 from harness.disk import Disk
 from harness.ledger import Ledger
-from harness.pipelines import CONSUMERS, FILE, ORDERED, SINKS, pipeline_yaml
+from harness.pipelines import CAN_BE_ORDERED, CONSUMERS, FILE, SINKS, Waits, pipeline_yaml
 from harness.processes import TooLateError, children, descendants, gone, leaders, send, until
 from harness.proxy import Proxy
 from harness.servers import Postgres, RabbitMQ, Redis, Server, Sqs, free_port
@@ -60,7 +60,9 @@ COMBINATIONS: Mapping[str, Combination] = {
 class Bench:
     """Starts everything, and ends it when left. `attach` gives it the ledger that it is to write arrivals into."""
 
-    def __init__(self, combination: Combination, place: Path, *, ordered: bool = True) -> None:
+    def __init__(
+        self, combination: Combination, place: Path, *, ordered: Collection[str] = ("beta",), waits: Waits | None = None
+    ) -> None:
         self.combination = combination
         self.place = place
         self.notes: list[str] = []
@@ -77,7 +79,8 @@ class Bench:
         self.tree: Tree | None = None
         self.config = place / "configs" / "faults.yaml"
         self._port = free_port()
-        self._ordered = ordered
+        self._ordered = ordered if CAN_BE_ORDERED else ()
+        self._waits = waits or Waits()
         self._ledger: Ledger | None = None
         # The kernel kills a process when the thread that started it ends: this one lives as long as the bench.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="starter")
@@ -125,7 +128,7 @@ class Bench:
 
     def new_ledger(self) -> Ledger:
         """Make a ledger, and write arrivals into it from now on."""
-        ledger = Ledger(CONSUMERS, ORDERED if self._ordered else ())
+        ledger = Ledger(CONSUMERS, self._ordered)
         self._ledger = ledger
         for sink in self.sinks.values():
             sink.ledger = ledger
@@ -134,7 +137,7 @@ class Bench:
     def write_config(self, text: str | None = None) -> None:
         """Write the pipeline's file: the good one, where no text is given."""
         urls = {name: sink.url for name, sink in self.sinks.items()}
-        self.config.write_text(pipeline_yaml(urls, self.place / FILE) if text is None else text)
+        self.config.write_text(pipeline_yaml(urls, self.place / FILE, self._ordered, self._waits) if text is None else text)
 
     def environment(self) -> dict[str, str]:
         """Give the variables of the tree, and of a clock beside it."""

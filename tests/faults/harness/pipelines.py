@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from pipeline.spec.model import ConsumerStep, Retry
@@ -12,16 +12,23 @@ SINKS = ("alpha", "beta")
 FILE = "archive.jsonl"
 CONSUMERS = (*SINKS, "archive")
 _KNOWN = {field.name for field in dataclasses.fields(ConsumerStep)}
-ORDERED = ("beta",) if "ordered" in _KNOWN else ()
-"""Consumers whose messages must arrive in order, key by key."""
+CAN_BE_ORDERED = "ordered" in _KNOWN
 HURRIED = {"first", "longest"} <= {field.name for field in dataclasses.fields(Retry)}
 BAD = "name: faults\nproducers: [{http: {}}]\nfilters: [{mtach: severity != 'debug'}\nconsumers: nonsense\n"
 """What somebody might save by mistake."""
 
 
-def pipeline_yaml(urls: Mapping[str, str], file: Path, *, longest: str = "2s") -> str:
-    """Give the pipeline's YAML; `longest` is the longest wait between two attempts, where the product lets that be said."""
-    retry = f"{{for: 30m, first: 200ms, longest: {longest}}}" if HURRIED else "{for: 30m}"
+@dataclasses.dataclass(frozen=True, slots=True)
+class Waits:
+    """How long a message waits between two attempts."""
+
+    first: str = "200ms"
+    longest: str = "2s"
+
+
+def pipeline_yaml(urls: Mapping[str, str], file: Path, ordered: Collection[str], waits: Waits) -> str:
+    """Give the pipeline's YAML; `ordered` names consumers that keep the order of each key."""
+    retry = f"{{for: 30m, first: {waits.first}, longest: {waits.longest}}}" if HURRIED else "{for: 30m}"
     lines = [
         "name: faults",
         "producers:",
@@ -33,6 +40,6 @@ def pipeline_yaml(urls: Mapping[str, str], file: Path, *, longest: str = "2s") -
     ]
     for name in SINKS:
         lines += [f"  - webhook: {{url: '{urls[name]}'}}", f"    as: {name}", f"    retry: {retry}"]
-        lines += ["    ordered: true"] if name in ORDERED else []
+        lines += ["    ordered: true"] if name in ordered and CAN_BE_ORDERED else []
     lines += [f"  - file: {{path: '{file}'}}", "    as: archive", f"    retry: {retry}"]
     return "\n".join(lines) + "\n"
