@@ -17,6 +17,7 @@ from pipeline.engine.explanation import Entry, Explanation, State, answer
 from pipeline.message import Message
 from pipeline.spec.model import ConsumerStep, FilterStep, PipelineSpec
 from pipeline.store import DeadLetter, Held, Outcome, Record, Store, Why
+from pipeline.store.places import Standing
 
 MOST_PARTS: Final = 20
 """Messages that went on in place of another one, whose own story is told."""
@@ -64,13 +65,15 @@ class _Explainer:
     def explain(self, message_id: str, of: str = "", depth: int = 0) -> Explanation | None:
         """Tell what became of a message; `of` is the pipeline in which it came in place of another one."""
         records = self._store.history(message_id)
-        held = self._held(message_id, records)
+        standings = self._standings(message_id, records)
+        held = [one.held for one in standings]
         letters = self._store.dead_letter(message_id)
         rows: list[Record | Held | DeadLetter] = [*records, *held, *letters]
         known = {row.pipeline for row in rows} | ({of} if of else set())
         if not known:
             return None
-        entries = self._entries(records, {(h.pipeline, h.step): h for h in held}, {(d.pipeline, d.step): d for d in letters})
+        waiting = {(one.held.pipeline, one.held.step): one for one in standings}
+        entries = self._entries(records, waiting, {(d.pipeline, d.step): d for d in letters})
         entries.sort(key=lambda entry: (entry.at or self._now, entry.kind == "consumer"))
         for name in sorted(known & set(self._specs)):
             entries += _missing(self._specs[name], [entry for entry in entries if entry.pipeline == name])
@@ -87,13 +90,13 @@ class _Explainer:
             records=tuple(records),
         )
 
-    def _held(self, message_id: str, records: Sequence[Record]) -> list[Held]:
-        """Look wherever it can be held: at each step that has a record, or is configured, and in the spool."""
+    def _standings(self, message_id: str, records: Sequence[Record]) -> list[Standing]:
+        """Look wherever it can wait: at each step that has a record, or is configured, and in the spool."""
         places = {(record.pipeline, record.step) for record in records}
         for spec in self._specs.values():
             places |= {(spec.name, step.label) for step in (*spec.filters, *spec.consumers)}
         places |= {(name, "") for name in {*self._specs, *(record.pipeline for record in records)}}
-        return self._store.held_of(message_id, places)
+        return self._store.standings(message_id, places)
 
     def _became(self, records: Sequence[Record], depth: int) -> list[Explanation]:
         found = []
@@ -104,23 +107,23 @@ class _Explainer:
         return found
 
     def _entries(
-        self, records: Sequence[Record], held: Mapping[_Place, Held], letters: Mapping[_Place, DeadLetter]
+        self, records: Sequence[Record], waiting: Mapping[_Place, Standing], letters: Mapping[_Place, DeadLetter]
     ) -> list[Entry]:
         known = {(record.pipeline, record.step) for record in records}
         found = [
-            self._recorded(record, held.get((record.pipeline, record.step)), letters.get((record.pipeline, record.step)))
+            self._recorded(record, waiting.get((record.pipeline, record.step)), letters.get((record.pipeline, record.step)))
             for record in records
         ]
-        found += [_waiting(self._step(*place), one) for place, one in held.items() if place not in known]
+        found += [_waiting(self._step(*place), one) for place, one in waiting.items() if place not in known]
         found += [_buried(self._step(*place), letter.record(), letter) for place, letter in letters.items() if place not in known]
         return found
 
-    def _recorded(self, record: Record, held: Held | None, letter: DeadLetter | None) -> Entry:
+    def _recorded(self, record: Record, standing: Standing | None, letter: DeadLetter | None) -> Entry:
         entry = replace(self._step(record.pipeline, record.step), at=record.at, reason=record.reason, became=record.became)
         if record.outcome is Outcome.BURIED:
             return _buried(entry, record, letter)
         if record.outcome is Outcome.HELD:
-            return _held_entry(entry, record, held)
+            return _held_entry(entry, record, standing)
         attempts = record.attempt if record.outcome is Outcome.DELIVERED else 0
         return replace(entry, state=State(record.outcome.value), attempts=attempts, since=record.since)
 
@@ -133,27 +136,35 @@ class _Explainer:
         return replace(blank, kind=step.kind, plugin=step.plugin, place=str(step.position)) if step else blank
 
 
-def _held_entry(entry: Entry, record: Record, held: Held | None) -> Entry:
+def _held_entry(entry: Entry, record: Record, standing: Standing | None) -> Entry:
     """Tell of a message that waited when it was last decided about; without a held row it has gone on since."""
     tried = replace(entry, attempts=record.attempt, since=record.since)
-    if held is None and entry.kind == "filter":
+    if standing is None and entry.kind == "filter":
         return replace(tried, state=State.PASSED, attempts=0, reason=f"it waited here ({record.reason}) and went on")
-    if held is None:
+    if standing is None:
         return replace(tried, state=State.WAITING, reason=f"on the queue for another attempt; before: {record.reason}")
-    if held.why is Why.WINDOW:
-        return replace(_waiting(entry, held), at=record.at)
+    held = standing.held
+    if held.why is Why.WINDOW or standing.ahead:
+        return replace(_waiting(entry, standing), at=record.at)
     state = State.WAITING if record.reason.startswith(NOT_TRIED) and not record.attempt else State.HELD
     return replace(tried, state=state, due=held.due)
 
 
-def _waiting(entry: Entry, held: Held) -> Entry:
+def _waiting(entry: Entry, standing: Standing) -> Entry:
+    held = standing.held
+    of_key = f"of key '{held.key}'" if held.key else "without a key"
     reasons = {
         Why.SPOOL: "the broker was away: it is in the store, and goes on the queue when the broker is back",
         Why.WINDOW: f"in the window of '{held.key}'" if held.key else "in a window",
         Why.FILTER: "to be filtered from this step on",
         Why.RETRY: "to be delivered",
+        Why.ORDER: f"in line behind {standing.ahead} more {of_key}, the first is {standing.first}"
+        if standing.ahead
+        else f"the first in line {of_key}",
     }
-    return replace(entry, state=State.WAITING, at=None, attempts=0, due=held.due, reason=reasons.get(held.why, held.why.value))
+    return replace(
+        entry, state=State.WAITING, at=None, attempts=0, due=None if standing.ahead else held.due, reason=reasons[held.why]
+    )
 
 
 def _buried(entry: Entry, record: Record, letter: DeadLetter | None) -> Entry:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, literal_column, or_, select, tuple_
 
 from pipeline.store.rows import Held, Outcome, Record, Why
-from pipeline.store.tables import chunks, clean, held, insert, records, to_number, to_time
+from pipeline.store.tables import chunks, clean, held, insert, lane_messages, records, to_number, to_time
 
 WENT_ON: Final = (Outcome.DROPPED, Outcome.REPLACED, Outcome.PASSED)
 """The decisions after which a message does not wait at a step."""
@@ -86,8 +86,13 @@ def purge_records(connection: Connection, before: datetime, limit: int, *, tried
     What somebody else is writing or deleting just now is passed over: nobody waits, nobody deletes twice.
     """
     names = (records.c.message_id, records.c.pipeline, records.c.step)
-    waits = exists().where(
-        held.c.pipeline == records.c.pipeline, held.c.step == records.c.step, held.c.message_id == records.c.message_id
+    waits = or_(
+        *(
+            exists().where(
+                table.c.pipeline == records.c.pipeline, table.c.step == records.c.step, table.c.message_id == records.c.message_id
+            )
+            for table in (held, lane_messages)
+        )
     )
     over = or_(records.c.outcome != Outcome.HELD.value, records.c.at < to_number(tried_before))
     old = select(*names).where(records.c.at < to_number(before), over, ~waits).order_by(records.c.at).limit(limit)

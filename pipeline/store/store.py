@@ -10,6 +10,7 @@ from sqlalchemy import URL, text
 from pipeline.message import Message
 from pipeline.store import circuits, history, keys, lanes, leaving, letters, queues, schedules, tallies, waiting
 from pipeline.store.database import Database
+from pipeline.store.places import Standing, read_standings
 from pipeline.store.rows import ApiKey, Circuit, Claim, DeadLetter, Held, Lined, Outcome, Record, Why, Worked
 from pipeline.store.selection import ALL, LetterGroup, Moved, Placing, Selection
 from pipeline.store.tables import to_number, to_time
@@ -93,10 +94,10 @@ class Store:
         with self._database.reading() as connection:
             return history.read_history(connection, message_id)
 
-    def held_of(self, message_id: str, places: Collection[tuple[str, str]]) -> list[Held]:
-        """Give what is held of a message at these places (pipeline and step), by place."""
+    def standings(self, message_id: str, places: Collection[tuple[str, str]]) -> list[Standing]:
+        """Give where a message waits, held or in line, among these places (pipeline and step)."""
         with self._database.reading() as connection:
-            return waiting.read_held(connection, message_id, places)
+            return read_standings(connection, message_id, places)
 
     def ids_between(self, first: str, last: str, limit: int) -> list[str]:
         """Give up to `limit` ids of messages on record or among the dead letters, from one UUID up to another, in order."""

@@ -20,6 +20,7 @@ from pipeline.engine.retry import NotTriedError
 from pipeline.message import derived_id
 from pipeline.spec.model import Retry
 from pipeline.store import DeadLetter, Held, Outcome, Record, Why
+from pipeline.store.rows import Lined
 from pipeline.store.selection import Selection
 
 
@@ -392,6 +393,32 @@ def test_on_the_queue_of_a_consumer(engine, boxes, send, told):
         "12:00:00  intake  accepted     into toy on 2026-03-01, times of UTC+00:00",
         "12:00:00  oncall  delivered    at the first attempt",
         "          email   nothing yet  on the queue out.email, or newer than the message",
+    )
+
+
+def test_in_line_behind_others_of_its_key(engine, boxes, told, message):
+    run = engine(consumers=boxes(email=[]))
+    first, second = (message(id=id_at(run.moment[0], number), title="disk full", key="db1") for number in range(2))
+    run.store.settle(
+        records=[
+            Record(message_id=first.id, pipeline="toy", step="email", outcome=Outcome.HELD, at=run.moment[0], reason="busy"),
+            Record(message_id=second.id, pipeline="toy", step="email", outcome=Outcome.HELD, at=run.moment[0], attempt=0),
+        ],
+        lined=[
+            Lined(message=one, pipeline="toy", step="email", due=run.moment[0] + timedelta(seconds=9)) for one in (first, second)
+        ],
+    )
+    assert told(run, first).splitlines()[-2:] == [
+        "12:00:00  email   held      tried once; next at 12:00:09 (in 9 s)",
+        "                            last error: busy",
+    ]
+    is_told(
+        told(run, second, width=140),
+        f"{second.id} disk full",
+        "email: waiting",
+        "",
+        "12:00:00  intake  accepted  from test into toy on 2026-03-01, times of UTC+00:00",
+        f"12:00:00  email   waiting   in line behind 1 more of key 'db1', the first is {first.id}",
     )
 
 

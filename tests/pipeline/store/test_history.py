@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from pipeline.message import new_id
 from pipeline.store import Outcome, Store, Why, migrate
+from pipeline.store.rows import Lined
 from pipeline.store.tables import to_number
 
 
@@ -40,8 +41,8 @@ def test_what_has_left_its_window_is_not_put_there_again(store, make, outcome):
         held=[make.held(one, why=Why.WINDOW, key="k") for one in (left, waits)],
     )
     assert store.records("p", "s", [left.id])[left.id].outcome is outcome
-    assert store.held_of(left.id, [("p", "s")]) == []
-    assert [held.message for held in store.held_of(waits.id, [("p", "s"), ("p", "")])] == [waits]
+    assert store.standings(left.id, [("p", "s")]) == []
+    assert [one.held.message for one in store.standings(waits.id, [("p", "s"), ("p", "")])] == [waits]
 
 
 def test_a_higher_attempt_waits_in_the_window_again(store, make):
@@ -141,6 +142,24 @@ def test_the_origins_of_a_message(store, make):
     assert store.origins(digest, first, last, limit=10) == replaced
     assert store.origins(digest, first, last, limit=1) == replaced[:1]
     assert store.origins(new_id(), first, last, limit=10) == []
+
+
+def test_where_a_message_stands_in_line(store, make):
+    messages = [make.message(key="db1") for _ in range(3)]
+    other = make.message(key="db2")
+    store.settle(lined=[Lined(message=one, pipeline="p", step="s", due=make.now) for one in [*messages, other]])
+    found = [store.standings(one.id, [("p", "s"), ("p", "t")]) for one in [*messages, other]]
+    assert [[(one.held.message, one.ahead, one.first) for one in standings] for standings in found] == [
+        [(messages[0], 0, "")], [(messages[1], 1, messages[0].id)], [(messages[2], 2, messages[0].id)], [(other, 0, "")]
+    ]  # fmt: skip
+    assert found[0][0].held.why is Why.ORDER
+    assert found[0][0].held.due == make.now
+
+
+def test_what_stands_in_line_keeps_its_record(store, make):
+    one = make.message(key="k")
+    store.settle(records=[make.record(one.id, attempt=0)], lined=[Lined(message=one, pipeline="p", step="s", due=make.now)])
+    assert store.purge(make.now + timedelta(days=1), 10) == 0
 
 
 def test_a_store_of_before_is_counted_once_when_it_is_migrated(empty_url, make):
