@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -28,9 +29,11 @@ TRIALS: Final = threading.BoundedSemaphore(2)
 """Trials at once in one process of a worker: each is an interpreter of its own."""
 AGAIN: Final = os.EX_TEMPFAIL
 """A trial's exit code when the store or the queue was away: the batch goes back."""
+PAUSE: Final = 2.0
+"""Seconds between a witness's death and what follows from it: who kills all our processes at once, kills this one too by then."""
 
 Try = Callable[[str], int]
-"""Holds a batch's trial, and gives the exit code: 0, `AGAIN`, or anything else where the witness itself died."""
+"""Holds a batch's trial; gives the exit code: 0, less where a signal ended the witness, more where nothing was found out."""
 
 
 def trial(settings: Settings) -> Try:
@@ -71,9 +74,10 @@ def work(runner: Runner, request: Any, text: str, hold_trial: Try | None) -> Non
 
 def _judge(runner: Runner, text: str, hold_trial: Try) -> None:
     code = hold_trial(text)
-    if code == AGAIN:
+    if code > 0:
         raise TemporaryError("the store or the queue was away while a batch was run apart")
-    if code:  # not even the witness survived: in halves, and each of them on trial
+    if code < 0:  # a signal: not even the witness survived
+        time.sleep(PAUSE)
         runner.lost(decode(text))
 
 

@@ -131,11 +131,13 @@ def test_a_batch_that_comes_for_the_first_time_is_not_counted():
     assert runner.ran == [TEXT]
 
 
-def test_what_a_trial_tells_is_done():
+def test_what_a_trial_tells_is_done(monkeypatch):
+    monkeypatch.setattr(suspects, "PAUSE", 0)
     runner = Runner()
     suspected = TEXT.replace("[]}", '[], "deaths": 1}')
-    with pytest.raises(suspects.TemporaryError, match="was away"):
-        work(runner, Request(), suspected, lambda text: AGAIN)
+    for unknown in (AGAIN, 1):  # 1: a configuration that cannot be read proves nothing against a message
+        with pytest.raises(suspects.TemporaryError, match="was away"):
+            work(runner, Request(), suspected, lambda text, code=unknown: code)
     assert runner.taken_apart == []
     work(runner, Request(), suspected, lambda text: -9)
     assert [batch.deaths for batch in runner.taken_apart] == [1]
