@@ -107,6 +107,17 @@ class Claims:
         except RedisError as error:
             logger.warning("Redis is told later that %d messages are settled: %s", len(tags), error)
 
+    def hand_back(self, tags: Sequence[int]) -> bool:
+        """Put claims, given the oldest first, back at their places as not delivered; says whether Redis could be told."""
+        if self._pid != os.getpid() or self._away:
+            return False
+        try:
+            self.pay()
+            self._settle(keys=[self._hash, self._keys.unreadable], args=["back", *reversed(tags)])
+        except RedisError:
+            self._away = True
+        return not self._away
+
     def pay(self) -> None:
         """Tell Redis what is owed, by whichever thread; raises RedisError."""
         with self._paying:

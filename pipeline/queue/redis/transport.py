@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from kombu.exceptions import OperationalError
+from kombu.log import get_logger
 from kombu.transport import TRANSPORT_ALIASES, virtual
 from redis import ConnectionPool, Redis
 from redis.backoff import NoBackoff
@@ -21,6 +22,8 @@ from pipeline.queue.redis.claims import Claims, ClaimsLostError
 
 if TYPE_CHECKING:
     from pipeline.queue.redis.claims import Claimed
+
+logger = get_logger(__name__)
 
 BATCH: Final = 16
 """Messages claimed in one call, over all queues, when polled from an event loop."""
@@ -57,7 +60,6 @@ class Transport(virtual.Transport):
         super().__init__(client, **kwargs)
         self.settings = read_settings(client.hostname, client.transport_options)
         self.keys = Keys(self.settings.prefix)
-        self.closing = False
         self._redis: Redis | None = None
         self._claims: Claims | None = None
         self._bell: Any = None
@@ -73,8 +75,7 @@ class Transport(virtual.Transport):
         """Connect, in a bounded time. Raises RedisError, which Celery retries."""
         if self._redis is None:
             self._redis = self._client()
-            self.closing = False
-        self._redis.ping()
+            self._redis.ping()
         self._refuse_cluster(self._redis)
         super().establish_connection()
         return self
@@ -97,11 +98,22 @@ class Transport(virtual.Transport):
         if enabled:
             raise OperationalError(f"{self.settings.place()} is a Redis Cluster: one server is needed")
 
+    def _warn_of_eviction(self, client: Redis) -> None:
+        try:
+            policy = str(client.info("memory").get("maxmemory_policy"))
+        except ResponseError:
+            return
+        if policy.startswith("allkeys"):
+            logger.error(
+                "%s drops queued messages when it is full (maxmemory-policy %s): set it to noeviction",
+                self.settings.place(),
+                policy,
+            )
+
     def close_connection(self, connection: Any) -> None:
         """Hand back what is claimed, and close the sockets."""
         self.unregister_from_event_loop(connection, self._loop)
         claims, self._claims = self._claims, None
-        self.closing = True
         super().close_connection(connection)
         if claims is not None:
             claims.close()
@@ -125,6 +137,7 @@ class Transport(virtual.Transport):
     def claims(self) -> Claims:
         """Return the claims of this connection, which becomes an owner with the first call."""
         if self._claims is None:
+            self._warn_of_eviction(self.opened())
             self._claims = Claims(self.opened(), self.keys, self.settings.beat)
         return self._claims
 

@@ -61,12 +61,14 @@ class Unsettled(virtual.QoS):
     def restore_unacked_once(self, stderr: Any = None) -> None:  # noqa: ARG002 - kombu's signature
         """Hand back all that is not settled, at the end of the channel or the process.
 
-        A connection that closes hands back everything by itself, when Redis answers; what is acknowledged before that counts.
+        While Redis is away all stays held: the connection's end hands it back then, and what is acknowledged before counts.
         """
         self._on_collect.cancel()  # type: ignore[attr-defined]  # kombu's finalizer, not in the stubs
-        connection = self.channel.connection
-        if connection is None or not connection.closing:
-            self.restore_unacked()
+        for claims in {claims for _, claims in self._held.values()}:
+            tags = [tag for tag, (_, whose) in self._held.items() if whose is claims]
+            if claims.hand_back([int(tag) for tag in tags]):
+                for tag in tags:
+                    self._held.pop(tag, None)
 
     def _settle(self, outcome: Outcome, tags: list[str]) -> None:
         held = [(int(tag), self._held.pop(tag)[1]) for tag in tags if tag in self._held]

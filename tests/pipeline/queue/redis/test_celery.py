@@ -34,13 +34,13 @@ def test_every_pool_runs_each_task_once_and_answers(
 
 
 def test_killed_at_random_moments_nothing_is_lost(server: Any, place: Callable[[str], Any], wait: Callable[..., None]) -> None:
-    here, moments, count = place(server.url(beat=0.1)), random.Random(3), 3000
+    here, moments, count = place(server.url(beat=0.1)), random.Random(3), 2000
     here.send(range(count))
     pool = ("-P", "threads", "-c", "2", "--prefetch-multiplier", "4")
     process = here.start(*pool, name="w0")
     for number in range(1, 11):
         following = here.start(*pool, name=f"w{number}")  # comes up meanwhile
-        enough = min(len(here.noted()) + moments.randrange(1, 200), count)
+        enough = min(len(here.noted()) + moments.randrange(1, 120), count)
         wait(lambda enough=enough: len(here.noted()) >= enough)
         here.kill(process)
         process = following
@@ -127,7 +127,7 @@ def test_a_worker_that_stood_still_does_not_acknowledge_what_others_have(
     server: Any, place: Callable[[str], Any], wait: Callable[..., None]
 ) -> None:
     here = place(server.url())
-    here.send(range(4), pause=3)
+    here.send(range(4), pause=2)
     with here.worker("-P", "threads", "-c", "1", name="one") as one:
         wait(lambda: server.claimed() == 4)
         one.send_signal(signal.SIGSTOP)

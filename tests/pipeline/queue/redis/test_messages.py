@@ -172,10 +172,10 @@ def test_trap_a_foreign_document_is_set_aside_and_the_rest_goes_on(
 
 
 def test_what_is_rejected_is_kept(connection: kombu.Connection, server: Any) -> None:
-    put(connection, "unwanted")
+    put(connection, ["unwanted"])
     get(connection).reject()
     [item] = server.client.lrange("siftbell:queue:unreadable", 0, -1)
-    assert json.loads(item)["body"] == "unwanted"
+    assert json.loads(json.loads(item)["body"]) == ["unwanted"]
     assert server.claimed() == 0
 
 

@@ -228,6 +228,27 @@ def test_a_cluster_is_refused(server: Any, connect: Callable[[str], kombu.Connec
         connect(server.url()).connect()
 
 
+def test_a_redis_that_drops_messages_when_it_is_full_is_named(
+    server: Any, connect: Callable[[str], kombu.Connection], caplog: pytest.LogCaptureFixture
+) -> None:
+    server.client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        put(connection := connect(server.url()), "x")
+        get(connection).ack()
+    finally:
+        server.client.config_set("maxmemory-policy", "noeviction")
+    assert "drops queued messages when it is full (maxmemory-policy allkeys-lru)" in caplog.text
+
+
+def test_a_user_who_may_not_ask_redis_about_itself_is_served(server: Any, connect: Callable[[str], kombu.Connection]) -> None:
+    server.client.acl_setuser("plain", enabled=True, nopass=True, keys="*", channels="*", commands=["+@all", "-info"])
+    connection = connect(redis.url(f"redis://plain:any@127.0.0.1:{server.port}/0"))
+    put(connection, "x")
+    assert get(connection).payload == "x"
+    connection.release()
+    server.client.acl_deluser("plain")
+
+
 def test_the_url_in_the_log_has_no_secret(server: Any, connect: Callable[[str], kombu.Connection]) -> None:
     url = redis.url(f"redis://:hunter2@127.0.0.1:{server.port}/3?ssl_password=hunter2")
     assert connect(url).as_uri() == f"redis://127.0.0.1:{server.port}/3"
