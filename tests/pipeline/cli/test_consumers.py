@@ -9,6 +9,7 @@ import pytest
 
 from pipeline import Message
 from pipeline.store import Store
+from pipeline.store.circuits import PARKED
 from pipeline.store.rows import Circuit, CircuitState, Held, Why
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -23,7 +24,14 @@ def outage(project: Path, siftbell) -> Store:
     file.write_text(file.read_text().replace("    as: oncall\n", "    as: oncall\n    rate: 20/s\n"))
     store = Store(f"sqlite:///{project / '.siftbell' / 'store.db'}")
     held = [
-        Held(message=Message(source="t"), pipeline="alerts", step="oncall", why=Why.RETRY, due=FAR - timedelta(seconds=1))
+        Held(
+            message=Message(source="t"),
+            pipeline="alerts",
+            step="oncall",
+            why=Why.RETRY,
+            due=FAR - timedelta(seconds=1),
+            key=PARKED,
+        )
         for _ in range(3)
     ]
     store.settle(held=held)
