@@ -118,17 +118,18 @@ def _one_line_each(rows: list[dict[str, Any]], columns: tuple[str, ...], output:
     if output is not Output.TABLE or not rows:
         print_rows(rows, columns, output, empty="no dead letters")
         return
-    shown = table(*columns)
-    for number, column in enumerate(shown.columns):
-        column.no_wrap = True
-        column.overflow = "ellipsis"
-        if number < whole:
-            column.min_width = max(len(columns[number]), *(cell(row[columns[number]]).cell_len for row in rows))
-        column.ratio = None if number < whole else 1
+    where, shown = console(), table(*columns)
+    leading = [max(len(name), *(cell(row[name]).cell_len for row in rows)) for name in columns[:whole]]
+    rest = max(8, (where.width - sum(leading) - 2 * len(columns)) // (len(columns) - whole))
+    for column, width in zip(shown.columns, [*leading, *[rest] * (len(columns) - whole)], strict=True):
+        column.width, column.ratio, column.no_wrap = (width, None, True) if where.is_terminal else (None, column.ratio, False)
         column.justify = "right" if column.header == "COUNT" else "left"
     for row in rows:
-        shown.add_row(*(cell(_first_line(str(row[column]))) for column in columns))
-    console().print(shown)
+        cells = [cell(_first_line(str(row[column]))) for column in columns]
+        for text in cells[whole:]:
+            text.truncate(rest, overflow="ellipsis")
+        shown.add_row(*cells)
+    where.print(shown)
 
 
 def _print_block(head: Text, *lines: str) -> None:
