@@ -147,9 +147,9 @@ def test_trap_what_a_request_under_way_brings_after_the_end_is_handed_back(url, 
     assert [waiting(client, name), waiting(client, name, "ApproximateNumberOfMessagesNotVisible")] == [2, 0]
 
 
-def test_trap_claims_live_while_their_process_lives(url, connect, receive, name):
+def test_trap_claims_live_while_their_process_lives(ministack, connect, receive, name):
     """Without the heartbeat, work that takes longer than the visibility timeout is done twice."""
-    queue, other = connect(url), connect(url)
+    queue, other = connect(ministack.broker), connect(ministack.broker)
     queue.publish(batches(name, 12))
     with queue._app.connection_for_read() as connection:
         channel = connection.channel()
