@@ -26,6 +26,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `process`: filter them, going on after the filter that `step` names (empty: from the first).
     `deliver`: give them to the consumer that `step` names, for the `attempt`-th time.
     `revision` is the configuration's under which they were accepted. `deaths` counts the workers that died over it.
+    `claim` is that of the lanes that they stand first in; `attempt` and `deaths` are then told by the store.
     """
 
     job: Literal["process", "deliver"]
@@ -36,6 +37,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempt: int = 1
     revision: str = ""
     deaths: int = 0
+    claim: str = ""
 
     def replace(self, **changes: Any) -> Batch:
         """Give a copy with these fields changed."""

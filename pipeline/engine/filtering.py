@@ -26,14 +26,27 @@ Recall = Callable[[str, Sequence[str]], dict[str, Record]]
 
 
 class FilterStage:
-    """One pass of a batch through a pipeline's filters, as far as it goes without waiting or changing queues."""
+    """One pass of a batch through a pipeline's filters, as far as it goes without waiting or changing queues.
 
-    def __init__(self, pipeline: Pipeline, decisions: Decisions, *, remember: Remember, recall: Recall, attempt: int = 1) -> None:
+    `attempt` is that of the first filter, or with `whole` of all of them: where one fails, the pass is made again from its start.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        decisions: Decisions,
+        *,
+        remember: Remember,
+        recall: Recall,
+        attempt: int = 1,
+        whole: bool = False,
+    ) -> None:
         self._pipeline = pipeline
         self._decisions = decisions
         self._remember = remember
         self._recall = recall
         self._attempt = attempt
+        self._whole = whole
         self._reasons: dict[str, str] = {}
 
     def run(self, messages: Sequence[Message], after: str) -> tuple[list[Message], FilterStep | None]:
@@ -47,7 +60,7 @@ class FilterStage:
                 break
             if index and step.queue:
                 return left, step
-            left = self._apply(step, left, self._attempt if index == 0 else 1)
+            left = self._apply(step, left, self._attempt if index == 0 or self._whole else 1)
         return left, None
 
     def _apply(self, step: FilterStep, messages: Sequence[Message], attempt: int) -> list[Message]:

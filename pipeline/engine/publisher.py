@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from time import monotonic
@@ -14,6 +14,7 @@ import structlog
 
 from pipeline.engine.batch import Queue
 from pipeline.engine.decisions import Now, utc_now
+from pipeline.engine.lanes import in_line
 from pipeline.engine.pipeline import Pipeline
 from pipeline.engine.runner import incoming
 from pipeline.errors import TemporaryError
@@ -88,17 +89,21 @@ class Publisher:
         self._thread.join()
 
     def _run(self) -> None:
-        while handed := self._take():
-            try:
-                self._publish(handed)
-            except Exception as error:
-                log.exception("messages refused")
-                for one in handed:
-                    one.accepted.set_exception(error)
-                continue
+        while taken := self._take():
+            for handed in _apart(taken):
+                self._accept(handed)
+
+    def _accept(self, handed: Sequence[_Handed]) -> None:
+        try:
+            self._publish(handed)
+        except Exception as error:
+            log.exception("messages refused")
             for one in handed:
-                ACCEPTED.labels(one.pipeline.spec.name, one.producer).inc(len(one.messages))
-                one.accepted.set_result(None)
+                one.accepted.set_exception(error)
+            return
+        for one in handed:
+            ACCEPTED.labels(one.pipeline.spec.name, one.producer).inc(len(one.messages))
+            one.accepted.set_result(None)
 
     def _take(self) -> list[_Handed]:
         """Wait for messages and take all there are; an empty list means that it is time to stop."""
@@ -113,6 +118,9 @@ class Publisher:
         by_pipeline: dict[str, tuple[Pipeline, list[Message]]] = {}
         for one in handed:
             by_pipeline.setdefault(one.pipeline.spec.name, (one.pipeline, []))[1].extend(one.messages)
+        if handed[0].pipeline.spec.ordered:
+            self._line_up(by_pipeline.values())
+            return
         if monotonic() >= self._away_until:
             try:
                 with PUBLISH_SECONDS.time():
@@ -125,6 +133,12 @@ class Publisher:
             else:
                 return
         self._spool(by_pipeline.values())
+
+    def _line_up(self, waiting: Iterable[tuple[Pipeline, list[Message]]]) -> None:
+        """Let messages stand in line for their pipelines' first filters; clocks bring them on from there."""
+        now = self._now()
+        batches = [batch for pipeline, messages in waiting for batch in incoming(pipeline, messages)]
+        self._store.settle(lined=[one for batch in batches for one in in_line(batch, now)])
 
     def _spool(self, waiting: Iterable[tuple[Pipeline, list[Message]]]) -> None:
         now = self._now()
@@ -142,3 +156,10 @@ class Publisher:
         ]
         self._store.settle(held=held)
         SPOOLED.inc(len(held))
+
+
+def _apart(handed: Sequence[_Handed]) -> Iterator[list[_Handed]]:
+    """Give what goes to the queue, and what is to stand in line: the fate of one is not that of the other."""
+    for ordered in (False, True):
+        if some := [one for one in handed if one.pipeline.spec.ordered is ordered]:
+            yield some

@@ -88,6 +88,8 @@ class ConsumerStep(Step):
     retry: Retry = Retry()
     rate: Rate | None = None
     """How many messages it is given in a time, over all workers."""
+    ordered: bool = False
+    """Messages of one key reach it in the order in which they were accepted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,11 @@ class PipelineSpec:
     revision: str = ""
     """A hash of what is declared, secrets left out: changes when the pipeline's meaning may have changed."""
     position: Position
+
+    @property
+    def ordered(self) -> bool:
+        """Whether one of its consumers is ordered: its messages stand in line, by key, from the beginning."""
+        return any(step.ordered for step in self.consumers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,6 +197,7 @@ def _consumer(item: Labelled) -> ConsumerStep:
         concurrency=siblings.concurrency,
         retry=Retry(siblings.retry.lasting, siblings.retry.first, siblings.retry.longest) if siblings.retry else Retry(),
         rate=siblings.rate,
+        ordered=siblings.ordered,
     )
 
 

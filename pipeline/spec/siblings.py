@@ -105,6 +105,10 @@ class ConsumerSiblings(Siblings):
     rate: Rate | None = Field(
         default=None, description="At most so many messages are delivered in a time, over all workers: 20/s, 90/m, 1000/h."
     )
+    ordered: bool = Field(
+        default=False,
+        description="Messages of one key arrive in the order in which they were accepted; one that waits holds back its key.",
+    )
 
 
 SIBLINGS: Final[dict[Kind, type[Siblings]]] = {
@@ -112,8 +116,6 @@ SIBLINGS: Final[dict[Kind, type[Siblings]]] = {
     "filter": FilterSiblings,
     "consumer": ConsumerSiblings,
 }
-LATER: Final = ("ordered",)
-"""Keys of the format that are refused until they do something."""
 
 
 def keys(kind: Kind) -> list[str]:
@@ -121,5 +123,5 @@ def keys(kind: Kind) -> list[str]:
     return [field.alias or name for name, field in SIBLINGS[kind].model_fields.items()]
 
 
-RESERVED: Final = frozenset({*LATER, "use", *(key for kind in SIBLINGS for key in keys(kind))})
+RESERVED: Final = frozenset({"use", *(key for kind in SIBLINGS for key in keys(kind))})
 """Keys of a step that never are a plugin's name."""

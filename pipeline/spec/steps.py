@@ -10,7 +10,7 @@ from pipeline.plugin import Config, Plugin, PollingProducer, WebhookProducer
 from pipeline.registry import Kind, MissingExtraError, PluginError, Registry, did_you_mean, suggestion
 from pipeline.spec.options import hide_suspects, validate
 from pipeline.spec.problems import Place, Problems
-from pipeline.spec.siblings import LATER, NAME, RESERVED, SIBLINGS, ProducerSiblings, Siblings, keys
+from pipeline.spec.siblings import NAME, RESERVED, SIBLINGS, ProducerSiblings, Siblings, keys
 from pipeline.spec.tree import Entry, Items, Mapping, Node, Scalar
 
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -143,17 +143,14 @@ class StepReader:
         mine = keys(kind)
         fine = len(named) <= 1
         for key, entry in list(entries.items()):
-            hint = ""
-            if key in LATER:
-                text, hint = f"'{key}' is not there yet", "a later version of Siftbell will have it"
-            elif key not in mine:
+            if key not in mine:
                 owners = " and ".join(f"{owner}s" for owner in SIBLINGS if key in keys(owner))
                 text = f"'{key}' belongs to {owners}, not to a {kind}"
             elif isinstance(entry.value, Scalar) and entry.value.value is None and not entry.value.broken:
                 text = f"{key}: a value is missing"
             else:
                 continue
-            self._problems.error(entry.key, text, hint)
+            self._problems.error(entry.key, text)
             del entries[key]
             fine = False
         place = node.entries[name].key

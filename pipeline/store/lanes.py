@@ -75,16 +75,16 @@ class StoredLanes:
                 connection.execute(change, [{"its": lane, "begun": counts[lane]} | mine for lane in sorted(counts)])
         return rows
 
-    def renew(self, token: str, worker: str, until: datetime) -> None:
-        """Let a worker keep its lanes for longer."""
+    def renew(self, token: str, worker: str, until: datetime) -> int:
+        """Let a worker keep its lanes for longer; give the number of those that are its own."""
         mine = update(lanes).where(lanes.c.claim == token, lanes.c.worker == worker)
         with self._database.writing() as connection:
-            connection.execute(mine.values(ready=to_number(until)))
+            return connection.execute(mine.values(ready=to_number(until))).rowcount
 
     def died(self, token: str, now: datetime) -> None:
         """Free the lanes of a worker that died over a batch; what it had of them is given out one by one from now on."""
         with self._database.writing() as connection:
-            connection.execute(_freed_by_death(now).where(lanes.c.claim == token, lanes.c.worker.is_not(None)))
+            connection.execute(_freed_by_death(now).where(lanes.c.claim == token))
 
 
 def line_up(connection: Connection, new: Sequence[Lined]) -> None:
@@ -126,6 +126,13 @@ def finish(connection: Connection, work: Worked) -> None:
         connection.execute(delete(lanes).where(lanes.c.lane.in_(mine), ~waiting))
 
 
+def recall(connection: Connection, pipeline: str, step: str, now: datetime, until: datetime) -> None:
+    """Let the lanes of a step go on now whose first messages are due by a later time."""
+    waiting = update(lanes).where(lanes.c.pipeline == pipeline, lanes.c.step == step, lanes.c.claim.is_(None))
+    between = lanes.c.ready.between(to_number(now), to_number(until))
+    connection.execute(waiting.where(between).values(ready=to_number(now)))
+
+
 def count_lined(connection: Connection) -> dict[tuple[str, str, Why], int]:
     """Count what stands in lanes by pipeline and step."""
     key = (lane_messages.c.pipeline, lane_messages.c.step)
@@ -148,9 +155,9 @@ def _claim(connection: Connection, token: str, now: datetime, most: tuple[int, i
         readable, unreadable = _first(connection, lane.lane, min(share, limit - len(messages)), now)
         letters += unreadable
         for row, message in readable:
-            if messages and (len(row.message) > size or row.revision != revision):
+            if messages and (len(row.message.encode()) > size or row.revision != revision):
                 break
-            size -= len(row.message)
+            size -= len(row.message.encode())
             revision = row.revision
             messages.append(message)
             taken.append(lane.lane)
@@ -224,10 +231,10 @@ def _freed_by_death(now: datetime) -> Any:
 
 @cache
 def _freeing() -> Any:
-    done = bindparam("done")
+    done: Any = bindparam("done")
     suspects = case((lanes.c.suspects > done, lanes.c.suspects - done), else_=0)
     deaths = case((done > 0, 0), else_=lanes.c.deaths)
-    values = {"claim": None, "worker": None, "begun": 0, "ready": bindparam("due")}
+    values: dict[str, Any] = {"claim": None, "worker": None, "begun": 0, "ready": bindparam("due")}
     return update(lanes).where(lanes.c.lane == bindparam("its")).values(suspects=suspects, deaths=deaths, **values)
 
 

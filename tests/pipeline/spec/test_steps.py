@@ -129,7 +129,7 @@ def test_a_class_is_labelled_in_kebab_case(spec) -> None:
         ("producers", "spec_toys:Hook:\nas: Upper", ["3:9 as: lower-case letters, digits, '-' and '_' are expected, at most 63"]),
         ("producers", "spec_toys:Hook:\nas:", ["3:5 as: a value is missing"]),
         ("producers", "spec_toys:Hook:\nactive: maybe", ["3:13 active: true or false is expected"]),
-        ("producers", "spec_toys:Hook:\nordered: true", ["3:5 'ordered' is not there yet | a later version of Siftbell will have it"]),
+        ("producers", "spec_toys:Hook:\nordered: true", ["3:5 'ordered' belongs to consumers, not to a producer"]),
         ("producers", "spec_toys:Hook:\nspec_toys:Poll:", ["3:5 two producers in one step: 'spec_toys:Hook' and 'spec_toys:Poll' | begin each step with '- '"]),
         ("producers", "use: x", ["2:10 no shared producer is called 'x' | siftbell.yaml declares none"]),
         ("producers", "use: [x]", ["2:10 use: the name of a shared producer is expected"]),
