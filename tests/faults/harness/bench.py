@@ -299,8 +299,9 @@ class Bench:
         for server in self.servers:
             with suppress(AssertionError):
                 server.kill()
-        for sink in self.sinks.values():
-            sink.close()
+        for listening in (*self.sinks.values(), self.broker_proxy, self.store_proxy):
+            if listening is not None:
+                listening.close()
         self.background.close()
         for disk in (self.store_disk, self.queue_disk):
             disk.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from contextlib import suppress
 from typing import Literal
 
@@ -24,6 +26,7 @@ class Proxy:
         self._background = background
         self._trouble: Trouble = "none"
         self._calm = asyncio.Event()
+        self._server: asyncio.Server | None = None
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         background.call(self._listen())
 
@@ -41,8 +44,8 @@ class Proxy:
 
     async def _listen(self) -> None:
         self._calm.set()
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=512)
-        self.port = server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=512)
+        self.port = self._server.sockets[0].getsockname()[1]
 
     async def _become(self, trouble: Trouble) -> None:
         self._trouble = trouble
@@ -53,10 +56,19 @@ class Proxy:
         if trouble == "refuses":
             await self._cut()
 
+    def close(self) -> None:
+        """Stop listening, and cut all connections."""
+        self._background.call(self._close())
+
+    async def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        await self._cut()
+
     async def _cut(self) -> None:
         for pair in list(self._pairs):
             for writer in pair:
-                writer.transport.abort()
+                _reset(writer)
 
     async def _half_close(self) -> None:
         for to_client, _ in list(self._pairs):
@@ -93,3 +105,10 @@ class Proxy:
                 await writer.drain()
         with suppress(OSError, RuntimeError):
             writer.write_eof()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection by a reset, whatever is still on its way."""
+    with suppress(OSError):
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

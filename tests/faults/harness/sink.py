@@ -98,8 +98,8 @@ class Sink:
         arrival = DECODER.decode(await reader.readexactly(length))
         match self._mood:
             case "takes":
-                writer.write(_TAKEN)
                 self._note(arrival, sure=True)
+                writer.write(_TAKEN)
             case "hangs":
                 await reader.read()  # until the other side gives up, or the mood changes
                 return False
@@ -118,14 +118,14 @@ class Sink:
         """Break off before the answer, in the middle of its head, or in the middle of its body; or take it after all."""
         match self._random.randrange(4):
             case 0:
-                writer.write(_TAKEN)
                 self._note(arrival, sure=True)
+                writer.write(_TAKEN)
                 return True
             case 1:
                 writer.write(_TAKEN[:20])
             case 2:
-                writer.write(_CUT_IN_BODY)
                 self._note(arrival, sure=False)
+                writer.write(_CUT_IN_BODY)
         return False
 
     def _note(self, arrival: Arrival, *, sure: bool) -> None:
