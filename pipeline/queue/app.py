@@ -23,6 +23,8 @@ from pipeline.spec.model import Configuration
 
 log = structlog.get_logger()
 
+FILTER_LIMIT: Final = 120
+"""Seconds that a batch may be filtered; then its process is killed, and the batch is treated as one whose worker died."""
 PREFETCH: Final = 4
 """Batches of a queue that a worker takes in advance for each process or thread that may work for it."""
 
@@ -117,5 +119,5 @@ def add_tasks(app: Celery, runner: Callable[[], Runner], hold_trial: Try | None 
             time.sleep(random.uniform(0.5, 2))  # noqa: S311 - so that a store that is away is not asked in a tight loop
             raise Reject(str(error), requeue=True) from error
 
-    for job in ("process", "deliver"):
-        app.task(name=f"siftbell.{job}", shared=False, bind=True, Request=request)(run)
+    app.task(name="siftbell.process", shared=False, bind=True, Request=request, time_limit=FILTER_LIMIT)(run)
+    app.task(name="siftbell.deliver", shared=False, bind=True, Request=request)(run)

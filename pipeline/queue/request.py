@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from billiard.exceptions import WorkerLostError
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.worker.request import Request
 
 from pipeline.engine.batch import decode
@@ -46,13 +46,14 @@ class BatchRequest(Request):
         """Take a batch apart that its worker died over; anything else is put back on the queue by Celery's own rules."""
         error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps an exception that has a traceback
         # A task that calls sys.exit() takes its worker along, and is reported just before.
-        if isinstance(error, (WorkerLostError, SystemExit, KeyboardInterrupt)) and not self._already_cancelled:
+        if isinstance(error, (WorkerLostError, TimeLimitExceeded, SystemExit, KeyboardInterrupt)) and not self._already_cancelled:
             try:
                 self.runner().lost(decode(self.args[0]))
             except Exception:
                 log.exception("a batch whose worker died goes back as a whole", task=self.id)
+                self.reject(requeue=True)  # Celery would acknowledge one that took too long
             else:
-                log.error("a worker died over a batch", task=self.id, batch=self._argsrepr)
+                log.error("a worker died over a batch", task=self.id, batch=self._argsrepr, error=str(error))
                 self.acknowledge()
         return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 

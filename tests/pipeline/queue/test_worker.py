@@ -30,6 +30,8 @@ class Killer(Filter[NoOptions]):
         """Kill, or pass."""
         if message.title == "poison":
             os.kill(os.getpid(), signal.SIGKILL)
+        if message.title == "endless":
+            signal.pause()
         yield message
 '''
 
@@ -101,6 +103,31 @@ def test_a_message_that_kills_its_worker_is_buried_alone(place):
     assert {letter.message.title for letter in store.dead_letters()} == {"poison"}
     assert all(letter.error.startswith("its worker died 3 times") for letter in store.dead_letters())
     assert len(lines(out)) == 38
+    queue.close()
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(240)
+def test_a_message_over_which_a_filter_never_ends_is_buried_and_the_worker_goes_on(place):
+    settings, store, out = place
+    queue = CeleryQueue.from_settings(settings)
+    (endless, other) = messages(2)
+    queue.publish([Batch(job="process", queue="in", pipeline="a", messages=[endless.replace(title="endless")])])
+    code = (
+        "from pipeline.queue import app, worker; from pipeline.settings import Settings; app.FILTER_LIMIT = 8;"
+        "raise SystemExit(worker.run_worker(Settings(), concurrency=1))"
+    )
+    command = [sys.executable, "-c", code]
+    worker = subprocess.Popen(command, env=os.environ | settings.environment(), start_new_session=True)
+    try:
+        until(lambda: store.dead_letter(endless.id), "it is buried", seconds=100)
+        queue.publish([Batch(job="process", queue="in", pipeline="a", messages=[other])])
+        until(lambda: len(lines(out)) == 1, "the other one is delivered", seconds=100)
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(60)
+    (letter,) = store.dead_letter(endless.id)
+    assert letter.error.startswith("its worker died 3 times")
     queue.close()
 
 
