@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline import Duration, Size, parse_time
-from pipeline.units import format_duration, parse_duration, parse_size
+from pipeline.units import format_duration, parse_duration, parse_rate, parse_size
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,17 @@ def test_times(value, moment):
 def test_what_is_no_time(value):
     with pytest.raises(ValueError, match=r"is expected|time zone"):
         parse_time(value)
+
+
+@pytest.mark.parametrize(("text", "interval"), [("20/s", 0.05), ("90/m", 2 / 3), ("1000/h", 3.6), ("1/s", 1.0)])
+def test_rates(text, interval):
+    rate = parse_rate(text)
+    assert rate.interval.total_seconds() == pytest.approx(interval)
+    assert str(rate) == text
+    assert parse_rate(rate) == rate
+
+
+@pytest.mark.parametrize("value", ["", "20", 20, "0/s", "-1/s", "1.5/s", "20/d", "20 /s", "20/s ", None, "1000000/s"])
+def test_what_is_no_rate(value):
+    with pytest.raises(ValueError, match="a rate such as 20/s"):
+        parse_rate(value)
