@@ -125,7 +125,7 @@ class Deliveries:
             shift.done(turn)
             return
         held = decisions.held.pop()
-        shift.back(turn, due=held.due, attempt=held.attempt)
+        shift.back(turn, due=held.due, attempt=held.attempt, parked=bool(held.key))
         lane.clear()
 
 

@@ -18,7 +18,7 @@ from pipeline.engine.decisions import Decisions, Now
 from pipeline.errors import TemporaryError
 from pipeline.message import Message, new_id
 from pipeline.store import Store
-from pipeline.store.rows import LaneRow, Worked
+from pipeline.store.rows import LaneBack, LaneRow, Worked
 
 log = structlog.get_logger()
 
@@ -52,7 +52,7 @@ class Shift:
         self._now = now
         self._worker = new_id()
         self._done: list[LaneRow] = []
-        self._back: list[tuple[LaneRow, datetime]] = []
+        self._back: list[LaneBack] = []
         self._settled = False
         self._sure_until = 0.0
         self._over = threading.Event()
@@ -101,9 +101,9 @@ class Shift:
         """Note that a message is through: it leaves its lane."""
         self._done.append(turn.row)
 
-    def back(self, turn: Turn, *, due: datetime, attempt: int) -> None:
-        """Note that a message is to be tried again; nothing of its lane goes on before it is due."""
-        self._back.append((replace(turn.row, attempt=attempt), due))
+    def back(self, turn: Turn, *, due: datetime, attempt: int, parked: bool = False) -> None:
+        """Note that a message is to be tried again; nothing of its lane goes on before it is due, or its circuit closes."""
+        self._back.append(LaneBack(replace(turn.row, attempt=attempt), due, parked))
 
     def settle(self, decisions: Decisions, write: Callable[[Decisions], None], *, strict: bool = False) -> None:
         """Have what was decided and what was done written in one transaction; raises what `write` raises."""

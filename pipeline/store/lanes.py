@@ -14,13 +14,13 @@ from hashlib import blake2b
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, bindparam, case, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, case, delete, exists, func, or_, select, update
 
 from pipeline.message import Message
 from pipeline.store.database import Database
 from pipeline.store.history import write_records
 from pipeline.store.letters import write_dead
-from pipeline.store.rows import DeadLetter, LaneClaim, LaneRow, LanesLostError, Lined, Why, Worked
+from pipeline.store.rows import DeadLetter, LaneBack, LaneClaim, LaneRow, LanesLostError, Lined, Why, Worked
 from pipeline.store.tables import chunks, clean, insert, lane_messages, lanes, to_json, to_message, to_number
 
 
@@ -92,7 +92,7 @@ def line_up(connection: Connection, new: Sequence[Lined]) -> None:
     if not new:
         return
     rows = [_row(one) for one in new]
-    empty = {"claim": None, "worker": None, "begun": 0, "suspects": 0, "deaths": 0}
+    empty = {"claim": None, "worker": None, "begun": 0, "suspects": 0, "deaths": 0, "parked": 0}
     wanted = {
         row["lane"]: {"lane": row["lane"], "pipeline": row["pipeline"], "step": row["step"], "ready": to_number(one.due)} | empty
         for row, one in zip(rows, new, strict=True)
@@ -113,24 +113,27 @@ def finish(connection: Connection, work: Worked) -> None:
         raise LanesLostError("its lanes were given to another worker meanwhile")
     if work.done:
         connection.execute(delete(lane_messages).where(lane_messages.c.id.in_([row.row for row in work.done])))
-    for row, _ in work.back:
-        if row.lane in mine:
-            connection.execute(update(lane_messages).where(lane_messages.c.id == row.row).values(attempt=row.attempt))
+    for one in work.back:
+        if one.row.lane in mine:
+            connection.execute(update(lane_messages).where(lane_messages.c.id == one.row.row).values(attempt=one.row.attempt))
     if mine:
         done = Counter(row.lane for row in work.done)
-        due = {row.lane: time for row, time in work.back}
-        connection.execute(
-            _freeing(), [{"its": lane, "done": done[lane], "due": to_number(due.get(lane, work.now))} for lane in mine]
-        )
+        back = {one.row.lane: one for one in work.back}
+        connection.execute(_freeing(), [_freed(lane, done[lane], back.get(lane), work.now) for lane in mine])
         waiting = exists().where(lane_messages.c.lane == lanes.c.lane)
         connection.execute(delete(lanes).where(lanes.c.lane.in_(mine), ~waiting))
 
 
-def recall(connection: Connection, pipeline: str, step: str, now: datetime, until: datetime) -> None:
-    """Let the lanes of a step go on now whose first messages are due by a later time."""
-    waiting = update(lanes).where(lanes.c.pipeline == pipeline, lanes.c.step == step, lanes.c.claim.is_(None))
-    between = lanes.c.ready.between(to_number(now), to_number(until))
-    connection.execute(waiting.where(between).values(ready=to_number(now)))
+def recall(connection: Connection, pipeline: str, step: str, now: datetime) -> None:
+    """Let all lanes go on that wait for a consumer's circuit."""
+    connection.execute(update(lanes).where(_parked(pipeline, step)).values(ready=to_number(now), parked=0))
+
+
+def wake(connection: Connection, pipeline: str, step: str, now: datetime) -> None:
+    """Let one of the lanes go on that wait for a consumer's circuit, to find out whether the consumer works again."""
+    one = select(lanes.c.lane).where(_parked(pipeline, step)).order_by(lanes.c.ready, lanes.c.lane).limit(1)
+    sooner = and_(lanes.c.lane.in_(one.with_for_update(skip_locked=True)), lanes.c.ready > to_number(now))
+    connection.execute(update(lanes).where(sooner).values(ready=to_number(now)))
 
 
 def count_lined(connection: Connection) -> dict[tuple[str, str, Why], int]:
@@ -219,6 +222,10 @@ def _begin(connection: Connection, place: tuple[str, str], message_ids: Sequence
     return begun
 
 
+def _parked(pipeline: str, step: str) -> ColumnElement[bool]:
+    return and_(lanes.c.pipeline == pipeline, lanes.c.step == step, lanes.c.claim.is_(None), lanes.c.parked == 1)
+
+
 def _on_its_way(token: str) -> Any:
     return update(lanes).where(lanes.c.claim == token, lanes.c.worker.is_(None))
 
@@ -234,8 +241,13 @@ def _freeing() -> Any:
     done: Any = bindparam("done")
     suspects = case((lanes.c.suspects > done, lanes.c.suspects - done), else_=0)
     deaths = case((done > 0, 0), else_=lanes.c.deaths)
-    values: dict[str, Any] = {"claim": None, "worker": None, "begun": 0, "ready": bindparam("due")}
+    values: dict[str, Any] = {"claim": None, "worker": None, "begun": 0, "ready": bindparam("due"), "parked": bindparam("waits")}
     return update(lanes).where(lanes.c.lane == bindparam("its")).values(suspects=suspects, deaths=deaths, **values)
+
+
+def _freed(lane: str, done: int, back: LaneBack | None, now: datetime) -> dict[str, Any]:
+    due, parked = (back.due, back.parked) if back else (now, False)
+    return {"its": lane, "done": done, "due": to_number(due), "waits": int(parked)}
 
 
 @cache

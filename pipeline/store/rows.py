@@ -124,18 +124,28 @@ class LaneRow:
     """How many workers died over this message alone."""
 
 
+@dataclass(frozen=True, slots=True)
+class LaneBack:
+    """A message that stays the first of its lane, until it is due; `row.attempt` is the next one."""
+
+    row: LaneRow
+    due: datetime
+    parked: bool = False
+    """Whether it waits for its consumer's circuit: closing that lets it go on earlier."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worked:
-    """What a worker did in its lanes: `done` leaves them; the first of what is left, where it is in `back`, is due then.
+    """What a worker did in its lanes: `done` leaves them, and what is in `back` waits.
 
-    The attempt in `back` is the next one. `strict`: nothing of it is written where one of the lanes is not its own any more.
+    `strict`: nothing of it is written where one of the lanes is not its own any more.
     """
 
     worker: str
     lanes: Sequence[str]
     now: datetime
     done: Sequence[LaneRow] = ()
-    back: Sequence[tuple[LaneRow, datetime]] = ()
+    back: Sequence[LaneBack] = ()
     strict: bool = False
 
 

@@ -259,6 +259,7 @@ class Store:
             done = circuits.change(connection, new)
             if done and recall is not None:
                 circuits.recall(connection, new.pipeline, new.step, recall)
+                lanes.recall(connection, new.pipeline, new.step, recall)
         return done
 
     def recall(self, pipeline: str, step: str, now: datetime) -> None:
@@ -268,11 +269,13 @@ class Store:
         """
         with self._database.writing() as connection:
             circuits.recall(connection, pipeline, step, now)
+            lanes.recall(connection, pipeline, step, now)
 
     def wake(self, pipeline: str, step: str, now: datetime) -> None:
         """Let the oldest of what waits for a consumer's circuit be due now."""
         with self._database.writing() as connection:
             circuits.wake(connection, pipeline, step, now)
+            lanes.wake(connection, pipeline, step, now)
 
     def postpone(self, claims: Sequence[Claim], until: datetime, *, gone: datetime) -> None:
         """Let these claims wait for their consumer's circuit until a time, and let go of them.

@@ -153,6 +153,8 @@ lanes: Final = Table(
     Column("suspects", Integer, nullable=False),
     # How many workers died over its first message, as far as one can tell.
     Column("deaths", Integer, nullable=False),
+    # 1 while it waits for its consumer's circuit.
+    Column("parked", Integer, nullable=False),
     PrimaryKeyConstraint("lane", name="lanes_pk"),
     Index("lanes_ready", "ready"),
     Index("lanes_claim", "claim"),

@@ -350,3 +350,21 @@ def until_killed(run):
     except Killed:
         return [batch] if batch else []
     return []
+
+
+def test_an_outage_is_found_over_by_one_key_and_then_all_go_on(engine, consumer, message):
+    run = engine(consumers=[consumer(Sink, ordered=True)])
+    for n in range(8):
+        failing[f"{n}"] = TemporaryError("down")
+        accept(run, message, f"{n}", f"{n}+", key=f"k{n}")
+    for _ in range(60):
+        run.later(seconds=1)
+    (circuit,) = run.store.circuits()
+    assert circuit.state.value == "open"
+    failing.clear()
+    for _ in range(100):
+        run.later(seconds=10)
+        if not run.store.held_counts():
+            break
+    assert sorted(seen) == sorted((f"k{n}", f"{n}{plus}") for n in range(8) for plus in ("", "+"))
+    assert all(titles(f"k{n}") == [f"{n}", f"{n}+"] for n in range(8))

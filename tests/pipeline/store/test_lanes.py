@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from pipeline.store import Outcome, Why
-from pipeline.store.rows import LanesLostError, Lined, Worked
+from pipeline.store.rows import LaneBack, LanesLostError, Lined, Worked
 from pipeline.store.tables import metadata
 
 LEASE = timedelta(seconds=10)
@@ -105,7 +105,7 @@ def test_another_revision_is_another_batch(line, claim, begin, finish):
 
 
 def test_a_message_that_stands_there_is_not_put_there_again(store, make, line, claim):
-    one, two = line("1", "2")
+    one, _ = line("1", "2")
     store.settle(lined=[Lined(message=one.replace(key="other"), pipeline="p", step="s", due=make.now)])
     assert titles(claim("a")) == ["1", "2"]
     assert claim("b") is None
@@ -117,7 +117,7 @@ def test_what_waits_for_another_attempt_holds_back_its_key_only(line, claim, beg
     first = claim("a")
     rows = begin(first.messages)
     again = rows[0].__class__(rows[0].row, rows[0].lane, rows[0].message_id, 2, 0)
-    finish(rows, done=[], back=[(again, make.now + timedelta(seconds=30))])
+    finish(rows, done=[], back=[LaneBack(again, make.now + timedelta(seconds=30))])
     line("3", key="x")
     line("1", key="y")
     other = claim("b", seconds=29)
@@ -206,7 +206,7 @@ def test_a_lease_that_ends_at_work_counts_as_a_death(line, claim, begin):
 
 
 def test_a_worker_that_lost_its_lanes_writes_nothing_where_it_must_not(store, make, line, claim, begin, finish):
-    one, _ = line("1", "2")
+    line("1", "2")
     rows = begin(claim("a").messages)
     (second,) = begin(claim("b", seconds=11).messages, "b", "w2", seconds=11)
     with pytest.raises(LanesLostError):

@@ -77,6 +77,7 @@ def _lanes() -> None:
         Column("begun", Integer, nullable=False),
         Column("suspects", Integer, nullable=False),
         Column("deaths", Integer, nullable=False),
+        Column("parked", Integer, nullable=False),
         PrimaryKeyConstraint("lane", name="lanes_pk"),
     )
     op.create_index("lanes_ready", "lanes", ["ready"])
