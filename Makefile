@@ -6,11 +6,11 @@ BIN := .venv/bin
 READY := .venv/.ready
 ARGS ?=
 
-.PHONY: help demo run test check docs clean
+.PHONY: help demo run test check docs faults faults-short clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what there is.
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 demo: $(READY)  ## Send 1,000 and more real payloads through the shipped pipelines, and show what arrived.
 	$(BIN)/siftbell demo $(ARGS)
@@ -22,11 +22,18 @@ test: $(READY)  ## Run the tests. Brokers that are missing are skipped by name; 
 	rm -f .coverage .coverage.*
 	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term $(if $(CI),--cov-fail-under=95) $(ARGS)
 
+faults: $(READY)  ## Break everything there is under load, on every broker, and account for each message; takes an hour or more.
+	$(BIN)/python tests/faults run $(ARGS)
+
+faults-short: $(READY)  ## The same with a few faults of each broker, drawn by a seed; takes three minutes.
+	$(BIN)/python tests/faults run --pick 3 --count 600 --seconds 3 --scale 0.15 --patience 60 --jobs 2 $(ARGS)
+
 check: $(READY)  ## Format, lint, types, import contracts, generated files, examples.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy docs/generate.py
+	$(BIN)/mypy tests/faults
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/siftbell check --strict configs

@@ -8,8 +8,11 @@ import secrets
 import shlex
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
@@ -56,6 +59,8 @@ def _table_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="shortens what faults hold: 20 s times this")
     parser.add_argument("--patience", type=float, default=90.0, help="seconds without progress after which a message is lost")
     parser.add_argument("--seed", default="", help="the seed; a random one without it")
+    parser.add_argument("--jobs", type=int, default=1, help="combinations at once, each in a process of its own")
+    parser.add_argument("--column", action="store_true", help=argparse.SUPPRESS)  # what such a process is started with
     parser.add_argument("--results", type=Path, help="a file of results: cells that held before with this seed are not run again")
 
 
@@ -63,11 +68,17 @@ def run_table(chosen: argparse.Namespace) -> int:
     """Run the cells of the table one after the other, and print it."""
     chosen.seed = chosen.seed or str(secrets.randbelow(10**6))
     place = _place(chosen.directory)
+    names = chosen.broker or list(COMBINATIONS)
+    if chosen.column:
+        return int(
+            any(result.problems for result in _Column(COMBINATIONS[names[0]], chosen, place, Journal(chosen.results)).run())
+        )
     print(f"seed {chosen.seed}, logs in {place}", flush=True)
-    journal = Journal(chosen.results)
-    results: list[Result] = []
-    for name in chosen.broker or COMBINATIONS:
-        results += _Column(COMBINATIONS[name], chosen, place / name, journal).run()
+    if chosen.jobs > 1:
+        results = _beside_one_another(names, chosen, place)
+    else:
+        journal = Journal(chosen.results)
+        results = [result for name in names for result in _Column(COMBINATIONS[name], chosen, place / name, journal).run()]
     text = table.markdown(results)
     print("\n" + text)
     failed = [result for result in results if result.problems]
@@ -120,6 +131,31 @@ def again(result: Result, chosen: argparse.Namespace) -> str:
     words = ["python", "tests/faults", "run", "--broker", result.combination, "--fault", result.faults[0], "--seed", chosen.seed]
     words += ["--count", str(chosen.count), "--seconds", f"{chosen.seconds:g}", "--scale", f"{chosen.scale:g}"]
     return shlex.join(words)
+
+
+def _beside_one_another(names: Sequence[str], chosen: argparse.Namespace, place: Path) -> list[Result]:
+    """Run each combination in a process of its own, and gather what they found."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def column(name: str) -> list[Result]:
+        file = place / f"{name}.jsonl"
+        words = ["run", "--column", "--broker", name, "--directory", str(place / name), "--results", str(file)]
+        for option in ("pick", "count", "seconds", "scale", "patience", "seed"):
+            words += [f"--{option}", str(getattr(chosen, option))]
+        words += [word for part in chosen.fault or () for word in ("--fault", part)]
+        process = subprocess.Popen([sys.executable, str(Path(__file__).parents[1]), *words])
+        running.append(process)
+        process.wait()
+        found = Journal(file).results
+        return found or [Result(name, ["none"], chosen.seed, problems=[f"it ended with exit code {process.returncode}"])]
+
+    with ThreadPoolExecutor(chosen.jobs) as pool:
+        try:
+            return [result for results in pool.map(column, names) for result in results]
+        except KeyboardInterrupt:
+            for process in running:
+                process.terminate()
+            raise
 
 
 class _Column:
