@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
+from moto.server import ThreadedMotoServer
 from trees import Running, ask, free_port, process, siftbell, siftbell_run, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -54,8 +55,7 @@ def rabbitmq(require_rabbitmq: str, require_binary: Callable[[str, str], str]) -
 @pytest.fixture
 def sqs() -> Iterator[str]:
     """Give the URL of a stand-in of SQS."""
-    moto = pytest.importorskip("moto.server")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     yield f"sqs://key:secret@{host}:{port}"
