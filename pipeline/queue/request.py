@@ -22,6 +22,7 @@ class BatchRequest(Request):
     runner: Callable[[], Runner]
     turns: Turns | None = None
     """Where it waits for its turn, from the moment when it has come."""
+    time_start: float | None
     _already_cancelled: bool
     _argsrepr: str
 
@@ -29,6 +30,11 @@ class BatchRequest(Request):
     def queue(self) -> str:
         """The queue it came from: queues are bound to nothing but the nameless exchange, which goes by their names."""
         return str(self.delivery_info["routing_key"])
+
+    @property
+    def begun(self) -> bool:
+        """Whether the pool has told that it works on it."""
+        return self.time_start is not None
 
     def acknowledge(self) -> None:
         """Tell the broker that it is done."""

@@ -24,6 +24,10 @@ class Turn(Protocol):
     def queue(self) -> str:
         """The queue it came from."""
 
+    @property
+    def begun(self) -> bool:
+        """Whether the pool has told that one of its processes or threads works on it."""
+
     def acknowledge(self) -> None:
         """Tell the broker that it is done. Calls `Turns.went`."""
 
@@ -146,9 +150,16 @@ class Turns:
             self._open = True
 
     def close(self) -> None:
-        """Forget what waits: it came by a connection that has ended, and the broker has it. What is under way goes on."""
+        """Forget what waits: it came by a connection that has ended, and the broker has it. What is under way goes on.
+
+        What was started and has not begun is forgotten as well: Celery's process pool drops it, and never tells its end.
+        """
         with self._lock:
             self._open = False
+            for name, came in list(self._running.items()):
+                if not came.turn.begun:
+                    del self._running[name]
+                    self._lane(came.turn).running -= 1
             self._connection += 1
             self._again.clear()
             for lane in self._lanes.values():

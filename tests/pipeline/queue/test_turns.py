@@ -12,7 +12,7 @@ class Toy:
     """A batch that notes what becomes of it."""
 
     def __init__(self, turns, queue, name, started):
-        self.turns, self.queue, self.id, self.acknowledged = turns, queue, name, False
+        self.turns, self.queue, self.id, self.acknowledged, self.begun = turns, queue, name, False, True
         self._started = started
 
     def come(self):
@@ -151,3 +151,17 @@ def test_only_so_many_are_remembered(toys, monkeypatch):
     come("a", "y").acknowledge()
     come("a", "x")
     assert started == ["x", "y", "x"]
+
+
+def test_what_the_pool_had_not_begun_when_the_connection_ended_is_started_when_it_comes_again(toys):
+    turns, started, _, come = toys(2, filters=["in"], deliveries=[])
+    begun, dropped = come("in", "begun"), come("in", "dropped")
+    dropped.begun = False
+    turns.close()
+    turns.open()
+    come("in", "begun")
+    come("in", "dropped")
+    come("in", "next")
+    assert started == ["begun", "dropped", "dropped"]
+    begun.acknowledge()
+    assert started == ["begun", "dropped", "dropped", "next"]
