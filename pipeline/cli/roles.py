@@ -60,7 +60,7 @@ def serve(config: ConfigOption = None, data: DataOption = None) -> None:
         _keep_key(store)
         number = os.environ.get(LISTENING)
         listening = socket.socket(fileno=int(number)) if number else listen(settings.host, settings.port)
-        publisher = Publisher(queue, store)
+        publisher = Publisher(queue, store, timeout=settings.publish_timeout.total_seconds())
         serve_web(create_app(Services(Pipelines(configuration), store, publisher, settings, queue.check)), listening)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
 import structlog
 
-from pipeline.engine.batch import Queue
+from pipeline.engine.batch import Batch, Queue
 from pipeline.engine.decisions import Now, utc_now
 from pipeline.engine.lanes import in_line
 from pipeline.engine.pipeline import Pipeline
@@ -43,11 +43,15 @@ class Publisher:
     """One thread that publishes for all requests of a process.
 
     Whatever was handed in while a publish was under way goes out with the next one: one batch per pipeline, no timer,
-    no delay when idle.
+    no delay when idle. A broker that does not answer within `timeout` seconds is left to itself until it does: what it was
+    given goes to the spool as well, and may come twice.
     """
 
-    def __init__(self, queue: Queue, store: Store, *, now: Now = utc_now) -> None:
+    def __init__(self, queue: Queue, store: Store, *, timeout: float = 5.0, now: Now = utc_now) -> None:
         self._queue = queue
+        self._timeout = timeout
+        self._asking = ThreadPoolExecutor(1, thread_name_prefix="to the broker")
+        self._late: Future[None] | None = None
         self._store = store
         self._now = now
         self._waiting: deque[_Handed] = deque()
@@ -87,6 +91,7 @@ class Publisher:
             self._closing = True
             self._wake.notify()
         self._thread.join()
+        self._asking.shutdown()
 
     def _run(self) -> None:
         while taken := self._take():
@@ -121,18 +126,26 @@ class Publisher:
         if handed[0].pipeline.spec.ordered:
             self._line_up(by_pipeline.values())
             return
-        if monotonic() >= self._away_until:
-            try:
-                with PUBLISH_SECONDS.time():
-                    self._queue.publish(
-                        [batch for pipeline, messages in by_pipeline.values() for batch in incoming(pipeline, messages)]
-                    )
-            except TemporaryError as away:
-                self._away_until = monotonic() + PAUSE
-                log.warning("the broker is away, messages go to the spool", error=str(away))
-            else:
-                return
-        self._spool(by_pipeline.values())
+        if not self._queued([batch for pipeline, messages in by_pipeline.values() for batch in incoming(pipeline, messages)]):
+            self._spool(by_pipeline.values())
+
+    def _queued(self, batches: Sequence[Batch]) -> bool:
+        """Say whether the broker has confirmed the batches in time."""
+        if monotonic() < self._away_until or (self._late is not None and not self._late.done()):
+            return False
+        publishing = self._asking.submit(self._queue.publish, batches)
+        try:
+            with PUBLISH_SECONDS.time():
+                publishing.result(self._timeout)
+        except TimeoutError:
+            self._late = publishing
+            log.warning("the broker does not answer, messages go to the spool", waited=f"{self._timeout:g} s")
+            return False
+        except TemporaryError as away:
+            self._away_until = monotonic() + PAUSE
+            log.warning("the broker is away, messages go to the spool", error=str(away))
+            return False
+        return True
 
     def _line_up(self, waiting: Iterable[tuple[Pipeline, list[Message]]]) -> None:
         """Let messages stand in line for their pipelines' first filters; clocks bring them on from there."""

@@ -57,6 +57,32 @@ def test_the_broker_away_means_the_spool(publisher, queue, store, pipeline, mess
     assert queue.calls == 1, "after a failure the broker is left alone for a moment"
 
 
+def test_a_broker_that_does_not_answer_in_time_means_the_spool_until_it_does(queue, store, pipeline, message):
+    publisher = Publisher(queue, store, timeout=0.05)
+    go = threading.Event()
+    queue.before = lambda: go.wait(20)
+    for _ in range(3):
+        publisher.submit(pipeline, "http", [message()]).result(timeout=5)
+    assert sum(store.held_counts().values()) == 3
+    assert queue.calls == 1, "until it has answered, nobody asks it again"
+    go.set()
+    publisher.close()
+    assert len(queue.batches) == 1, "what it took in the end comes twice"
+
+
+def test_a_broker_that_has_answered_late_is_asked_again(publisher, queue, store, pipeline, message):
+    publisher._timeout = 0.05
+    answered = threading.Event()
+    queue.before = lambda: answered.wait(20)
+    publisher.submit(pipeline, "http", [message()]).result(timeout=5)
+    publisher._timeout = 5
+    answered.set()
+    publisher._late.result(timeout=5)
+    publisher.submit(pipeline, "http", [message()]).result(timeout=5)
+    assert queue.calls == 2
+    assert sum(store.held_counts().values()) == 1
+
+
 def test_the_store_away_too_means_refused(publisher, queue, store, pipeline, message, monkeypatch):
     def away(**_):
         raise TemporaryError("the store is away")
