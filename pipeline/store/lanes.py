@@ -14,7 +14,22 @@ from hashlib import blake2b
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, case, delete, exists, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    true,
+    update,
+)
 
 from pipeline.message import Message
 from pipeline.store.database import Database
@@ -22,6 +37,9 @@ from pipeline.store.history import write_records
 from pipeline.store.letters import write_dead
 from pipeline.store.rows import DeadLetter, LaneBack, LaneClaim, LaneRow, LanesLostError, Lined, Why, Worked
 from pipeline.store.tables import chunks, clean, insert, lane_messages, lanes, to_json, to_message, to_number
+
+_NO_LAST = 2**62
+"""More than any row's number."""
 
 
 class StoredLanes:
@@ -150,21 +168,20 @@ def _claim(connection: Connection, token: str, now: datetime, most: tuple[int, i
     connection.execute(_freed_by_death(now).where(lanes.c.lane.in_(dead)))
     query = select(lanes).where(ready).order_by(lanes.c.ready, lanes.c.lane).limit(limit)
     chosen = _together(connection.execute(query.with_for_update(skip_locked=True)).all())
-    taken, letters = [], []
+    share = 1 if chosen and chosen[0].suspects else max(1, limit // max(1, len(chosen)))
+    by_lane, letters = _first(connection, [lane.lane for lane in chosen], share, now)
+    taken: list[str] = []
     messages: list[Message] = []
     revision = ""
-    for lane in chosen:
-        share = 1 if lane.suspects else max(1, limit // len(chosen))
-        readable, unreadable = _first(connection, lane.lane, min(share, limit - len(messages)), now)
-        letters += unreadable
-        for row, message in readable:
+    for lane, rows in by_lane.items():
+        for row, message in rows:
             if messages and (len(row.message.encode()) > size or row.revision != revision):
                 break
             size -= len(row.message.encode())
             revision = row.revision
             messages.append(message)
-            taken.append(lane.lane)
-        if size <= 0 or len(messages) >= limit:
+            taken.append(lane)
+        if size <= 0:
             break
     if not messages:
         return None, letters
@@ -182,21 +199,38 @@ def _together(rows: Sequence[Row[Any]]) -> list[Row[Any]]:
 
 
 def _first(
-    connection: Connection, lane: str, most: int, now: datetime
-) -> tuple[list[tuple[Row[Any], Message]], list[DeadLetter]]:
-    """Give the first messages of a lane; what cannot be read is taken out, and an empty lane is deleted."""
-    query = select(lane_messages).where(lane_messages.c.lane == lane).order_by(lane_messages.c.id).limit(most)
-    rows = connection.execute(query).all()
-    if not rows:
-        connection.execute(delete(lanes).where(lanes.c.lane == lane))
-    readable, unreadable = [], []
-    for row in rows:
+    connection: Connection, names: Sequence[str], share: int, now: datetime
+) -> tuple[dict[str, list[tuple[Row[Any], Message]]], list[DeadLetter]]:
+    """Give the first messages of lanes; what cannot be read is taken out, and an empty lane is deleted."""
+    found: dict[str, list[tuple[Row[Any], Message]]] = {lane: [] for lane in names}
+    empty = set(names)
+    unreadable = []
+    for row in connection.execute(_heads(connection.dialect.name, names, share)).all() if names else []:
+        empty.discard(row.lane)
         try:
-            readable.append((row, to_message(row.message)))
+            found[row.lane].append((row, to_message(row.message)))
         except (msgspec.MsgspecError, ValueError) as error:
             connection.execute(delete(lane_messages).where(lane_messages.c.id == row.id))
             unreadable.append(_letter(row, error, now))
-    return readable, unreadable
+    if empty:
+        connection.execute(delete(lanes).where(lanes.c.lane.in_(empty)))
+    return found, unreadable
+
+
+def _heads(dialect: str, names: Sequence[str], share: int) -> Select[Any]:
+    """Give the query for the first rows of each lane, which reads no others however long a lane is.
+
+    Each database has a form that it does badly: SQLite knows no LATERAL, and PostgreSQL asks for the last row once for each.
+    """
+    if dialect == "postgresql":
+        first = lane_messages.select().where(lane_messages.c.lane == lanes.c.lane).order_by(lane_messages.c.id).limit(share)
+        its = first.lateral()
+        return select(its).select_from(lanes.join(its, true())).where(lanes.c.lane.in_(names)).order_by(its.c.id)
+    other = lane_messages.alias()
+    last = select(other.c.id).where(other.c.lane == lanes.c.lane).order_by(other.c.id).limit(1).offset(share - 1)
+    up_to_last = lane_messages.c.id <= func.coalesce(last.scalar_subquery(), _NO_LAST)
+    joined = select(lane_messages).join(lanes, lanes.c.lane == lane_messages.c.lane)
+    return joined.where(lanes.c.lane.in_(names), up_to_last).order_by(lane_messages.c.id)
 
 
 def _begin(connection: Connection, place: tuple[str, str], message_ids: Sequence[str], now: datetime) -> list[LaneRow]:
