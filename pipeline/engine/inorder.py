@@ -101,8 +101,7 @@ class Deliveries:
         """Give what is still to be delivered of a lane; the rest leaves it."""
         left = []
         for turn in lane:
-            record = self._known.get(turn.message.id)
-            if record and (record.outcome is Outcome.DELIVERED or record.attempt >= turn.row.attempt):
+            if _through(self._known.get(turn.message.id), turn.row.attempt):
                 shift.done(turn)
             else:
                 left.append(turn)
@@ -170,6 +169,16 @@ class InOrder:
         if deliveries.parked:
             self._circuits.recall_if_closed(batch.pipeline, step.label)
         self._lanes.go_on()
+
+
+def _through(record: Record | None, attempt: int) -> bool:
+    """Say whether a message is through with its consumer. One that is on record as held is not: what waits is its row here.
+
+    Such a record may be of this attempt: a worker that had lost its lanes could say that it failed, and not when to go on.
+    """
+    if record is None or record.outcome is Outcome.HELD:
+        return False
+    return record.outcome is Outcome.DELIVERED or record.attempt >= attempt
 
 
 def _poison(shift: Shift, batch: Batch, decisions: Decisions) -> bool:
