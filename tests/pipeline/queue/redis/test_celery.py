@@ -46,7 +46,8 @@ def test_killed_at_random_moments_nothing_is_lost(server: Any, place: Callable[[
         process = following
     wait(lambda: len(here.noted()) == count and server.ready("celery") + server.claimed() == 0)
     here.kill(process)
-    assert sum(here.noted().values()) - count <= 10 * 8  # what a worker held when it was killed
+    again = sum(here.noted().values()) - count
+    assert again <= 10 * 8, f"{again} twice: more than what ten workers held when they were killed"
 
 
 def test_what_a_killed_worker_held_is_done_in_seconds(
@@ -55,7 +56,7 @@ def test_what_a_killed_worker_held_is_done_in_seconds(
     here = place(server.url())
     here.send(range(4), pause=60)
     with here.worker(*PREFORK, name="one") as one, here.worker(*PREFORK, name="two") as two:
-        wait(lambda: server.claimed() == 4)
+        wait(lambda: server.claimed() == 4 and here.noted("begin"))
         here.kill(one)
         here.kill(two)
     here.notes.unlink()
@@ -89,10 +90,10 @@ def test_stopped_worker_hands_back_what_it_had_fetched(
     [(PREFORK, "killed"), (PREFORK, "frozen"), (THREADS, "killed")],
     ids=["prefork-killed", "prefork-frozen", "threads-killed"],
 )
-def test_trap_a_worker_goes_on_after_an_outage_with_its_window_full(
+def test_a_worker_goes_on_after_an_outage_with_its_window_full(
     new_server: Callable[..., Any], place: Callable[[str], Any], wait: Callable[..., None], pool: tuple[str, ...], fault: str
 ) -> None:
-    """kombu's own transport keeps the places of messages whose acknowledgement failed, and takes no more, for ever."""
+    """The next poll reconnects; that a failed acknowledgement frees its place has a test of its own, and would suffice."""
     server = new_server()
     here = place(server.url(socket_timeout=1))
     here.send(range(40), pause=0.3)

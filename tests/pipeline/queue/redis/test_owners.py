@@ -190,16 +190,21 @@ def test_trap_a_full_redis_is_emptied_and_its_owners_live(
         server.client.config_set("maxmemory", 0)
 
 
-def test_what_redis_could_not_be_told_is_told_when_it_answers(
+def test_trap_an_acknowledgement_that_fails_frees_its_place_and_is_made_up_for(
     new_server: Callable[..., Any], connect: Callable[[str], kombu.Connection]
 ) -> None:
+    """kombu's own transport keeps the place, and a worker whose window is full of such takes no more, for ever."""
     server = new_server()
     connection = connect(server.url(beat=60))
     put(connection, *range(3))
+    connection.default_channel.basic_qos(prefetch_count=3)
     messages = [get(connection) for _ in range(3)]
+    qos = connection.default_channel.qos
+    assert qos.can_consume_max_estimate() == 0
     server.kill()
     messages[0].ack()
     messages[1].ack()
+    assert qos.can_consume_max_estimate() == 2
     server.start()
     assert server.claimed() == 3
     connection.transport.claims().pay()
