@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Final
 
 from amqp.exceptions import AccessRefused, NotAllowed
 from celery import Celery
@@ -25,6 +27,7 @@ class CeleryQueue:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._quorum = app.conf.task_default_queue_type == "quorum"
+        self._idle: dict[int, list[Any]] = {}  # of each process: a child leaves its parent's sockets alone
         self.largest: int = app.conf.siftbell_largest
 
     @classmethod
@@ -39,7 +42,7 @@ class CeleryQueue:
         """
         end = time.monotonic() + PUBLISH_LIMIT
         try:
-            with self._app.producer_or_acquire() as producer, producer.batch():
+            with self._connected() as producer, producer.batch():
                 for batch in batches:
                     left = end - time.monotonic()
                     if left <= 0:
@@ -52,9 +55,26 @@ class CeleryQueue:
                         argsrepr=f"[{len(batch.messages)} messages of {batch.pipeline}]",
                         confirm_timeout=min(CONFIRM, left),
                         retry=left > 2 * CONFIRM,
+                        mandatory=True,  # a queue that was deleted is an error, not the end of the batch
                     )
         except Exception as error:
             raise TemporaryError(f"the broker did not take the messages: {self._told(error)}") from error
+
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
+        """Lend a connection that nobody uses. After an error it is not used again: a late confirm is no later batch's."""
+        idle = self._idle.setdefault(os.getpid(), [])
+        try:
+            producer = idle.pop()
+        except IndexError:
+            producer = self._app.amqp.Producer(self._app.connection_for_write(), auto_declare=False)
+        try:
+            yield producer
+        except BaseException:
+            with suppress(Exception):  # the first error tells more
+                producer.connection.collect()
+            raise
+        idle.append(producer)
 
     def check(self) -> None:
         """Ask the broker whether it is there; raises `TemporaryError` where it is not."""
@@ -69,6 +89,9 @@ class CeleryQueue:
 
     def close(self) -> None:
         """Close the connections."""
+        for producer in self._idle.pop(os.getpid(), []):
+            with suppress(Exception):  # it was cut
+                producer.connection.release()
         self._app.close()
 
 

@@ -149,6 +149,7 @@ class Proxy:
         self.flowing.set()
         self.delay = 0.0
         """Seconds by which each piece of an answer is late."""
+        self.accepted = 0
         self._sockets: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -170,6 +171,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 near, _ = self._listening.accept()
+                self.accepted += 1
                 far = socket.create_connection(self._target)
                 self._sockets += [near, far]
                 threading.Thread(target=self._pump, args=(near, far, False), daemon=True).start()

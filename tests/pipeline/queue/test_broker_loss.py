@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
 from pydantic import SecretStr
@@ -66,6 +67,54 @@ def test_publishing_is_bounded_where_the_broker_is_frozen(proxy, text_messages):
     assert time.monotonic() - began < 40
     proxy.flowing.set()
     until(lambda: works(queue, batch), "it publishes again")
+    queue.close()
+
+
+def test_publishes_share_a_connection_until_one_fails(proxy, text_messages, monkeypatch):
+    queue = CeleryQueue.from_settings(Settings(broker=SecretStr(proxy.url)))
+    batch = Batch(job="process", queue="in", pipeline="a", messages=text_messages(["x"]))
+    for _ in range(3):
+        queue.publish([batch])
+    assert proxy.accepted == 1
+    monkeypatch.setattr(publishing, "CONFIRM", 0.5)
+    monkeypatch.setattr(publishing, "PUBLISH_LIMIT", 0.9)
+    proxy.flowing.clear()
+    with pytest.raises(TemporaryError, match="did not take"):
+        queue.publish([batch])
+    proxy.flowing.set()
+    until(lambda: works(queue, batch), "it publishes again")
+    assert proxy.accepted > 1, "on the old connection the late confirm would be taken for this one's"
+    queue.close()
+
+
+@pytest.mark.parametrize("server", ["rabbitmq", "redis"])
+def test_a_connection_that_was_cut_meanwhile_costs_no_publish(request, new_proxy, text_messages, server):
+    url = request.getfixturevalue("new_vhost" if server == "rabbitmq" else "require_redis")
+    proxy = new_proxy(url, 5672 if server == "rabbitmq" else 6379)
+    queue = CeleryQueue.from_settings(Settings(broker=SecretStr(proxy.url)))
+    name = f"cut-{uuid4().hex[:8]}"
+    batch = Batch(job="process", queue=name, pipeline="a", messages=text_messages(["x"]))
+    queue.publish([batch])
+    proxy.cut()
+    queue.publish([batch])
+    assert proxy.accepted == 2
+    with queue._app.connection_for_write() as connection:
+        until(lambda: connection.default_channel.queue_declare(name, passive=True).message_count == 2, "both are there")
+        connection.default_channel.queue_delete(name)
+    queue.close()
+
+
+def test_a_queue_that_was_deleted_is_no_end_of_what_is_published_to_it(new_vhost, text_messages):
+    queue = CeleryQueue.from_settings(Settings(broker=SecretStr(new_vhost)))
+    batch = Batch(job="process", queue="in", pipeline="a", messages=text_messages(["x"]))
+    queue.publish([batch])
+    with queue._app.connection_for_write() as connection:
+        channel = connection.default_channel
+        channel.queue_delete("in")
+        with pytest.raises(TemporaryError, match="NO_ROUTE"):
+            queue.publish([batch])
+        queue.publish([batch])
+        until(lambda: channel.queue_declare("in", passive=True).message_count == 1, "it is there")
     queue.close()
 
 
