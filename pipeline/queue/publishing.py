@@ -67,7 +67,8 @@ class CeleryQueue:
         try:
             producer = idle.pop()
         except IndexError:
-            producer = self._app.amqp.Producer(self._app.connection_for_write(), auto_declare=False)
+            told = {"on_blocked": _refuse_blocked} if self._quorum else {}
+            producer = self._app.amqp.Producer(self._app.connection_for_write(transport_options=told), auto_declare=False)
         try:
             yield producer
         except BaseException:
@@ -93,6 +94,11 @@ class CeleryQueue:
             with suppress(Exception):  # it was cut
                 producer.connection.release()
         self._app.close()
+
+
+def _refuse_blocked(reason: str) -> None:
+    """Take RabbitMQ's word that it reads nothing now: each further try would lie in its socket, and be there twice later."""
+    raise TemporaryError(f"it takes nothing until its memory or disk has room again ({reason})")
 
 
 def told(error: Exception, place: str) -> str:
