@@ -25,6 +25,7 @@ from harness.processes import TooLateError, children, descendants, gone, leaders
 from harness.proxy import Proxy
 from harness.servers import Postgres, RabbitMQ, Redis, Server, Sqs, free_port
 from harness.sink import DECODER, Sink
+from pipeline.cli.failures import Failure
 from pipeline.cli.tree import Tree
 from pipeline.store.database import Database
 from pipeline.store.tables import dead_letters, held, records
@@ -221,7 +222,10 @@ class Bench:
         except TooLateError as error:
             raise TooLateError(f"{error}\n{self.tail()}") from None
         if self._started is not None:
-            self._started.result(within)
+            try:
+                self._started.result(within)
+            except Failure as error:
+                raise TooLateError(str(error)) from None
 
     def heal(self) -> None:
         """Undo every trouble there may be, so that what is outstanding can arrive."""

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
@@ -16,6 +17,7 @@ from harness.ledger import Ledger, Verdict
 from harness.load import LARGEST, THREADS, Load
 from harness.processes import TooLateError
 from pipeline.engine.batch import MAX_DELIVER, MAX_PROCESS
+from pipeline.errors import TemporaryError
 from pipeline.queue.worker import DELIVERY_THREADS
 
 IN_FLIGHT: Final = THREADS * LARGEST + (os.cpu_count() or 1) * MAX_PROCESS + DELIVERY_THREADS * MAX_DELIVER
@@ -97,7 +99,8 @@ def settle(bench: Bench, ledger: Ledger, patience: float) -> None:
     while True:
         now = time.monotonic()
         if now > letters_at + _LETTERS_EVERY or not ledger.outstanding:
-            ledger.bury(bench.dead_letters())
+            with suppress(TemporaryError):  # the store is busy: the next look will do
+                ledger.bury(bench.dead_letters())
             letters_at = now
         outstanding = ledger.outstanding
         if not outstanding:

@@ -117,12 +117,17 @@ def run_schedules(chosen: argparse.Namespace) -> int:
 def run_outage(chosen: argparse.Namespace) -> int:
     """Measure what one consumer's outage is to the others."""
     place = _place(chosen.directory)
-    text, problems = outage.measure(COMBINATIONS[(chosen.broker or ["sqlite"])[0]], place, chosen)
-    print(text)
+    texts: list[str] = []
+    problems: list[str] = []
+    for name in chosen.broker or ["sqlite"]:
+        text, found = outage.measure(COMBINATIONS[name], place / name, chosen)
+        print(text, flush=True)
+        texts.append(text)
+        problems += [f"{name}: {problem}" for problem in found]
     for problem in problems:
         print(f"FAILED: {problem}")
     if chosen.write:
-        write_section(chosen.write, "outage", text)
+        write_section(chosen.write, "outage", "\n\n".join(texts))
     return _end(place, failed=bool(problems))
 
 
@@ -202,7 +207,7 @@ class _Column:
             if os.environ.get("CI") == "true":
                 return Result(name, [fault.name], seed, problems=[str(missing)])
             return Result(name, [fault.name], seed, skipped=str(missing))
-        except AssertionError as error:
+        except Exception as error:  # noqa: BLE001 - whatever the harness itself meets, the other cells are to be run
             return Result(name, [fault.name], seed, problems=[f"{type(error).__name__}: {error}"])
 
 
@@ -227,7 +232,18 @@ def _explain(result: Result, bench: Bench | None) -> None:
 
 
 def _command(chosen: argparse.Namespace) -> str:
-    words = ["python", "tests/faults", "run", "--seed", chosen.seed, "--count", str(chosen.count), "--scale", f"{chosen.scale:g}"]
+    words = [
+        "python",
+        "tests/faults",
+        "run",
+        "--seed",
+        chosen.seed,
+        "--count",
+        str(chosen.count),
+        "--seconds",
+        f"{chosen.seconds:g}",
+    ]
+    words += ["--scale", f"{chosen.scale:g}"]
     words += [word for name in chosen.broker or () for word in ("--broker", name)]
     return shlex.join(words)
 

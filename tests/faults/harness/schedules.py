@@ -13,7 +13,6 @@ from harness.bench import Bench, Combination
 from harness.cell import Plan, Result, run_cell
 from harness.faults import Fault, all_faults
 from harness.journal import Journal
-from harness.processes import TooLateError
 
 RARE: Final = ("SIGTERM", "disk full")
 """Faults that come less often, as they last long or are about one thing only."""
@@ -78,7 +77,7 @@ class Schedules:
                 self._benches += 1
                 self._bench = Bench(self._combination, self._place / str(self._benches)).__enter__()
             return run_cell(self._bench, faults, plan, seed)
-        except (AssertionError, TooLateError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever the harness itself meets, the next schedules are to be run
             names = [fault.name for fault in faults]
             problems = [f"{type(error).__name__}: {error}"]
             return Result(self._combination.name, names, seed, problems=problems, seconds=time.monotonic() - began)

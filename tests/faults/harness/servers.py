@@ -267,7 +267,7 @@ class Postgres(Server):
     def command(self) -> Sequence[str]:
         """Listen on loopback only."""
         options = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": 200}
-        options |= {"shared_buffers": "32MB"}
+        options |= {"shared_buffers": "32MB", "max_wal_size": "128MB"}
         return [self._program("postgres"), "-D", str(self._cluster), *(f"--{name}={value}" for name, value in options.items())]
 
     def url(self, port: int) -> str:
