@@ -130,7 +130,7 @@ class Channel(virtual.Channel):
         poller = self._pollers.pop(queue, None) if queue else None
         if poller is not None:
             poller.stop()
-            self._leaving.append(poller)
+            self._leaving = [one for one in [*self._leaving, poller] if one.runs()]
             self.qos.leave(queue)
 
     def deliver(self) -> int:

@@ -43,6 +43,10 @@ class Poller:
         self._stopping.set()
         self._stirred.set()
 
+    def runs(self) -> bool:
+        """Say whether a request is still under way, or may be made."""
+        return self._thread.is_alive()
+
     def join(self, timeout: float) -> None:
         """Wait for the request under way."""
         self._thread.join(timeout)

@@ -226,9 +226,9 @@ service: Final[Callable[[Settings], Service]] = Services()
 
 
 def _claim(queue: str, url: str, found: dict[str, Any]) -> Claim:
-    handed_back = found.get("MessageAttributes", {}).get(FAILURES)
+    handed_back = found.get("MessageAttributes", {}).get(FAILURES, {}).get("StringValue", "")
     before = int(found.get("Attributes", {}).get("ApproximateReceiveCount", 1)) - 1
-    failures = before + (int(handed_back["StringValue"]) if handed_back else 0)
+    failures = before + (int(handed_back) if handed_back.isdecimal() else 0)  # somebody else may write anything there
     return Claim(queue, url, found["ReceiptHandle"], found["Body"], failures, bool(before or handed_back))
 
 

@@ -179,6 +179,41 @@ def test_what_waits_for_room_is_handed_out_when_there_is_some(url, connect, name
     assert titles(got) == [f"ä{n}" for n in range(10)]
 
 
+def test_a_queue_that_is_left_amid_a_delivery_and_consumed_again_loses_nothing(ministack, connect, name, threads):
+    """A worker does so whenever a queue has enough there, and again when it has room (`turns`)."""
+    queue = connect(ministack.broker)
+    queue.publish(batches(name, 30))
+    with queue._app.connection_for_read() as connection:
+        channel = connection.channel()
+        got, done = [], set()
+
+        def take(message):
+            got.append(message)
+            if len(got) % 4 == 0:
+                consumer.cancel_by_queue(name)
+
+        consumer = Consumer(channel, [make_queue(name, quorum=False)], on_message=take, prefetch_count=20)
+        consumer.consume()
+
+        def all_done():
+            with suppress(TimeoutError):
+                connection.drain_events(timeout=0.1)
+            for message in got[len(done) :]:
+                message.ack()
+                done.add(message.delivery_tag)
+            if not consumer.consuming_from(name):
+                consumer.add_queue(make_queue(name, quorum=False))
+                consumer.consume()
+            return len(done) >= 30
+
+        until(all_done, "all have come")
+        assert titles(got) == sorted(f"ä{n}" for n in range(30)), "none twice, none missing"
+        until(lambda: not [one for one in channel._leaving[:-1] if one.runs()], "earlier requests have ended")
+        consumer.cancel_by_queue(name)
+        assert len(channel._leaving) <= 2, "what left earlier is forgotten"
+    until(lambda: not threads(), "no thread stays")
+
+
 def test_a_message_of_somebody_else_is_reported_and_can_be_removed(url, connect, receive, amazon, name):
     queue = connect(url)
     queue.publish([])
@@ -188,6 +223,16 @@ def test_a_message_of_somebody_else_is_reported_and_can_be_removed(url, connect,
     (got,) = receive(queue, name, 1)
     assert got.payload == "hello"
     assert "task" not in got.headers
+
+
+def test_an_attribute_of_somebody_else_ends_no_fetching(ministack, connect, receive, amazon, name):
+    queue = connect(ministack.broker)
+    queue.publish(batches(name, 1))
+    client = amazon(ministack.broker)
+    url = client.get_queue_url(QueueName=sqs_name("siftbell-", name))["QueueUrl"]
+    for odd in ({"DataType": "String", "StringValue": "many"}, {"DataType": "Binary", "BinaryValue": b"x"}):
+        client.send_message(QueueUrl=url, MessageBody="what", MessageAttributes={"failures": odd})
+    assert len(receive(queue, name, 3)) == 3
 
 
 def test_a_queue_that_was_deleted_is_made_again(url, connect, receive, amazon, name):
