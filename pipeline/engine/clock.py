@@ -98,11 +98,11 @@ class Clock:
                 self._store.give_back([claim for place in places for claim in place])
 
     def _bring_back(self, claims: Sequence[Claim]) -> None:
-        """Put claimed messages of one place back on the queue, then let go of them."""
+        """Put claimed messages of one place back on the queue, then let go of those: what waits on keeps its row."""
         held = claims[0].held
         messages = [claim.held.message for claim in claims]
         try:
-            self._requeue(self._runner.pipelines[held.pipeline], claims, messages)
+            claims = self._requeue(self._runner.pipelines[held.pipeline], claims, messages)
         except UnknownStepError as gone:
             bury_all(
                 self._store,
@@ -116,11 +116,13 @@ class Clock:
             )
         self._store.release(claims)
 
-    def _requeue(self, pipeline: Pipeline, claims: Sequence[Claim], messages: list[Message]) -> None:
+    def _requeue(self, pipeline: Pipeline, claims: Sequence[Claim], messages: list[Message]) -> Sequence[Claim]:
+        """Put messages back on the queue; give the claims of those that are there now, or dealt with."""
         held = claims[0].held
         if held.why is Why.RETRY:
             step = pipeline.consumer(held.step)
-            messages = [claim.held.message for claim in self._runner.circuits.let_through(held.pipeline, step, claims)]
+            claims = self._runner.circuits.let_through(held.pipeline, step, claims)
+            messages = [claim.held.message for claim in claims]
             batches = delivery(held.pipeline, step, messages, revision=held.revision, attempt=held.attempt)
         elif held.why is Why.WINDOW:
             batches = self._process(pipeline, held.step, self._window(pipeline, claims), held.revision)
@@ -129,6 +131,7 @@ class Clock:
             batches = self._process(pipeline, after, messages, held.revision, attempt=held.attempt)
         if batches:
             self._runner.publish(batches)
+        return claims
 
     def _process(
         self, pipeline: Pipeline, after: str, messages: Sequence[Message], revision: str, *, attempt: int = 1

@@ -375,6 +375,23 @@ def test_a_clock_does_not_drag_what_waits_through_the_queue(toy, service, messag
     assert len(published) <= 5 * (len(service.calls) - THRESHOLD), "for each try one message of each attempt, not all 500"
 
 
+def test_what_could_not_be_made_to_wait_longer_is_not_lost(toy, service, message, monkeypatch):
+    """Rows that another transaction holds at that moment are passed over: they come back when the clock's lease has ended."""
+    run = toy()
+    service.error = TemporaryError("503", retry_after=30)
+    sent = [message() for _ in range(THRESHOLD + 5)]
+    run.send(*sent)
+    run.work()
+    monkeypatch.setattr(run.store, "postpone", lambda *_, **__: None)
+    for _ in range(3):
+        run.later(seconds=31)
+    monkeypatch.undo()
+    service.error = None
+    for _ in range(5):
+        run.later(seconds=60)
+    assert sorted(service.got) == sorted(one.id for one in sent)
+
+
 def test_the_metric_shows_the_state(toy, service, message):
     run = toy()
     service.error = TemporaryError("503")
