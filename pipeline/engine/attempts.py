@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 import structlog
 
@@ -20,6 +21,9 @@ from pipeline.spec.model import ConsumerStep
 from pipeline.store.rows import Circuit, CircuitState
 
 log = structlog.get_logger()
+
+MEMORY_PAUSE: Final = timedelta(seconds=1)
+"""When a message is tried whose turn could not be asked for, as the memory was away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,10 @@ class _Attempt:
             return outcomes
         if fuse.failures:
             return outcomes | _all(rest, self._not_tried(circuit))
-        return outcomes | self._give(rest, max(0, again - 1), circuit)
+        try:
+            return outcomes | self._give(rest, max(0, again - 1), circuit)
+        except TemporaryError as away:  # the first one was given: what became of it must be recorded
+            return outcomes | _all(rest, NotTriedError(str(away), until=self._shared.now() + MEMORY_PAUSE, counts=False))
 
     def _give(self, messages: Sequence[Message], again: int, circuit: Circuit) -> Outcomes:
         turns, waits = self._turns(messages, again)

@@ -15,6 +15,7 @@ from pipeline.engine.circuit import PROBE_LEASE, THRESHOLD, Circuits
 from pipeline.spec.model import Retry
 from pipeline.store.rows import CircuitState
 from pipeline.testing import Answer, LoopbackServer
+from pipeline.units import parse_rate
 
 
 class Service:
@@ -295,6 +296,32 @@ def test_a_worker_that_dies_while_it_tries_is_followed_by_another(toy, service, 
     for _ in range(6):
         run.later(seconds=1)
     assert sorted(service.got) == sorted(m.id for m in messages)
+
+
+def test_a_memory_that_is_away_behind_the_try_costs_no_duplicate(toy, service, message, monkeypatch):
+    """The first message was given; the turns of the others cannot be asked for."""
+    run = toy(rate=parse_rate("100/s"))
+    service.error = TemporaryError("503", retry_after=30)
+    run.send(*[message() for _ in range(THRESHOLD)])
+    run.work()
+    service.error = None
+    reserve, asked = run.runner.memory.reserve, []
+
+    def away_at_the_second(*place, **counts):
+        asked.append(place)
+        if len(asked) == 2:
+            raise TemporaryError("the memory is away")
+        return reserve(*place, **counts)
+
+    monkeypatch.setattr(run.runner.memory, "reserve", away_at_the_second)
+    run.moment[0] += timedelta(seconds=33)
+    sent = [message() for _ in range(3)]
+    run.send(*sent)
+    run.work()
+    assert service.got == [sent[0].id]
+    for _ in range(6):
+        run.later(seconds=10)
+    assert len(service.got) == len(set(service.got)) == THRESHOLD + 3
 
 
 def test_a_try_that_is_refused_closes_the_circuit(toy, service, message):
