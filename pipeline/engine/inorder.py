@@ -11,7 +11,7 @@ from pipeline.engine.batch import MAX_DELIVER, Batch, split
 from pipeline.engine.circuit import Circuits
 from pipeline.engine.decisions import Decisions
 from pipeline.engine.lanes import Lanes
-from pipeline.engine.pipeline import Pipeline
+from pipeline.engine.pipeline import Pipeline, comes_next
 from pipeline.engine.retry import NotTriedError
 from pipeline.engine.shift import Shift, Turn
 from pipeline.errors import TemporaryError
@@ -146,7 +146,7 @@ class InOrder:
             if not shift.lanes:
                 return
             decisions = Decisions(batch.pipeline, batch.revision, self._attempts.now(), pipeline.mask)
-            if not _poison(shift, batch, decisions):
+            if not _poison(pipeline, shift, batch, decisions):
                 onward = process(shift, batch, decisions, filtered)
                 decisions.lined, others = self._lanes.apart(onward)
                 if others:
@@ -163,7 +163,7 @@ class InOrder:
             known = self._store.records(batch.pipeline, step.label, [message.id for message in shift.messages])
             deliveries = Deliveries(pipeline, step, self._attempts, known)
             decisions = Decisions(batch.pipeline, batch.revision, self._attempts.now(), pipeline.mask)
-            if not _poison(shift, batch, decisions):
+            if not _poison(pipeline, shift, batch, decisions):
                 deliveries.make(shift, decisions)
             shift.settle(decisions, write)
         if deliveries.parked:
@@ -181,13 +181,14 @@ def _through(record: Record | None, attempt: int) -> bool:
     return record.outcome is Outcome.DELIVERED or record.attempt >= attempt
 
 
-def _poison(shift: Shift, batch: Batch, decisions: Decisions) -> bool:
+def _poison(pipeline: Pipeline, shift: Shift, batch: Batch, decisions: Decisions) -> bool:
     """Give up the message that stands alone in a batch and over which too many workers died."""
     if shift.deaths < DEATHS_BEFORE_BURIAL:
         return False
     error = f"its worker died {shift.deaths} times while it was working on this message"
     for lane in shift.lanes:
         for turn in lane:
-            decisions.bury(turn.message, batch.step, error, attempt=turn.row.attempt)
+            for step in comes_next(pipeline, batch, turn.message):
+                decisions.bury(turn.message, step, error, attempt=turn.row.attempt)
             shift.done(turn)
     return True

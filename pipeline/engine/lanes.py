@@ -14,7 +14,7 @@ import structlog
 
 from pipeline.engine.batch import DELIVER_QUEUE, MAX_BYTES, MAX_DELIVER, PROCESS_QUEUE, Batch, Queue, kept_form
 from pipeline.engine.decisions import Decisions, Now
-from pipeline.engine.pipeline import Pipelines, UnknownStepError
+from pipeline.engine.pipeline import Pipelines, UnknownStepError, comes_next
 from pipeline.engine.shift import Shift
 from pipeline.errors import TemporaryError
 from pipeline.message import new_id
@@ -92,7 +92,8 @@ class Lanes:
             decisions = Decisions(batch.pipeline, batch.revision, self._now())
             for lane in shift.lanes:
                 for turn in lane:
-                    decisions.bury(turn.message, batch.step, error, attempt=turn.row.attempt)
+                    for step in comes_next(self._pipelines.get(batch.pipeline), batch, turn.message):
+                        decisions.bury(turn.message, step, error, attempt=turn.row.attempt)
                     shift.done(turn)
             shift.settle(decisions, lambda decided: decided.settle(self._store))
 

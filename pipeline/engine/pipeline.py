@@ -6,8 +6,10 @@ import inspect
 import threading
 from typing import Any, cast
 
+from pipeline.engine.batch import Batch
 from pipeline.engine.loop import run_on_loop
 from pipeline.errors import PermanentError
+from pipeline.message import Message
 from pipeline.plugin import AnyConsumer, AnyFilter, Consumer, Plugin
 from pipeline.secrecy import masker, secrets_in
 from pipeline.spec.model import Configuration, ConsumerStep, FilterStep, PipelineSpec, ProducerStep, Step
@@ -108,3 +110,21 @@ class Pipelines:
         """Close all plugins."""
         for pipeline in self._pipelines.values():
             pipeline.close()
+
+
+def comes_next(pipeline: Pipeline | None, batch: Batch, message: Message) -> list[str]:
+    """Give the labels of the steps that a message of a batch comes to next: what is given up here is redriven there.
+
+    A filter, or behind the last one the consumers that want it; empty: the way to the first filter. Where the
+    configuration has the place no more, it is the one that the batch names.
+    """
+    if batch.job == "deliver" or not batch.step or pipeline is None:
+        return [batch.step]
+    try:
+        behind = pipeline.filters_after(batch.step)
+    except UnknownStepError:
+        return [batch.step]
+    if behind:
+        return [behind[0].label]
+    wanting = [step.label for step in pipeline.spec.consumers if step.when is None or step.when.matches(message)]
+    return wanting or [batch.step]

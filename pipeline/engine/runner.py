@@ -28,7 +28,7 @@ from pipeline.engine.decisions import Decisions, Now, bury_all, utc_now
 from pipeline.engine.filtering import FilterStage
 from pipeline.engine.inorder import InOrder
 from pipeline.engine.lanes import Lanes
-from pipeline.engine.pipeline import Pipeline, Pipelines, UnknownStepError
+from pipeline.engine.pipeline import Pipeline, Pipelines, UnknownStepError, comes_next
 from pipeline.engine.retry import NotTriedError
 from pipeline.engine.underway import Underway
 from pipeline.errors import PermanentError, TemporaryError
@@ -208,7 +208,11 @@ class Runner:
         if batch.claim:
             self.lanes.bury(batch, error)
             return
-        bury_all(self.store, batch.pipeline, batch.revision, batch.step, batch.messages, error, self.now(), attempt=batch.attempt)
+        decisions = Decisions(batch.pipeline, batch.revision, self.now())
+        for message in batch.messages:
+            for step in comes_next(self.pipelines.get(batch.pipeline), batch, message):
+                decisions.bury(message, step, error, attempt=batch.attempt)
+        decisions.settle(self.store)
 
     def _settle_surely(self, decisions: Decisions) -> None:
         """Write what was decided, waiting for a store that is away: the consumer must not get the messages again."""

@@ -13,6 +13,7 @@ from pipeline.engine.redrive import Redrive, drop
 from pipeline.errors import RequestError
 from pipeline.spec.model import Retry
 from pipeline.store import DeadLetter, Why
+from pipeline.store.rows import Worked
 from pipeline.store.selection import Selection
 from pipeline.units import parse_rate
 
@@ -137,6 +138,54 @@ def test_what_died_before_the_first_filter_starts_there(run, boxes, message):
     redrive(run)
     run.later(seconds=0)
     assert [[m.id for m in box.got] for box in boxes] == [[one.id]] * 3
+
+
+@pytest.mark.parametrize("ordered", [False, True], ids=["queued", "in-line"])
+@pytest.mark.parametrize("filters", [1, 2])
+def test_what_died_behind_a_filter_does_not_pass_it_again(engine, filter_step, consumer, boxes, message, filters, ordered):
+    """It goes on at the filter that would have come next; behind the last one, at each consumer that wants it."""
+    passed = []
+
+    class Notes(Filter[NoOptions]):
+        """Notes what passes."""
+
+        def filter(self, one):
+            passed.append(one.title)
+            yield one.replace(title=f"{one.title}!")
+
+    steps = [filter_step(Notes, label=f"notes{number}") for number in range(filters)]
+    takers = [consumer(boxes[0], ordered=ordered), consumer(boxes[1], when='title == "none"'), consumer(boxes[2])]
+    run = engine(filters=steps, consumers=takers)
+    one = message(title="one")
+    batch = Batch(job="process", queue="in", pipeline="toy", step="notes0", messages=[one], deaths=5)
+    if ordered:
+        run.runner.publish([batch.replace(deaths=0)])
+        while not run.store.dead_letters():
+            run.clock.tick()
+            for taken in run.queue.take():
+                dies(run, taken)
+    else:
+        run.runner.lost(batch)
+    expected = ["notes1"] if filters == 2 else [step.label for step in (takers[0], takers[2])]
+    assert sorted(letter.step for letter in run.store.dead_letters()) == sorted(expected)
+    redrive(run)
+    run.later(seconds=0)
+    assert len(passed) == filters - 1
+    assert [[m.id for m in box.got] for box in boxes] == [[one.id], [], [one.id]]
+    assert run.store.dead_letters() == []
+
+
+def dies(run, batch):
+    """A worker begins with a batch from lanes and dies over it; a message over which too many died is given up."""
+    now = run.moment[0]
+    place, ids = (batch.pipeline, batch.step), [m.id for m in batch.messages]
+    rows = run.store.lanes.begin(place, ids, token=batch.claim, worker="dead", now=now, until=now + timedelta(seconds=20))
+    if rows[0].deaths < 3:
+        run.runner.lost(batch)
+        return
+    run.store.settle(worked=Worked(worker="dead", lanes=[rows[0].lane], now=now))
+    run.clock.tick()
+    run.runner.run(run.queue.take()[0])
 
 
 def test_a_message_that_kills_its_worker_again_counts_on(run, message):
