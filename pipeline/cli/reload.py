@@ -55,6 +55,9 @@ class LastGood:
             if await asyncio.to_thread(fingerprint, self._sources) != seen:
                 continue  # somebody is at it
             self._seen = seen
+            if self._place() == self._current.resolve():
+                log.info("the configuration is again the one that runs")
+                continue
             try:
                 candidate = self._candidate()
                 errors = await _errors(candidate.paths)
@@ -62,14 +65,18 @@ class LastGood:
                 errors = f"the files cannot be read: {error.strerror}"
             if errors:
                 log.error("the changed configuration has errors; the one before keeps running", problems=errors)
+                shutil.rmtree(self._place(), ignore_errors=True)
                 continue
             self._promote(candidate.place)
             log.info("the configuration has changed; the parts are started anew with it, one by one")
             await changed()
 
+    def _place(self) -> Path:
+        return (self._directory / self._seen).resolve()
+
     def _candidate(self) -> _Candidate:
         """Copy the files beside what runs."""
-        place = self._directory / self._seen
+        place = self._place()
         shutil.rmtree(place, ignore_errors=True)
         return _Candidate(place, copy(self._sources, place))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import select
@@ -123,3 +124,35 @@ def test_what_is_taken_stays_until_the_next(tmp_path: Path) -> None:
     kept.take()
     assert kept.paths[1].read_text() == MORE
     assert len(list((tmp_path / "kept").iterdir())) == 2  # the copy and the link to it
+
+
+def test_a_change_that_is_taken_back_leaves_what_runs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "configs").mkdir()
+    file = tmp_path / "configs" / "first.yaml"
+    file.write_text(PIPELINE)
+    kept = LastGood([tmp_path / "configs"], tmp_path / "kept")
+    kept.take()
+    copied = (kept.paths[0] / "first.yaml").stat().st_ino
+    seen: list[str] = []
+    looks = iter(["name: [\n", None, "taken back", None, None, None])
+
+    async def look(_: float) -> None:
+        change = next(looks, "over")
+        seen.append(change or "")
+        if change == "over":
+            raise asyncio.CancelledError
+        if change is not None:
+            file.write_text(PIPELINE if change == "taken back" else change)
+
+    async def wrong(_: object) -> str:
+        return "it has errors"
+
+    async def changed() -> None:
+        raise AssertionError("nothing has changed")
+
+    monkeypatch.setattr("pipeline.cli.reload.asyncio.sleep", look)
+    monkeypatch.setattr("pipeline.cli.reload._errors", wrong)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(kept.watch(changed))
+    assert (kept.paths[0] / "first.yaml").stat().st_ino == copied, "the copy that runs was made anew"
+    assert len(list((tmp_path / "kept").iterdir())) == 2, "the copy with errors is gone"
