@@ -170,11 +170,12 @@ def _text(entry: Entry, now: datetime, day: Any, zone: tzinfo | None) -> str:
     """Say how often, until when and why, in lines."""
     lines = []
     tries = "" if not entry.attempts else "tried once" if entry.attempts == 1 else f"tried {entry.attempts} times"
-    since = f"first failure at {_clock(entry.since, day, zone)}" if entry.since and entry.attempts != 1 else ""
+    since = f"first failure at {_clock(entry.since, day, zone)}" if entry.since and entry.attempts > 1 else ""
     if entry.state == "delivered":
         tries = "at the first attempt" if entry.attempts <= 1 else f"after {entry.attempts} attempts"
     due = _due(entry, now, day, zone)
-    lines.append(", ".join(part for part in (tries, since) if part) + (f"; {due}" if due and tries else due))
+    tried = ", ".join(part for part in (tries, since) if part)
+    lines.append("; ".join(part for part in (tried, due) if part))
     label = "last error: " if entry.state == "held" else ""
     lines.append(f"{label}{entry.reason}" if entry.reason else "")
     if entry.kind == "gone":
@@ -187,7 +188,11 @@ def _due(entry: Entry, now: datetime, day: Any, zone: tzinfo | None) -> str:
 
     if entry.due is None:
         return ""
-    word = "next" if entry.state == "held" else "until"
+    word = "until"
+    if entry.open_since is not None:
+        word = f"its circuit is open since {_clock(entry.open_since, day, zone)}, next try"
+    elif entry.state == "held":
+        word = "next"
     left = f"in {span(entry.due - now)}" if entry.due > now else "due now"
     return f"{word} at {_clock(entry.due, day, zone)} ({left})".replace("until at", "until")
 

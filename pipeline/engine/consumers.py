@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from pipeline.engine.circuit import Circuits
 from pipeline.spec.model import ConsumerStep, PipelineSpec
 from pipeline.store import Store, Why
 from pipeline.store.rows import Circuit, CircuitState
+
+_FOR_CONSUMERS: Final = frozenset({Why.RETRY, Why.ORDER})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,16 +32,19 @@ class ConsumerStatus:
     next_try: datetime | None
     """When a message tries an open circuit's service."""
     held: int
-    """Messages that wait in the store for this consumer."""
+    """Messages that wait in the store for this consumer: for another attempt, its circuit, its rate or their turn in line."""
     rate: str | None
 
 
 def statuses(specs: Iterable[PipelineSpec], store: Store) -> list[ConsumerStatus]:
     """Give the consumers of all pipelines, in the order of the configuration."""
     known = {(circuit.pipeline, circuit.step): circuit for circuit in store.circuits()}
-    held = store.held_counts()
+    held: Counter[tuple[str, str]] = Counter()
+    for (pipeline, label, why), count in store.held_counts().items():
+        if why in _FOR_CONSUMERS:
+            held[pipeline, label] += count
     return [
-        _status(spec.name, step, known.get((spec.name, step.label)), held.get((spec.name, step.label, Why.RETRY), 0))
+        _status(spec.name, step, known.get((spec.name, step.label)), held[spec.name, step.label])
         for spec in specs
         for step in spec.consumers
     ]

@@ -17,7 +17,10 @@ from pipeline.engine.explanation import Entry, Explanation, State, answer
 from pipeline.message import Message
 from pipeline.spec.model import ConsumerStep, FilterStep, PipelineSpec
 from pipeline.store import DeadLetter, Held, Outcome, Record, Store, Why
+from pipeline.store.circuits import PARKED
+from pipeline.store.leaving import LEFT
 from pipeline.store.places import Standing
+from pipeline.store.rows import CircuitState
 
 MOST_PARTS: Final = 20
 """Messages that went on in place of another one, whose own story is told."""
@@ -61,6 +64,7 @@ class _Explainer:
         self._store = store
         self._specs = {spec.name: spec for spec in specs}
         self._now = now
+        self._circuits = {(one.pipeline, one.step): one for one in store.circuits() if one.state is not CircuitState.CLOSED}
 
     def explain(self, message_id: str, of: str = "", depth: int = 0) -> Explanation | None:
         """Tell what became of a message; `of` is the pipeline in which it came in place of another one."""
@@ -115,6 +119,7 @@ class _Explainer:
             for record in records
         ]
         found += [_waiting(self._step(*place), one) for place, one in waiting.items() if place not in known]
+        found = [self._parked(entry, waiting.get((entry.pipeline, entry.step))) for entry in found]
         found += [_buried(self._step(*place), letter.record(), letter) for place, letter in letters.items() if place not in known]
         return found
 
@@ -126,6 +131,13 @@ class _Explainer:
             return _held_entry(entry, record, standing)
         attempts = record.attempt if record.outcome is Outcome.DELIVERED else 0
         return replace(entry, state=State(record.outcome.value), attempts=attempts, since=record.since)
+
+    def _parked(self, entry: Entry, standing: Standing | None) -> Entry:
+        """Tell of a message that waits for its circuit to close when that is tried, not when it would come back at the latest."""
+        circuit = self._circuits.get((entry.pipeline, entry.step))
+        if circuit is None or standing is None or standing.held.why is not Why.RETRY or standing.held.key != PARKED:
+            return entry
+        return replace(entry, due=circuit.until, open_since=circuit.since)
 
     def _step(self, pipeline: str, label: str) -> Entry:
         """Give an entry that says as yet only which step it is about."""
@@ -169,7 +181,8 @@ def _waiting(entry: Entry, standing: Standing) -> Entry:
 
 def _buried(entry: Entry, record: Record, letter: DeadLetter | None) -> Entry:
     hint = f"siftbell dead-letters redrive {record.message_id}" if letter else ""
-    reason = record.reason if letter else f"{record.reason} (no longer among the dead letters)"
+    left = letter is None and LEFT not in record.reason
+    reason = f"{record.reason} (no longer among the dead letters)" if left else record.reason
     found = replace(entry, state=State.BURIED, at=record.at, attempts=record.attempt, since=record.since)
     return replace(found, reason=reason, hint=hint)
 

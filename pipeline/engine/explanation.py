@@ -44,6 +44,8 @@ class Entry:
     since: datetime | None = None
     """When the first of several attempts failed."""
     due: datetime | None = None
+    open_since: datetime | None = None
+    """Since when the consumer's circuit is open, where the message waits for that; `due` is then when the service is tried."""
     reason: str = ""
     hint: str = ""
     """A command that helps."""
@@ -92,6 +94,8 @@ def _short(entry: Entry, now: datetime) -> str:
     due = f", next try {_in(entry.due, now)}" if entry.due else ""
     if entry.state is State.BURIED:
         return f"{name}: buried" if entry.hint else f"{name}: given up"
+    if entry.open_since and entry.due:
+        return f"{name}: {entry.state.value} while its circuit is open{due}"
     if entry.state is State.HELD:
         return f"{name}: held{due}"
     if entry.state is State.WAITING:

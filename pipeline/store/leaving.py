@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Row, bindparam, delete, select, tuple_
 
@@ -17,6 +17,8 @@ from pipeline.store.selection import Moved, Placing, Refused, Selection
 from pipeline.store.tables import chunks, dead_letters, records
 from pipeline.store.waiting import write_held
 
+LEFT: Final = "dropped from the dead letters"
+"""What a record says of a dead letter that was deleted."""
 _Key = tuple[str, str, str]
 
 
@@ -119,7 +121,7 @@ def _dropped(letter: DeadLetter, now: datetime) -> Record:
         outcome=Outcome.BURIED,
         at=now,
         attempt=letter.attempts,
-        reason=f"{letter.error} (dropped from the dead letters on {now:%Y-%m-%d %H:%M:%S} UTC)",
+        reason=f"{letter.error} ({LEFT} on {now:%Y-%m-%d %H:%M:%S} UTC)",
     )
 
 

@@ -85,7 +85,8 @@ class EntryModel(FromValue):
     at: datetime | None
     attempts: int = Field(description="How often it was tried.")
     since: datetime | None = Field(description="When the first of several attempts failed.")
-    due: datetime | None = Field(description="When it is tried again, or goes on.")
+    due: datetime | None = Field(description="When it is tried again, or goes on; with `open_since`: when the service is tried.")
+    open_since: datetime | None = Field(description="Since when its consumer's circuit is open, where it waits for that.")
     reason: str
     hint: str = Field(description="A command that helps.")
     became: list[str] = Field(description="The messages that went on in its place, the first hundred.")

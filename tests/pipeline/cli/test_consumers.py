@@ -10,7 +10,7 @@ import pytest
 from pipeline import Message
 from pipeline.store import Store
 from pipeline.store.circuits import PARKED
-from pipeline.store.rows import Circuit, CircuitState, Held, Why
+from pipeline.store.rows import Circuit, CircuitState, Held, Lined, Why
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 FAR = datetime(2126, 3, 1, 12, 10, tzinfo=UTC)
@@ -82,6 +82,12 @@ def test_list_shows_every_consumer(outage: Store, siftbell) -> None:
     assert "2126-03-01T12:10:00Z" in table
     assert "\x1b" not in table
     assert "circuit: open" in siftbell("consumers", "list", "-o", "yaml").out
+
+
+def test_list_counts_who_stands_in_line(outage: Store, siftbell) -> None:
+    lined = [Lined(message=Message(source="t", key="db-1"), pipeline="alerts", step="oncall", due=START) for _ in range(2)]
+    outage.settle(lined=lined)
+    assert [row["held"] for row in siftbell("consumers", "list", "-o", "json").json] == [5, 0]
 
 
 def test_close_brings_back_what_waits(outage: Store, siftbell) -> None:
