@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from pathlib import Path
 from random import Random
 
@@ -14,6 +15,7 @@ from harness.disk import Disk
 from harness.faults import Fault, all_faults
 from harness.journal import Journal, write_section
 from harness.processes import until
+from harness.servers import Server
 
 
 def result(**changes: object) -> Result:
@@ -32,6 +34,18 @@ class LoseOnPurpose(Fault):
         self.deleted = until(lambda: connection.execute("DELETE FROM held").rowcount, "a message is held")
         connection.close()
         bench.sinks["alpha"].become("takes")
+
+
+class Sleeper(Server):
+    """A server that serves nobody."""
+
+    name = "sleeper"
+
+    def command(self) -> list[str]:
+        return ["sleep", "60"]
+
+    def url(self, port: int) -> str:
+        return f"sleeper://127.0.0.1:{port}"
 
 
 @pytest.mark.e2e
@@ -89,6 +103,20 @@ def test_a_section_of_a_page_is_replaced_and_the_rest_stays(tmp_path: Path) -> N
     )
     with pytest.raises(ValueError, match="lacks the lines"):
         write_section(page, "outage", "text")
+
+
+def test_a_server_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
+    server = Sleeper(tmp_path)
+    try:
+        thread = threading.Thread(target=server.launch)
+        thread.start()
+        thread.join()
+        server.freeze()
+        server.thaw()
+        assert server.pids
+    finally:
+        server.kill()
+    assert not server.pids
 
 
 def test_a_disk_fills_to_the_last_byte_and_is_cleared(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -22,6 +23,8 @@ PATH = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin"
 
 _END_WITH_HARNESS = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
 """So that nothing goes on running when the harness is killed, where the system has a way to say so."""
+_STARTER = ThreadPoolExecutor(1, thread_name_prefix="servers")
+"""Starts all servers: the kernel takes the end of the thread that started a process for the harness's end."""
 
 
 class MissingError(Exception):
@@ -116,7 +119,7 @@ class Server(ABC):
         """Start it, and do not wait."""
         with self._lock:
             if not self.pids:
-                self._launch()
+                _STARTER.submit(self._launch).result()
 
     def _launch(self) -> None:
         with self.log.open("ab") as log:
