@@ -8,8 +8,6 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Final
 
-import structlog
-
 from pipeline.engine.batch import MAX_PROCESS, PROCESS_QUEUE, Batch, split
 from pipeline.engine.decisions import MOST_NAMED, Decisions, bury_all
 from pipeline.engine.filtering import checked
@@ -18,14 +16,13 @@ from pipeline.engine.listeners import Listeners
 from pipeline.engine.pipeline import Pipeline, UnknownStepError
 from pipeline.engine.polls import Polls
 from pipeline.engine.runner import Runner, delivery
-from pipeline.errors import PermanentError, PipelineError, TemporaryError
+from pipeline.engine.trouble import Trouble
+from pipeline.errors import PermanentError, TemporaryError
 from pipeline.message import Message, derived_id, new_id
 from pipeline.plugin import WindowFilter
 from pipeline.spec.model import FilterStep, Retry
 from pipeline.store import Claim, Held, Outcome, Why
 from pipeline.telemetry import DEAD, HELD
-
-log = structlog.get_logger()
 
 TICK: Final = 0.25
 """Seconds between two looks at what is due."""
@@ -57,14 +54,13 @@ class Clock:
         """Tick until `stopping` is set. Whatever goes wrong is logged, and tried again at the next tick."""
         listeners = Listeners(self._runner, stopping)
         listeners.start()
+        trouble = Trouble()
         while not stopping.is_set():
             try:
                 more = self.tick()
-            except PipelineError as error:
-                log.warning("the clock could not work", error=str(error))
-                more = False
-            except Exception:
-                log.exception("the clock could not work")
+                trouble.over()
+            except Exception as error:  # noqa: BLE001 - it is logged, a bug with its traceback, and the clock goes on
+                trouble.failed(error)
                 more = False
             stopping.wait(0 if more else TICK)
         listeners.join()
