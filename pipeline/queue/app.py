@@ -109,7 +109,7 @@ class PerProcess:
 
 def add_tasks(app: Celery, runner: Callable[[], Runner], hold_trial: Try | None = None) -> None:
     """Give the app its two tasks. Nothing may escape them but `Reject`: Celery acknowledges a task that fails otherwise."""
-    request = type("Request", (BatchRequest,), {"runner": staticmethod(runner)})
+    request = type("Request", (BatchRequest,), {"runner": staticmethod(runner), "apart": hold_trial is not None})
 
     def run(task: Any, text: str) -> None:
         try:

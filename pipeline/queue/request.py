@@ -9,7 +9,7 @@ import structlog
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.worker.request import Request
 
-from pipeline.engine.batch import decode
+from pipeline.engine.batch import Batch, decode
 from pipeline.engine.runner import Runner
 from pipeline.queue.turns import Turns
 
@@ -20,6 +20,8 @@ class BatchRequest(Request):
     """A batch under way: a worker that dies over it costs no message."""
 
     runner: Callable[[], Runner]
+    apart: bool = False
+    """Whether a batch over which a worker died is run apart (`suspects`): then the end of this worker proves nothing."""
     turns: Turns | None = None
     """Where it waits for its turn, from the moment when it has come."""
     time_start: float | None
@@ -54,14 +56,21 @@ class BatchRequest(Request):
         # A task that calls sys.exit() takes its worker along, and is reported just before.
         if isinstance(error, (WorkerLostError, TimeLimitExceeded, SystemExit, KeyboardInterrupt)) and not self._already_cancelled:
             try:
-                self.runner().lost(decode(self.args[0]))
+                batch = decode(self.args[0])
+                if self.apart and batch.deaths and not isinstance(error, TimeLimitExceeded):
+                    log.warning("a worker died while a batch was run apart; it goes back", task=self.id, error=str(error))
+                    self.reject(requeue=True)
+                else:
+                    self._take_apart(batch, error)
             except Exception:
                 log.exception("a batch whose worker died goes back as a whole", task=self.id)
                 self.reject(requeue=True)  # Celery would acknowledge one that took too long
-            else:
-                log.error("a worker died over a batch", task=self.id, batch=self._argsrepr, error=str(error))
-                self.acknowledge()
         return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    def _take_apart(self, batch: Batch, error: BaseException) -> None:
+        self.runner().lost(batch)
+        log.error("a worker died over a batch", task=self.id, batch=self._argsrepr, error=str(error))
+        self.acknowledge()
 
     def _went(self, *, done: bool) -> None:
         if self.turns is not None:

@@ -28,6 +28,7 @@ class Watchdog:
         self._queues = sorted(queues)
         self._stalled = stalled or _end
         self._begun = -1
+        self._looked = 0.0
         self._idle_since: float | None = None
 
     def start(self) -> None:
@@ -35,9 +36,13 @@ class Watchdog:
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
     def look(self, now: float) -> None:
-        """Look once. A worker that has something under way is not idle, and a broker that does not answer is no backlog."""
+        """Look once. A worker that has something under way is not idle, and a broker that does not answer is no backlog.
+
+        A time in which nobody looked, because the process was stopped or the machine slept, is no idleness.
+        """
         begun = sum(state.total_count.values())
-        if begun != self._begun or state.reserved_requests or not self._backlog():
+        paused, self._looked = now - self._looked > PATIENCE / 2, now
+        if paused or begun != self._begun or state.reserved_requests or not self._backlog():
             self._begun, self._idle_since = begun, None
         elif self._idle_since is None:
             self._idle_since = now
