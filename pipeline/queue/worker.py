@@ -10,9 +10,10 @@ from contextlib import closing
 from typing import Any, Literal
 
 import structlog
+from billiard.util import get_logger
 from celery import Celery
 from celery.apps import worker as celery_program
-from celery.exceptions import SecurityWarning
+from celery.exceptions import CDeprecationWarning, CPendingDeprecationWarning, SecurityWarning
 from celery.signals import worker_process_init, worker_process_shutdown, worker_shutting_down
 from prometheus_client import multiprocess
 
@@ -67,6 +68,7 @@ def run_worker(settings: Settings, role: Role = "all", *, concurrency: int | Non
         without_heartbeat=True,
         quiet=True,
     )
+    _take_over_logging()
     shutdowns: list[str] = []
 
     def note(how: str, **_: Any) -> None:
@@ -111,6 +113,16 @@ def _keep_to_the_log(*, debug: bool) -> None:
         "celery.worker.consumer.tasks",
     ):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _take_over_logging() -> None:
+    """Undo what Celery sets when it makes a worker: a log of its own for billiard, and its advice on settings at each outage."""
+    warnings.filterwarnings("ignore", category=CDeprecationWarning)
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
+    billiard_log = get_logger()
+    billiard_log.handlers.clear()
+    billiard_log.propagate = True
+    billiard_log.setLevel(logging.ERROR)
 
 
 def _say_nothing(*_: Any, **__: Any) -> None:

@@ -175,3 +175,18 @@ def test_no_queues_are_declared_but_ours(place, new_vhost, text_messages, ending
     host = urlsplit(new_vhost).path[1:]
     listed = subprocess.run([control, "-q", "list_queues", "-p", host, "name"], check=True, capture_output=True, timeout=60)
     assert sorted(listed.stdout.decode().split()[1:]) == ["in", "out.slow"]
+
+
+def test_a_cut_is_told_without_celerys_advice_on_its_settings(place, proxy, text_messages, ending):
+    here = place({"slow": 1}, broker=proxy.url)
+    here.deliver("slow", text_messages(["before"]), in_a_batch=1)
+    worker = here.worker("--only", "deliveries")
+    try:
+        until(lambda: here.delivered("slow") == 1, "it works")
+        proxy.cut()
+        until(lambda: "Connection to broker lost" in here.log(), "the loss is told")
+        here.deliver("slow", text_messages(["after"]), in_a_batch=1)
+        until(lambda: here.delivered("slow") == 2, "it works again")
+    finally:
+        ending(worker)
+    assert "DeprecationWarning" not in here.log()

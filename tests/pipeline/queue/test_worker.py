@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -103,6 +104,24 @@ def test_a_message_that_kills_its_worker_is_buried_alone(place):
     assert {letter.message.title for letter in store.dead_letters()} == {"poison"}
     assert all(letter.error.startswith("its worker died 3 times") for letter in store.dead_letters())
     assert len(lines(out)) == 38
+    queue.close()
+
+
+@pytest.mark.e2e
+def test_a_child_that_is_killed_is_told_in_the_log_as_everything_else(place, tmp_path):
+    settings, *_ = place
+    queue = CeleryQueue.from_settings(settings)
+    queue.publish([Batch(job="process", queue="in", pipeline="a", messages=messages(1, poison={0}))])
+    command = [sys.executable, "-m", "pipeline.cli", "worker", "--only", "filters", "--concurrency", "1"]
+    with (tmp_path / "log").open("wb") as log:
+        worker = subprocess.Popen(command, env=os.environ | settings.environment(), stderr=log, start_new_session=True)
+    try:
+        until(lambda: any("signal 9" in line for line in lines(tmp_path / "log")), "the death of a child is told", seconds=60)
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(60)
+    told = [json.loads(line) for line in lines(tmp_path / "log")]
+    assert next(line["level"] for line in told if "signal 9" in line["event"]) == "error"
     queue.close()
 
 
