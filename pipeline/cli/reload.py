@@ -105,4 +105,6 @@ async def _errors(paths: Sequence[Path]) -> str:
         stderr=asyncio.subprocess.STDOUT,
     )
     said, _ = await process.communicate()
-    return said.decode(errors="replace").strip() if process.returncode else ""
+    # In the log a problem is a line: where and what. The excerpts of the file below it, which are indented, are for a terminal.
+    lines = [line for line in said.decode(errors="replace").splitlines() if line.strip() and not line.startswith(" ")]
+    return "; ".join(lines) if process.returncode else ""

@@ -86,6 +86,7 @@ def test_a_sound_change_is_taken_up_and_a_broken_one_is_told_and_left(tree: Tree
     until(lambda: bool(told(tree, "the changed configuration has errors")), "the errors are told")
     (line,) = told(tree, "the changed configuration has errors")
     assert f"{file}:2:14: error: no producer is called 'httb'" in line["problems"]
+    assert line["problems"].endswith("; 1 error in 1 of 1 file"), "no excerpt of the file, which takes more lines than one"
 
     def filters() -> set[int]:
         return {int(process.name) for process in Path("/proc").iterdir() if process.name.isdigit() and is_filters(process)}
