@@ -82,7 +82,8 @@ class StoredLanes:
         """Take the lanes of these messages (at a pipeline and step) for a worker; give what it is to do, each lane in order.
 
         Left out is what somebody else works on, what waits for another attempt, what is done already, and what has a
-        message of its lane before it that is not among these. The lanes are the worker's own until `until`.
+        message of its lane before it that is not among these. The lanes are the worker's own until `until`. Lanes that came
+        with the batch and give it nothing to do, as another worker was through with their messages, are free again.
         """
         with self._database.writing() as connection:
             rows = _begin(connection, place, message_ids, now)
@@ -91,6 +92,7 @@ class StoredLanes:
             if rows:
                 change = update(lanes).where(lanes.c.lane == bindparam("its"))
                 connection.execute(change, [{"its": lane, "begun": counts[lane]} | mine for lane in sorted(counts)])
+            connection.execute(_on_its_way(token).values(claim=None, ready=to_number(now)))
         return rows
 
     def renew(self, token: str, worker: str, until: datetime) -> int:

@@ -58,6 +58,19 @@ def titles(claim):
     return None if claim is None else [message.title for message in claim.messages]
 
 
+def test_a_lane_whose_claimed_messages_were_settled_late_by_the_worker_before_is_free_when_the_batch_comes(
+    line, claim, begin, finish
+):
+    messages = line("1", "2", "3")
+    claim("a", limit=2)
+    rows = begin(messages[:2], token="a", worker="late")
+    second = claim("b", limit=2, seconds=11)  # the late one could not renew: the store was away
+    assert titles(second) == ["1"]
+    finish(rows, worker="late", seconds=12)
+    assert begin(second.messages, token="b", worker="next", seconds=13) == []
+    assert titles(claim("c", seconds=13)) == ["3"]
+
+
 def test_a_claimed_lane_gives_nothing_more_until_its_work_is_settled(line, claim, begin, finish, store):
     line("1", "2")
     first = claim("a")
