@@ -94,7 +94,7 @@ class _Attempt:
         if not fuse.blown:
             return outcomes
         refusal = self._not_tried(circuit)
-        left_out = (message for message in now if _not_called(outcomes[message.id]))
+        left_out = (message for message in now if isinstance(outcomes[message.id], NotTriedError))
         return outcomes | _all(list(left_out), refusal)
 
     def _not_tried(self, circuit: Circuit) -> NotTriedError:
@@ -134,7 +134,3 @@ class _Attempt:
 
 def _all(messages: Sequence[Message], error: Exception) -> Outcomes:
     return dict.fromkeys((message.id for message in messages), error)
-
-
-def _not_called(outcome: Exception | None) -> bool:
-    return isinstance(outcome, NotTriedError) and outcome.counts

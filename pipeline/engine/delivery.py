@@ -218,4 +218,4 @@ def _too_slow(limit: float | None = None) -> TemporaryError:
 
 
 def _out_of_time() -> NotTriedError:
-    return NotTriedError(f"its batch took longer than {BATCH_LIMIT:.0f} s before its turn came")
+    return NotTriedError(f"its batch took longer than {BATCH_LIMIT:.0f} s before its turn came", counts=False)

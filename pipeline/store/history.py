@@ -109,12 +109,11 @@ def _replaced(connection: Connection, where: ColumnElement[bool]) -> list[Record
 def _record_upsert(dialect: str) -> Any:
     statement = insert(records, dialect)
     new = statement.excluded
-    final = records.c.outcome.in_([_literal(Outcome.DELIVERED), _literal(Outcome.BURIED)])
+    delivered, held_before = (records.c.outcome == _literal(outcome) for outcome in (Outcome.DELIVERED, Outcome.HELD))
+    buried = records.c.outcome == _literal(Outcome.BURIED)
     again = and_(new.outcome == _literal(Outcome.HELD), records.c.outcome.in_([_literal(outcome) for outcome in WENT_ON]))
-    goes_on = or_(
-        new.attempt > records.c.attempt,
-        and_(new.attempt == records.c.attempt, ~final, ~again),
-    )
+    later = or_(new.attempt > records.c.attempt, and_(new.attempt == records.c.attempt, ~buried, ~again))
+    goes_on = and_(~delivered, or_(later, and_(new.outcome == _literal(Outcome.DELIVERED), held_before)))
     changed = {name: new[name] for name in ("outcome", "at", "attempt", "since", "reason", "became")}
     return statement.on_conflict_do_update(index_elements=("message_id", "pipeline", "step"), set_=changed, where=goes_on)
 

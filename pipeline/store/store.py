@@ -68,7 +68,8 @@ class Store:
         """Write all that was decided about a batch, or nothing.
 
         A batch that comes again undoes nothing: a record does not change a stored one of a higher attempt, nor a
-        stored DELIVERED or BURIED of the same attempt, and HELD does not change what went on at the same attempt. What
+        stored BURIED of the same attempt, and HELD does not change what went on at the same attempt. A stored DELIVERED
+        stays whatever comes, and DELIVERED changes HELD of any attempt: nobody is to deliver it once more. What
         waits in a WINDOW, or has left it, is not put there again; any other is replaced by one of a higher attempt, or
         of the same attempt while a clock has claimed it. A dead letter replaces the earlier one. What is released goes
         first, so that the same message may be held again. What is `lined` goes to the ends of its lanes, behind what was

@@ -176,3 +176,38 @@ def test_a_retry_that_two_clocks_published_is_delivered_once(engine, consumer, m
     for batch in [*batches, *batches]:
         run.runner.run(batch)
     assert len(Box.got) == 1
+
+
+def test_a_delivery_that_others_overtook_with_failures_is_not_made_again(engine, consumer, message):
+    """One worker is still calling with the first attempt when another one, which has the same batch, fails with two."""
+
+    class Slow(Consumer[NoOptions]):
+        """Has the other worker work while it takes the first call."""
+
+        meanwhile: list = []
+        calls = 0
+
+        def consume(self, _):
+            Slow.calls += 1
+            if Slow.calls == 1:
+                Slow.meanwhile.pop()()
+            elif Slow.calls <= 3:
+                raise TemporaryError("not now", retry_after=1)
+
+    run, other = (engine(consumers=[consumer(Slow)]) for _ in range(2))
+    one = message()
+    run.send(one)
+    run.runner.run(run.queue.take()[0])
+    (batch,) = run.queue.take()
+
+    def two_failures():
+        other.runner.run(batch)
+        other.later(seconds=2)
+
+    Slow.meanwhile.append(two_failures)
+    run.runner.run(batch)
+    assert Slow.calls == 3
+    assert run.outcomes(one) == {"slow": "delivered"}
+    other.later(seconds=10)
+    assert Slow.calls == 3, "a duplicate without a death"
+    assert run.store.held_counts() == {}

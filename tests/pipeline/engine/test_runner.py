@@ -355,6 +355,7 @@ def test_a_batch_that_takes_too_long_hands_back_what_had_no_turn(message, monkey
         (error,) = delivery.deliver(kind(NoOptions()), [message()], concurrency=1).values()
         assert isinstance(error, NotTriedError)
         assert error.until is None, "it comes back at once"
+        assert not error.counts, "a service that is slow and works is no reason to give a message up"
 
 
 def test_a_batch_consumer_says_which_failed(engine, consumer, message):
