@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,7 +28,8 @@ def list_consumers(*, config: ConfigOption = None, data: DataOption = None, outp
     with open_store(data) as store:
         found = statuses(configuration.pipelines.values(), store)
     columns = ("pipeline", "consumer", "circuit", "since", "failures", "next_try", "held", "rate", "error")
-    print_rows([_row(status) for status in found], columns, output, empty="no pipeline has a consumer")
+    write = _ago_or_ahead(datetime.now(UTC)) if output is Output.TABLE else _moment
+    print_rows([_row(status, write) for status in found], columns, output, empty="no pipeline has a consumer")
 
 
 @consumers.command()
@@ -51,10 +54,23 @@ def close(
     say(f"the circuit of {label} is closed" if was_open else f"the circuit of {label} was closed before")
 
 
-def _row(status: ConsumerStatus) -> dict[str, Any]:
-    def moment(time: Any) -> str | None:
-        return f"{time:%Y-%m-%dT%H:%M:%SZ}" if time else None
+def _moment(time: datetime | None) -> str | None:
+    return f"{time:%Y-%m-%dT%H:%M:%SZ}" if time else None
 
+
+def _ago_or_ahead(now: datetime) -> Callable[[datetime | None], str | None]:
+    """Give what writes a time as a person says it: a date in two columns leaves no room for the error on 80."""
+    from pipeline.engine.explanation import span
+
+    def write(time: datetime | None) -> str | None:
+        if time is None:
+            return None
+        return f"in {span(time - now)}" if time > now else f"{span(now - time)} ago"
+
+    return write
+
+
+def _row(status: ConsumerStatus, moment: Callable[[datetime | None], str | None]) -> dict[str, Any]:
     return {
         "pipeline": status.pipeline,
         "consumer": status.consumer,

@@ -169,7 +169,7 @@ def _name(entry: Entry) -> str:
 def _text(entry: Entry, now: datetime, day: Any, zone: tzinfo | None) -> str:
     """Say how often, until when and why, in lines."""
     lines = []
-    tries = "" if not entry.attempts else "tried once" if entry.attempts == 1 else f"tried {entry.attempts} times"
+    tries = {0: "", 1: "tried once", 2: "tried twice"}.get(entry.attempts, f"tried {entry.attempts} times")
     since = f"first failure at {_clock(entry.since, day, zone)}" if entry.since and entry.attempts > 1 else ""
     if entry.state == "delivered":
         tries = "at the first attempt" if entry.attempts <= 1 else f"after {entry.attempts} attempts"

@@ -230,9 +230,10 @@ def _tell(before: Circuit, after: Circuit) -> None:
         return
     CIRCUIT_CHANGES.labels(after.pipeline, after.step, after.state.value).inc()
     words = {"pipeline": after.pipeline, "step": after.step}
+    until = after.until.isoformat(timespec="seconds")
     if after.state is CircuitState.CLOSED:
         log.info("the circuit closed: the consumer works again", **words)
     elif after.state is CircuitState.OPEN and before.state is CircuitState.CLOSED:
-        log.warning("the circuit opened: the consumer is not called", **words, until=after.until.isoformat(), error=after.error)
+        log.warning("the circuit opened: the consumer is not called", **words, until=until, error=after.error)
     elif after.state is CircuitState.OPEN:
-        log.info("the circuit stays open", **words, until=after.until.isoformat(), error=after.error)
+        log.info("the circuit stays open", **words, until=until, error=after.error)
