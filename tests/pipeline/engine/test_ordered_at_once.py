@@ -151,6 +151,7 @@ def send(publisher, pipeline, key):
             break
 
 
+@pytest.mark.timeout(300)  # it has 240 s of its own: two databases' worth of kills on a busy machine
 def test_nothing_is_lost_and_nothing_overtakes(runners):
     over = threading.Event()
     queue = runners[0].queue
