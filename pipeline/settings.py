@@ -39,7 +39,9 @@ class Settings(BaseSettings):
     )
     max_body: Size = Field(default=2**20, description="The largest request body that the intake takes.")
     publish_timeout: Duration = Field(
-        default="5s", validate_default=True, description="How long the intake waits for the broker before it keeps messages in the store."
+        default="5s",
+        validate_default=True,
+        description="How long the intake waits for the broker before it keeps messages in the store.",
     )
     retention: Duration = Field(default="7d", validate_default=True, description="How long records of decisions are kept.")
     retention_records: int = Field(
