@@ -28,6 +28,9 @@ TICK: Final = 0.25
 """Seconds between two looks at what is due."""
 LEASE: Final = timedelta(seconds=10)
 """How long what a clock has claimed is its own; another clock takes it over when this one died."""
+STEADY: Final = timedelta(seconds=10)
+"""How long the store must have answered before a worker that has not renewed its lease on lanes is taken for dead: while the
+store is away nobody can, and those that live do so in this time."""
 PURGE_EVERY: Final = timedelta(minutes=1)
 PURGE_AT_ONCE: Final = 10_000
 RECORDS_STAY: Final = timedelta(hours=1)
@@ -49,6 +52,7 @@ class Clock:
         self._polls = Polls(runner, self._owner)
         self._failed: set[tuple[str, ...]] = set()
         self._purged: datetime | None = None
+        self._steady_from = runner.now() + STEADY
 
     def run(self, stopping: threading.Event) -> None:
         """Tick until `stopping` is set. Whatever goes wrong is logged, and tried again at the next tick."""
@@ -68,13 +72,20 @@ class Clock:
 
     def tick(self) -> bool:
         """Do what is due; true when more is known to be due."""
+        try:
+            return self._tick()
+        except TemporaryError:
+            self._steady_from = self._runner.now() + STEADY
+            raise
+
+    def _tick(self) -> bool:
         now = self._runner.now()
         self._runner.circuits.wake()
         claims = self._store.claim_due(now, owner=self._owner, lease=LEASE, limit=AT_ONCE)
         try:
             self._bring_all_back(claims, now + LEASE / 2)
         finally:
-            more = self._runner.lanes.go_on(BY_CLOCK)
+            more = self._runner.lanes.go_on(BY_CLOCK, take_over=now >= self._steady_from)
             self._polls.start_due(now)
             self._runner.circuits.show((p.spec.name, step.label) for p in self._runner.pipelines for step in p.spec.consumers)
             self._purge(now)

@@ -69,18 +69,23 @@ class Lanes:
             self._store.settle(lined=lined)
         return others
 
-    def go_on(self, most: int = BY_WORKER) -> bool:
-        """Put the first messages of lanes on the queue, up to `most` batches; true when there are more. Raises nothing."""
+    def go_on(self, most: int = BY_WORKER, *, take_over: bool = False) -> bool:
+        """Put the first messages of lanes on the queue, up to `most` batches; true when there are more. Raises nothing.
+
+        With `take_over` also those of workers whose lease has ended, which count as dead.
+        """
         try:
-            return self.advance(most)
+            return self.advance(most, take_over=take_over)
         except TemporaryError as away:
             log.warning("what stands in line cannot go on", error=str(away))
             return False
 
-    def advance(self, most: int) -> bool:
+    def advance(self, most: int, *, take_over: bool) -> bool:
         """Do what `go_on` does; raises `TemporaryError`."""
         for _ in range(most):
-            claim = self._store.lanes.claim(new_id(), now=self._now(), lease=UNSENT, limit=MAX_DELIVER, size=MAX_BYTES)
+            claim = self._store.lanes.claim(
+                new_id(), now=self._now(), lease=UNSENT, limit=MAX_DELIVER, size=MAX_BYTES, take_over=take_over
+            )
             if claim is None:
                 return False
             self._send(claim)

@@ -48,18 +48,27 @@ class StoredLanes:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def claim(self, token: str, *, now: datetime, lease: timedelta, limit: int, size: int) -> LaneClaim | None:
+    def claim(
+        self, token: str, *, now: datetime, lease: timedelta, limit: int, size: int, take_over: bool = True
+    ) -> LaneClaim | None:
         """Claim the first messages of lanes of one step, where somebody can go on with them; None where there are none.
 
         At most `limit` messages, the fewer of each lane the more lanes there are, and about `size` bytes. A lane over
         which a worker died gives its next messages one by one. What cannot be read any more goes to the dead letters.
+        A worker whose lease has ended counts as dead, save where `take_over` is false: its lanes are left alone then.
         Nothing to claim costs one read.
         """
+        ready = lanes.c.ready <= to_number(now)
+        if not take_over:
+            ready = and_(ready, lanes.c.worker.is_(None))
         with self._database.reading() as connection:
-            if connection.execute(select(lanes.c.lane).where(lanes.c.ready <= to_number(now)).limit(1)).first() is None:
+            if connection.execute(select(lanes.c.lane).where(ready).limit(1)).first() is None:
                 return None
         with self._database.writing() as connection:
-            found, letters = _claim(connection, token, now, (limit, size))
+            if take_over:
+                dead = select(lanes.c.lane).where(ready, lanes.c.worker.is_not(None)).with_for_update(skip_locked=True)
+                connection.execute(_freed_by_death(now).where(lanes.c.lane.in_(dead)))
+            found, letters = _claim(connection, token, ready, now, (limit, size))
             if found is not None:
                 connection.execute(_on_its_way(token).values(ready=to_number(now + lease)))
             write_dead(connection, letters)
@@ -163,11 +172,10 @@ def count_lined(connection: Connection) -> dict[tuple[str, str, Why], int]:
     return {(pipeline, step, Why.ORDER): count for pipeline, step, count in found}
 
 
-def _claim(connection: Connection, token: str, now: datetime, most: tuple[int, int]) -> tuple[LaneClaim | None, list[DeadLetter]]:
+def _claim(
+    connection: Connection, token: str, ready: ColumnElement[bool], now: datetime, most: tuple[int, int]
+) -> tuple[LaneClaim | None, list[DeadLetter]]:
     limit, size = most
-    ready = lanes.c.ready <= to_number(now)
-    dead = select(lanes.c.lane).where(ready, lanes.c.worker.is_not(None)).with_for_update(skip_locked=True)
-    connection.execute(_freed_by_death(now).where(lanes.c.lane.in_(dead)))
     query = select(lanes).where(ready).order_by(lanes.c.ready, lanes.c.lane).limit(limit)
     chosen = _together(connection.execute(query.with_for_update(skip_locked=True)).all())
     share = 1 if chosen and chosen[0].suspects else max(1, limit // max(1, len(chosen)))

@@ -508,3 +508,19 @@ def test_a_window_filter_that_fails_for_ever_is_given_up(engine, filter_step, co
     assert letter.error.endswith("attempts: the calendar is away")
     assert letter.attempts > 3
     assert run.store.held_counts() == {}
+
+
+def test_after_the_store_was_away_nobody_is_taken_for_dead_for_a_while(engine, consumer, box, monkeypatch):
+    run = engine(consumers=[consumer(box)])
+    asked = []
+    claim = run.store.lanes.claim
+    monkeypatch.setattr(run.store.lanes, "claim", lambda *a, **named: asked.append(named["take_over"]) or claim(*a, **named))
+    for seconds in (0, 11):
+        run.later(seconds=seconds)
+    with monkeypatch.context() as patch:
+        patch.setattr(run.store, "claim_due", lambda *_, **__: (_ for _ in ()).throw(TemporaryError("away")))
+        with pytest.raises(TemporaryError):
+            run.clock.tick()
+    for seconds in (0, 9, 1):
+        run.later(seconds=seconds)
+    assert asked == [False, True, False, False, True]

@@ -58,6 +58,17 @@ def titles(claim):
     return None if claim is None else [message.title for message in claim.messages]
 
 
+def test_a_worker_is_taken_for_dead_only_by_those_who_may_judge(line, claim, begin, store, make):
+    messages = line("1", "2")
+    line("x", key="other")
+    begin(claim("a", limit=2).messages[:1])
+    later = make.now + timedelta(seconds=30)
+    left = store.lanes.claim("b", now=later, lease=LEASE, limit=9, size=10_000, take_over=False)
+    assert titles(left) == ["x"]
+    assert store.lanes.claim("c", now=later, lease=LEASE, limit=9, size=10_000, take_over=False) is None
+    assert titles(claim("d", seconds=30)) == [messages[0].title]
+
+
 def test_a_lane_whose_claimed_messages_were_settled_late_by_the_worker_before_is_free_when_the_batch_comes(
     line, claim, begin, finish
 ):
