@@ -86,7 +86,10 @@ class Service:
                 entry["MessageAttributes"] = {FAILURES: {"DataType": "Number", "StringValue": str(failures)}}
             entries.append(entry)
         for part in _portions(entries):
-            failed = self._batch("send_message_batch", queue, part)
+            try:
+                failed = self._batch("send_message_batch", queue, part)
+            except NoQueueError:  # it was deleted, and is made again
+                failed = self._batch("send_message_batch", queue, part)
             if failed:
                 failed = self._batch("send_message_batch", queue, [part[index] for index in failed])
             if failed:

@@ -50,7 +50,7 @@ def test_publishing_is_bounded_as_a_whole_where_the_broker_dawdles(proxy, text_m
     queue.publish(batches[:2])
     proxy.delay = 0.2
     began = time.monotonic()
-    with pytest.raises(TemporaryError, match="took longer than 1 s"):
+    with pytest.raises(TemporaryError, match=r"took longer than 1 s|timed out"):  # between two batches, or in one
         queue.publish(batches)
     assert time.monotonic() - began < 20
     queue.close()

@@ -88,10 +88,11 @@ def test_trap_early_acknowledgement_loses_what_a_killed_worker_had_begun(trap, e
 @WITHOUT
 def test_trap_a_dead_child_s_batch_is_acknowledged_where_nobody_rejects_it(trap, ending, removed):
     trap.publish("die")
-    worker = trap.worker({"task_reject_on_worker_lost": False} if removed else {}, pool="prefork", lost="fail")
+    without = {"task_reject_on_worker_lost": False, "on_failure": "celery's"}
+    worker = trap.worker(without if removed else {}, pool="prefork", lost="fail")
     try:
         if removed:
-            until(lambda: trap.left() == 0, "the batch is gone, though it could not be taken apart")
+            until(lambda: trap.left() == 0, "the batch is gone, and nobody took it apart")
         else:
             until(lambda: trap.notes().count("die") >= 2, "it comes again, as it could not be taken apart")
             assert trap.left() == 1

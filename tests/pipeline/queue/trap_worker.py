@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+from celery.worker.request import Request
+
 from pipeline import TemporaryError
 from pipeline.engine.batch import decode
 from pipeline.queue.app import add_tasks, make_app
@@ -48,11 +50,15 @@ class Runner:
 
 def main(url: str, changed: str, pool: str, file: str, lost: str) -> None:
     app = make_app(broker(url), ["t"])
-    app.conf.update(json.loads(changed))
+    told = json.loads(changed)
+    plain = told.pop("on_failure", "ours") == "celery's"
+    app.conf.update(told)
     runner = Runner(Path(file), lost)
     add_tasks(app, lambda: runner)  # type: ignore[arg-type,return-value] # a stand-in
     add_steps(app, [], ["t"])
     for task in app.tasks.values():
+        if plain and task.name.startswith("siftbell."):
+            task.Request = type("Request", (task.Request,), {"on_failure": Request.on_failure})
         task.acks_late = app.conf.task_acks_late  # these two were read from the settings when the tasks were made
         task.reject_on_worker_lost = app.conf.task_reject_on_worker_lost
     app.Worker(pool_cls=pool, concurrency=2, loglevel="WARNING", without_gossip=True, without_mingle=True, quiet=True).start()

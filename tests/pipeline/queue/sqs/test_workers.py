@@ -60,6 +60,8 @@ def test_trap_long_work_is_not_done_twice(here, text_messages, ending):
         until(lambda: place.delivered("slow") == 2, "all are delivered")
     finally:
         for worker in workers:
+            worker.send_signal(signal.SIGTERM)  # both at once
+        for worker in workers:
             ending(worker, signal.SIGTERM)
     assert max(Counter(place.lines("slow.begun")).values()) == 1, place.log()[-3000:]
 
@@ -119,7 +121,6 @@ def test_a_worker_goes_on_by_itself_when_sqs_was_away(here, text_messages, endin
         until(lambda: place.delivered("slow") == 60, "the second are delivered")
         own_ministack.kill()
         own_ministack.start()  # with no queue any more
-        service._forget()
         place.deliver("slow", text_messages([f"third-{n}" for n in range(40)]), in_a_batch=1)
         until(lambda: place.delivered("slow") == 100, "the third are delivered")
         assert worker.poll() is None
