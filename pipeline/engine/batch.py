@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal, Protocol
+from uuid import UUID
 
 import msgspec
 
@@ -63,9 +64,13 @@ def kept_form(message: object) -> bytes:
     """Give the JSON in which a message travels; raises ValueError for what could not be read again as a message."""
     try:
         text = _encoder.encode(message)
-        _message_decoder.decode(text)
+        known = _message_decoder.decode(text).id
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(str(error)) from error
+    try:
+        UUID(known)
+    except ValueError:
+        raise ValueError("its id is no UUID") from None
     return text
 
 

@@ -7,9 +7,9 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from pipeline.engine.batch import MAX_BYTES, Batch, decode, encode, split
+from pipeline.engine.batch import MAX_BYTES, Batch, decode, encode, refuse_unreadable, split
 from pipeline.engine.retry import next_attempt
-from pipeline.errors import TemporaryError
+from pipeline.errors import PermanentError, TemporaryError
 from pipeline.spec.model import Retry
 
 
@@ -26,6 +26,12 @@ def test_split_cuts_by_size_and_lets_a_large_one_stand_alone(message):
     assert [len(part) for part in split([small, large, small, small], 100)] == [1, 1, 2]
     half = message(text="x" * (MAX_BYTES * 2 // 5))
     assert [len(part) for part in split([half] * 5, 100)] == [2, 2, 1]
+
+
+@pytest.mark.parametrize("known", ["", "7", "\0", "not-a-uuid"])
+def test_a_message_whose_id_is_no_uuid_is_refused_before_it_spoils_a_batch(message, known):
+    with pytest.raises(PermanentError, match="its id is no UUID"):
+        refuse_unreadable(message(id=known))
 
 
 def test_a_batch_survives_the_queue(message):
