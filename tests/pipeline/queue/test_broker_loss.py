@@ -100,7 +100,7 @@ def test_a_connection_that_was_cut_meanwhile_costs_no_publish(request, new_proxy
     assert proxy.accepted == 2
     with queue._app.connection_for_write() as connection:
         until(lambda: connection.default_channel.queue_declare(name, passive=True).message_count == 2, "both are there")
-        connection.default_channel.queue_delete(name)
+        connection.default_channel.queue_purge(name)
     queue.close()
 
 
