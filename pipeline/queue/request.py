@@ -41,14 +41,18 @@ class BatchRequest(Request):
     def acknowledge(self) -> None:
         """Tell the broker that it is done."""
         if not self.acknowledged:
-            super().acknowledge()
-            self._went(done=True)
+            try:
+                super().acknowledge()
+            finally:  # whatever the broker says, its place is free
+                self._went(done=True)
 
     def reject(self, requeue: bool = False) -> None:
         """Tell the broker that it is to come again, or that nobody wants it."""
         if not self.acknowledged:
-            super().reject(requeue)
-            self._went(done=not requeue)
+            try:
+                super().reject(requeue)
+            finally:
+                self._went(done=not requeue)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """Take a batch apart that its worker died over; anything else is put back on the queue by Celery's own rules."""

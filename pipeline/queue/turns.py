@@ -36,8 +36,6 @@ class Turn(Protocol):
 class _Came:
     turn: Turn
     start: Callable[[], None]
-    connection: int
-    """Which of the worker's connections it came by: what came by an earlier one holds no place in the window any more."""
 
 
 @dataclass(slots=True)
@@ -49,7 +47,8 @@ class _Lane:
     most: int
     """How many of it the worker takes in advance, those under way included."""
     running: int = 0
-    held: int = 0
+    held: set[Turn] = field(default_factory=set)
+    """What came by this connection, and the broker waits to be told about: it fills the window."""
     waiting: deque[_Came] = field(default_factory=deque)
     paused: bool = False
 
@@ -76,7 +75,6 @@ class Turns:
         self._lanes |= {name: _Lane(half, prefetch * half) for name in self._deliveries}
         self._lock = threading.Lock()
         self._open = True
-        self._connection = 0
         self._running: dict[str, _Came] = {}
         self._again: dict[str, list[_Came]] = {}
         self._done: OrderedDict[str, None] = OrderedDict()
@@ -107,9 +105,9 @@ class Turns:
         Brokers deliver a batch again when a connection breaks, and some when a batch takes long, while it is worked on.
         """
         with self._lock:
-            came = _Came(turn, start, self._connection)
+            came = _Came(turn, start)
             lane = self._lane(turn)
-            lane.held += 1
+            lane.held.add(turn)
             done = turn.id in self._done
             if turn.id in self._running and not done:
                 self._again.setdefault(turn.id, []).append(came)
@@ -130,8 +128,7 @@ class Turns:
             if came is not None and ran:
                 del self._running[turn.id]
                 lane.running -= 1
-            if not ran or (came is not None and came.connection == self._connection):
-                lane.held = max(0, lane.held - 1)
+            lane.held.discard(turn)
             again = self._again.pop(turn.id, []) if ran else []
             if done:
                 self._remember(turn.id)
@@ -160,11 +157,10 @@ class Turns:
                 if not came.turn.begun:
                     del self._running[name]
                     self._lane(came.turn).running -= 1
-            self._connection += 1
             self._again.clear()
             for lane in self._lanes.values():
                 lane.waiting.clear()
-                lane.held = 0
+                lane.held.clear()
                 lane.paused = False
 
     def _take(self) -> list[_Came]:
@@ -177,7 +173,7 @@ class Turns:
             lane = self._lanes[min(waiting, key=lambda name: self._lanes[name].running)]
             came = lane.waiting.popleft()
             if came.turn.id in self._done:
-                taken.append(_Came(came.turn, came.turn.acknowledge, came.connection))
+                taken.append(_Came(came.turn, came.turn.acknowledge))
                 continue
             if came.turn.id in self._running:
                 self._again.setdefault(came.turn.id, []).append(came)
@@ -201,7 +197,7 @@ class Turns:
 
     def _watch(self, lane: _Lane) -> None:
         """Note when a queue has enough here, and again when half of that is gone."""
-        paused = lane.held >= lane.most if not lane.paused else lane.held > lane.most // 2
+        paused = len(lane.held) >= lane.most if not lane.paused else len(lane.held) > lane.most // 2
         if paused is not lane.paused:
             lane.paused = paused
             self._flow()

@@ -165,3 +165,20 @@ def test_what_the_pool_had_not_begun_when_the_connection_ended_is_started_when_i
     assert started == ["begun", "dropped", "dropped"]
     begun.acknowledge()
     assert started == ["begun", "dropped", "dropped", "next"]
+
+
+def test_what_came_by_a_connection_that_ended_takes_no_room_and_gives_none_when_it_is_done(toys):
+    turns, _, _, come = toys(2, filters=["in"], deliveries=[], prefetch=1)
+    old = [come("in", "old 1"), come("in", "old 2")]
+    assert turns.paused() == {"in"}
+    old[1].begun = False
+    turns.close()
+    turns.open()
+    assert turns.paused() == set()
+    new = [come("in", "new 1"), come("in", "new 2")]
+    assert turns.paused() == {"in"}
+    for one in old:
+        one.acknowledge()
+    assert turns.paused() == {"in"}
+    new[0].acknowledge()
+    assert turns.paused() == set()
