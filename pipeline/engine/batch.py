@@ -89,6 +89,12 @@ def refuse_unreadable(message: object) -> None:
         raise PermanentError("a message that cannot be kept: its time has no zone")
 
 
+def too_large(batch: Batch, largest: int) -> str:
+    """Say that a batch is larger than a queue takes, which only a message that stands alone can be; empty where it is not."""
+    size = len(_encoder.encode(batch.messages[0])) if len(batch.messages) == 1 else 0  # several are no more than `MAX_BYTES`
+    return f"a message of {size} bytes: the queue takes {largest}" if size > largest else ""
+
+
 def split(messages: Sequence[Message], most: int) -> Iterator[list[Message]]:
     """Cut messages into lists of at most `most` messages and about `MAX_BYTES`, in order."""
     part: list[Message] = []

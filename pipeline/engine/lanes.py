@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import structlog
 
-from pipeline.engine.batch import DELIVER_QUEUE, MAX_BYTES, MAX_DELIVER, PROCESS_QUEUE, Batch, Queue, kept_form
+from pipeline.engine.batch import DELIVER_QUEUE, MAX_BYTES, MAX_DELIVER, PROCESS_QUEUE, Batch, Queue, too_large
 from pipeline.engine.decisions import Decisions, Now
 from pipeline.engine.pipeline import Pipelines, UnknownStepError, comes_next
 from pipeline.engine.shift import Shift
@@ -108,8 +108,8 @@ class Lanes:
         except UnknownStepError as gone:
             self.bury(_batch(claim, "process", PROCESS_QUEUE), str(gone))
             return
-        if (size := _alone(batch)) > self._queue.largest:
-            self.bury(batch, f"a message of {size} bytes: the queue takes {self._queue.largest}")
+        if error := too_large(batch, self._queue.largest):
+            self.bury(batch, error)
             return
         try:
             self._queue.publish([batch])
@@ -145,8 +145,3 @@ def _batch(claim: LaneClaim, job: Literal["process", "deliver"], queue: str) -> 
         revision=claim.revision,
         claim=claim.token,
     )
-
-
-def _alone(batch: Batch) -> int:
-    """Give the bytes of the message that stands alone in a batch; several are no more than `MAX_BYTES`."""
-    return len(kept_form(batch.messages[0])) if len(batch.messages) == 1 else 0

@@ -19,9 +19,9 @@ from pipeline.engine.batch import (
     Batch,
     Queue,
     decode,
-    kept_form,
     refuse_unreadable,
     split,
+    too_large,
 )
 from pipeline.engine.circuit import Circuits
 from pipeline.engine.decisions import Decisions, Now, bury_all, utc_now
@@ -181,9 +181,7 @@ class Runner:
         """Put batches on the queue. A message that is larger than the queue takes is buried: no later try would fare better."""
         fitting = []
         for batch in self.lanes.line_up(batches):
-            size = len(kept_form(batch.messages[0])) if len(batch.messages) == 1 else 0  # several are no more than `MAX_BYTES`
-            if size > self.queue.largest:
-                error = f"a message of {size} bytes: the queue takes {self.queue.largest}"
+            if error := too_large(batch, self.queue.largest):
                 self._bury(batch, error)
             else:
                 fitting.append(batch)
