@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 ARGS ?=
 
-.PHONY: help demo run test coverage check docs faults faults-short clean
+.PHONY: help demo run test coverage check docs faults faults-short bench bench-short clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what there is.
@@ -31,12 +31,19 @@ faults: $(READY)  ## Break everything there is under load, on every broker, and 
 faults-short: $(READY)  ## The same with a few faults of each broker, drawn by a seed; takes three minutes.
 	$(BIN)/python tests/faults run --pick 3 --count 600 --seconds 3 --scale 0.15 --patience 60 --jobs 2 $(ARGS)
 
+bench: $(READY)  ## Measure Siftbell against its yardsticks, side by side, and write down the ratios; needs an idle machine.
+	PYTHONPATH=tests/faults $(BIN)/python -m benchmarks --write $(ARGS)
+
+bench-short: $(READY)  ## The guarded measures, small; fails where a ratio is below 70 % of the recorded one.
+	PYTHONPATH=tests/faults $(BIN)/python -m benchmarks --short $(ARGS)
+
 check: $(READY)  ## Format, lint, types, import contracts, generated files, examples.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy docs/generate.py
 	$(BIN)/mypy tests/faults
+	MYPYPATH=tests/faults $(BIN)/mypy benchmarks
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/siftbell check --strict configs
