@@ -46,13 +46,13 @@ class Condition(Compiled):
 
     def __init__(self, text: str) -> None:
         """Compile; raises ValueError, with the column counted from 1, for what is not CEL or names what there is not."""
-        import cel  # noqa: PLC0415 - the import takes half a second, which a command without conditions need not wait for
+        from pipeline.cel import compile_expression  # noqa: PLC0415 - 6 MB that a command without conditions does not need
 
         if len(text) > MAX_LENGTH:
             raise ValueError(f"a condition has at most {MAX_LENGTH} characters, this one has {len(text)}")
         super().__init__(text)
         try:
-            self._program = cel.compile(text)
+            self._program = compile_expression(text)
         except ValueError as error:
             raise ValueError(_readable(text, str(error))) from None
         code = _QUOTED.sub(lambda quoted: " " * len(quoted[0]), text)
