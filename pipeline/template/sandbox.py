@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache, partial
+from io import StringIO
 from typing import Any, Final, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import jinja2
 import msgspec
-from jinja2 import meta, nodes, pass_context
+from jinja2 import nodes, pass_context
+from jinja2.compiler import CodeGenerator, Frame
+from jinja2.idtracking import VAR_LOAD_RESOLVE
 from jinja2.runtime import Context, LoopContext, markup_join
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
@@ -149,15 +152,32 @@ def compile_template(text: str, *, escape: bool) -> tuple[Compiled, dict[str, in
     environment = _environment(escape=escape)
     try:
         tree = environment.parse(text)
-        _refuse_unknown(environment, tree)
-        undeclared = meta.find_undeclared_variables(tree) - set(environment.globals)
-        names = {node.name: node.lineno for node in reversed([*tree.find_all(nodes.Name)]) if node.name in undeclared}
-        code = environment.compile(_Transformer().visit(tree), filename="<template>")
+        found = [*tree.find_all(nodes.Node)]
+        _refuse_unknown(environment, found)
+        lines = {node.name: node.lineno for node in reversed(found) if isinstance(node, nodes.Name)}
+        generator = _Generator(environment)
+        generator.visit(_Transformer().visit(tree))
+        code = compile(generator.source.getvalue(), "<template>", "exec")
+        names = {name: line for name, line in lines.items() if name in generator.read}
         return Compiled(environment.template_class.from_code(environment, code, environment.globals), text), names
     except jinja2.TemplateSyntaxError as error:
         raise NotATemplateError(str(error.message), line=error.lineno) from None
     except (RecursionError, MemoryError, SyntaxError, ValueError, OverflowError):
         raise NotATemplateError("it nests too deeply, or holds a number that is too long") from None
+
+
+class _Generator(CodeGenerator):
+    """Writes a template's code, and notes on the way which names it reads: Jinja2 itself generates it twice for that."""
+
+    def __init__(self, environment: jinja2.Environment) -> None:
+        self.source = StringIO()
+        self.read: set[str] = set()
+        super().__init__(environment, None, "<template>", self.source)
+
+    def enter_frame(self, frame: Frame) -> None:
+        super().enter_frame(frame)
+        loads = frame.symbols.loads.values()
+        self.read |= {name for action, name in loads if name and action == VAR_LOAD_RESOLVE} - set(self.environment.globals)
 
 
 class _Transformer(NodeTransformer):
@@ -195,20 +215,18 @@ def _environment(*, escape: bool) -> _Environment:
     return environment
 
 
-def _refuse_unknown(environment: _Environment, tree: nodes.Template) -> None:
-    for node in tree.find_all(nodes.Node):
+def _refuse_unknown(environment: _Environment, tree: Sequence[nodes.Node]) -> None:
+    for node in tree:
         if isinstance(node, _UNBOUNDED) or (isinstance(node, nodes.For) and node.recursive):
             raise NotATemplateError("macros, blocks, imports and recursive loops are not available here", line=node.lineno)
-    for name in tree.find_all(nodes.Name):
-        if name.name in ("self", "super", "caller", "varargs", "kwargs"):
-            raise NotATemplateError(f"'{name.name}' is not available here", line=name.lineno, name=name.name)
+    for node in tree:
+        if isinstance(node, nodes.Name) and node.name in ("self", "super", "caller", "varargs", "kwargs"):
+            raise NotATemplateError(f"'{node.name}' is not available here", line=node.lineno, name=node.name)
     for kind, known, what in ((nodes.Filter, environment.filters, "filter"), (nodes.Test, environment.tests, "test")):
-        for named in tree.find_all(kind):
-            if named.name not in known or named.name.startswith("_"):
-                text = f"no {what} is called '{named.name}'"
-                raise NotATemplateError(
-                    text, line=named.lineno, name=named.name, known=(name for name in known if name.isalpha())
-                )
+        for node in tree:
+            if isinstance(node, kind) and (node.name not in known or node.name.startswith("_")):
+                text = f"no {what} is called '{node.name}'"
+                raise NotATemplateError(text, line=node.lineno, name=node.name, known=(name for name in known if name.isalpha()))
 
 
 def _what_is_missing(error: jinja2.UndefinedError, row: str) -> str:
