@@ -56,7 +56,8 @@ class Request:
             raise RequestError("the body is not JSON: it is not UTF-8") from None
         except (msgspec.MsgspecError, ValueError) as error:
             raise RequestError(f"the body is not JSON: {error}") from None
-        refuse_unstorable(value)
+        if b"\\u0000" in self.body or not _fits(value, MAX_DEPTH):  # else there is nothing to refuse, and no walk to find it
+            refuse_unstorable(value)
         return value
 
     def form(self) -> dict[str, str]:
@@ -109,6 +110,19 @@ def refuse_unstorable(value: Any) -> None:
             raise _refused(where, "is a number that is too large")
         elif isinstance(item, int) and not _MIN_INTEGER <= item <= _MAX_INTEGER:
             raise _refused(where, "is an integer of more than 64 bits")
+
+
+def _fits(value: Any, room: int) -> bool:
+    """Say that a value read from JSON nests no deeper than `room` levels and holds no integer that may be refused."""
+    kind = type(value)
+    if kind is dict or kind is list:
+        if not room:
+            return False
+        for inner in value.values() if kind is dict else value:
+            if type(inner) is not str and not _fits(inner, room - 1):
+                return False
+        return True
+    return kind is not int or _MIN_INTEGER <= value <= _MAX_INTEGER
 
 
 def _multipart(content_type: str, body: bytes) -> list[tuple[str, str]]:

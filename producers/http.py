@@ -31,6 +31,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import unquote
 
@@ -88,7 +89,11 @@ class Http(WebhookProducer[HttpConfig]):
             raise RequestError(f"more than {self.config.limit} messages in one request", status=413)
         messages: list[Message] = []
         problems: list[Problem] = []
+        by_our_names = not (event or self.config.fields)
         for index, payload in enumerate(payloads):
+            if by_our_names and (message := _plainly(payload, self.config.source)):
+                messages.append(message)
+                continue
             where = f"[{index}]" if listed else ""
             if not isinstance(payload, dict):
                 problems.append(Problem(where, "an object is expected"))
@@ -110,6 +115,43 @@ class Http(WebhookProducer[HttpConfig]):
             raise RequestError(f"a signature is expected in the header {wanted.header}", status=401)
         if not request.signed_by(wanted.secret.get_secret_value(), signature, algorithm=wanted.algorithm):
             raise RequestError(f"the signature in the header {wanted.header} does not fit the body", status=403)
+
+
+class _Plain(msgspec.Struct):
+    """A payload under our names in which next to nothing needs to be understood first."""
+
+    title: str = ""
+    text: str = ""
+    severity: str = ""
+    status: Literal["firing", "resolved"] = "firing"
+    labels: dict[str, str] = {}
+    key: str = ""
+    url: str = ""
+    time: Any = None
+    source: str = ""
+    type: str = ""
+
+
+def _plainly(payload: Any, source: str) -> Message | None:
+    """Give the message of a `_Plain` payload, the one that `_Reader` would make: in a tenth of its time. None for any other."""
+    try:
+        plain = msgspec.convert(payload, _Plain)
+        time = datetime.now(UTC) if plain.time is None else _time(plain.time)
+    except ValueError:
+        return None
+    return Message(
+        source=plain.source or source,
+        type=plain.type or "event",
+        time=time,
+        title=plain.title,
+        text=plain.text,
+        severity=normal_severity(plain.severity),
+        status=plain.status,
+        labels=plain.labels,
+        key=plain.key,
+        url=plain.url,
+        data=payload,
+    )
 
 
 class _Reader:

@@ -7,12 +7,17 @@ import hmac
 import json
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline import Request, RequestError
 from pipeline.testing import WebhookProducerContract
-from producers.http import Http, HttpConfig
+from producers.http import _NAMES, Http, HttpConfig, _plainly
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
 
 FULL = {
     "title": "disk full",
@@ -64,6 +69,42 @@ def test_a_payload_with_our_names():
     assert (message.key, message.url, message.source, message.type) == ("disk-1", "https://x", "nagios", "check")
     assert message.time == datetime(2026, 11, 21, 7, 30, 0, 123456, tzinfo=UTC)
     assert message.data == FULL
+
+
+VALUES = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.lists(st.text(max_size=2), max_size=2)
+WORDS = st.sampled_from(["", "resolved", "OK", "firing", "closed?", "WARN", "2026-11-21T08:30:00Z", "1764000000"])
+LABELS = st.dictionaries(st.text(max_size=3), VALUES, max_size=3) | st.dictionaries(st.text(max_size=3), st.text(max_size=3))
+PAYLOADS = st.fixed_dictionaries({}, optional=dict.fromkeys(_NAMES, VALUES | WORDS | LABELS) | {"id": VALUES, "data": VALUES})
+
+
+@given(PAYLOADS)
+@settings(max_examples=400, deadline=None)
+def test_a_plain_payload_makes_the_same_message_the_quick_way(payload):
+    def made(**options):
+        try:
+            (message,) = receive(payload, **options)
+        except RequestError as error:
+            return [(problem.where, problem.text) for problem in error.problems]
+        given = {"id": "", "time": message.time if payload.get("time") is not None else START}
+        return msgspec.structs.asdict(message.replace(**given))
+
+    assert made() == made(fields={"title": "title"})  # a field's path, whichever, has every payload read name by name
+
+
+@pytest.mark.parametrize(
+    ("payload", "quick"),
+    [
+        ({}, True),
+        ({"title": "x", "labels": {"a": "b"}, "time": 1764000000, "status": "resolved", "more": {"a": [None]}}, True),
+        ({"title": 5}, False),
+        ({"labels": {"a": 1}}, False),
+        ({"status": "OK"}, False),
+        ({"time": "soon"}, False),
+        (["x"], False),
+    ],
+)
+def test_which_payloads_go_the_quick_way(payload, quick):
+    assert (_plainly(payload, "http") is not None) is quick
 
 
 def test_a_payload_with_none_of_our_names():
