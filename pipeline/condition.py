@@ -1,13 +1,15 @@
-"""Conditions over a message: CEL, compiled once, handed only the fields it names."""
+"""Conditions over a message: CEL, compiled once; the common ones to Python, the others handed only the fields they name."""
 
 from __future__ import annotations
 
 import re
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any, Final
 
 from pipeline.compiled import Compiled
 from pipeline.message import FIELDS, Message
+from pipeline.plain_condition import NotPlainError, PlainCondition, compile_plain
 
 MAX_LENGTH: Final = 4096
 """How many characters a condition may have."""
@@ -46,22 +48,46 @@ class Condition(Compiled):
 
     def __init__(self, text: str) -> None:
         """Compile; raises ValueError, with the column counted from 1, for what is not CEL or names what there is not."""
-        from pipeline.cel import compile_expression  # noqa: PLC0415 - 6 MB that a command without conditions does not need
-
         if len(text) > MAX_LENGTH:
             raise ValueError(f"a condition has at most {MAX_LENGTH} characters, this one has {len(text)}")
         super().__init__(text)
+        self._plain = _plain(text)
+        self._depth = 0
+        if self._plain is None:
+            self._check()
+            self._try()
+        else:
+            self.names = self._plain.names
+
+    def matches(self, message: Message) -> bool:
+        """Say whether the condition holds for the message. Never raises for a message's sake."""
+        if self._plain is None:
+            return self._holds(message)
         try:
-            self._program = compile_expression(text)
+            return self._plain.holds(message)
+        except (TypeError, AttributeError):
+            return self._holds(message)
+
+    @cached_property
+    def _program(self) -> Any:
+        """What CEL makes of it. A plain condition needs that, and the 6 MB of CEL, only for a message of wrong types."""
+        from pipeline.cel import compile_expression  # noqa: PLC0415 - see above
+
+        return compile_expression(self.text)
+
+    def _check(self) -> None:
+        text = self.text
+        try:
+            program = self._program
         except ValueError as error:
             raise ValueError(_readable(text, str(error))) from None
         code = _QUOTED.sub(lambda quoted: " " * len(quoted[0]), text)
         own = {macro[1] for macro in _MACRO.finditer(code)}
-        self.names = tuple(sorted(name for name in self._program.variables() if name in FIELDS))
-        for name in self._program.variables():
+        self.names = tuple(sorted(name for name in program.variables() if name in FIELDS))
+        for name in program.variables():
             if name not in own and name not in FIELDS and name not in _TYPES:
                 raise ValueError(_unknown(code, "field of a message", name, FIELDS))
-        for name in self._program.functions():
+        for name in program.functions():
             if name.isidentifier() and name not in _FUNCTIONS:
                 raise ValueError(_unknown(code, "function", name, _FUNCTIONS))
         self._depth = _depth(code)
@@ -69,10 +95,8 @@ class Condition(Compiled):
             raise ValueError(
                 f"{_brief(text)}: at most two of all, exists, exists_one, map and filter may stand inside each other"
             )
-        self._try()
 
-    def matches(self, message: Message) -> bool:
-        """Say whether the condition holds for the message. Never raises for a message's sake."""
+    def _holds(self, message: Message) -> bool:
         if self._depth > 1 and _longest(message.data if "data" in self.names else message.labels) ** self._depth > MAX_STEPS:
             return False
         try:
@@ -103,6 +127,13 @@ class Condition(Compiled):
             raise ValueError(
                 f"{_brief(self.text)}: gives {_KINDS.get(type(value), 'a value')}, but a condition gives true or false"
             )
+
+
+def _plain(text: str) -> PlainCondition | None:
+    try:
+        return compile_plain(text)
+    except NotPlainError:
+        return None
 
 
 def _depth(code: str) -> int:

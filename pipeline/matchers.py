@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from operator import eq
 from typing import Final, Literal, cast
 
 from pipeline.compiled import Compiled
-from pipeline.condition import Condition
-from pipeline.message import Message
+from pipeline.pattern import compile_pattern
 
 MAX_LENGTH: Final = 4096
 """How many characters a list of matchers may have."""
@@ -44,7 +44,7 @@ class Matchers(Compiled):
     The grammar is Alertmanager's, in its default mode: the list may stand in braces, and a comma may end it; names
     and values are bare or in double quotes. What the UTF-8 grammar and the older one read differently, or only the
     older one reads, is read as the older one does. Regular expressions must match the whole value. They are matched
-    by CEL's engine, which takes time linear in the value: Python's own can take for ever.
+    as in conditions, in time linear in the value: Python's own can take for ever.
     """
 
     about = 'Label matchers such as team="db", env=~"prod|stage".'
@@ -55,18 +55,11 @@ class Matchers(Compiled):
             raise ValueError(f"label matchers have at most {MAX_LENGTH} characters, these have {len(text)}")
         super().__init__(text)
         self.matchers = tuple(_parse(text))
-        self._patterns = {matcher: _pattern(matcher) for matcher in self.matchers if "~" in matcher.operator}
+        self._tests = [(matcher.name, _test(matcher), matcher.operator[0] == "=") for matcher in self.matchers]
 
     def match(self, labels: Mapping[str, str]) -> bool:
         """Say whether all matchers match these labels; true where there are none."""
-        return all(self._matches(matcher, labels.get(matcher.name, "")) for matcher in self.matchers)
-
-    def _matches(self, matcher: Matcher, value: str) -> bool:
-        if matcher in self._patterns:
-            same = self._patterns[matcher].matches(Message(id="", source="", text=value))
-        else:
-            same = value == matcher.value
-        return same == (matcher.operator[0] == "=")
+        return all(test(labels.get(name, "")) is wanted for name, test, wanted in self._tests)
 
     def __str__(self) -> str:
         return "{" + ", ".join(map(str, self.matchers)) + "}"
@@ -159,12 +152,14 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"') + '"'
 
 
-def _pattern(matcher: Matcher) -> Condition:
+def _test(matcher: Matcher) -> Callable[[str], bool]:
+    """Give what says whether a value is that of the matcher, whose operator may ask for the opposite."""
+    if "~" not in matcher.operator:
+        return partial(eq, matcher.value)
     if "\0" in matcher.value:
         raise ValueError(f"{matcher}: a regular expression holds no NUL")
     try:
-        Condition(f"text.matches({json.dumps(matcher.value, ensure_ascii=False)})")
-        anchored = rf"\A(?:{matcher.value})\z"
-        return Condition(f"text.matches({json.dumps(anchored, ensure_ascii=False)})")
+        compile_pattern(matcher.value)  # so that no parenthesis of it closes the one that is put around it
+        return compile_pattern(rf"\A(?:{matcher.value})\z")
     except ValueError:
         raise ValueError(f"{matcher}: '{matcher.value}' is not a regular expression (RE2)") from None
