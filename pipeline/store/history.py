@@ -5,40 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, literal_column, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, delete, exists, literal_column, or_, select, text, tuple_
 
 from pipeline.store.rows import Held, Outcome, Record, Why
-from pipeline.store.tables import chunks, clean, held, insert, lane_messages, records, to_number, to_time
+from pipeline.store.tables import clean, given_texts, held, insert, lane_messages, records, to_number, to_time
 
+_PLACE: Final = attrgetter("message_id", "pipeline", "step")
+_DECISION: Final = attrgetter("pipeline", "step", "outcome", "at", "attempt", "since", "reason", "became")
 WENT_ON: Final = (Outcome.DROPPED, Outcome.REPLACED, Outcome.PASSED)
 """The decisions after which a message does not wait at a step."""
 
 
 def write_records(connection: Connection, new: Sequence[Record]) -> list[dict[str, Any]]:
     """Write each record by the rules of `Store.settle`; give the rows as they were handed to the database."""
-    rows = [_record_row(record) for record in new]
-    if rows:
-        rows.sort(key=lambda row: (row["message_id"], row["pipeline"], row["step"]))  # one order for all: no deadlocks
-        connection.execute(_record_upsert(connection.dialect.name), rows)
-    return rows
+    return _write(connection, _record_upsert(connection.dialect.name), new)
 
 
 def write_anew(connection: Connection, new: Sequence[Record]) -> None:
     """Write each record over the stored one unless that is of a later attempt: a person has the message tried once more."""
-    rows = sorted((_record_row(record) for record in new), key=lambda row: (row["message_id"], row["pipeline"], row["step"]))
-    if rows:
-        connection.execute(_record_anew(connection.dialect.name), rows)
+    _write(connection, _record_anew(connection.dialect.name), new)
 
 
 def read_records(connection: Connection, pipeline: str, step: str, message_ids: Sequence[str]) -> dict[str, Record]:
     """Give the records of these messages at a step."""
-    found: dict[str, Record] = {}
-    for some in chunks(message_ids):
-        query = select(records).where(records.c.message_id.in_(some), records.c.pipeline == pipeline, records.c.step == step)
-        found.update((row.message_id, _record(row)) for row in connection.execute(query))
-    return found
+    asked = {"message_ids": list(message_ids), "pipeline": pipeline, "step": step}
+    found = connection.execute(_records_at_step(connection.dialect.name), asked) if message_ids else ()
+    return {row.message_id: _record(row) for row in found}
 
 
 def read_history(connection: Connection, message_id: str) -> list[Record]:
@@ -105,9 +101,23 @@ def _replaced(connection: Connection, where: ColumnElement[bool]) -> list[Record
     return [_record(row) for row in connection.execute(query.order_by(records.c.message_id))]
 
 
+def _write(connection: Connection, statement: Any, new: Sequence[Record]) -> list[dict[str, Any]]:
+    ordered = sorted(new, key=_PLACE)  # one order for all: no deadlocks
+    rows = [_alike(list(alike)) for _, alike in groupby(ordered, key=_DECISION)]
+    if rows:
+        connection.execute(statement, rows)
+    return rows
+
+
+@cache
+def _records_at_step(dialect: str) -> Any:
+    at_step = (records.c.pipeline == bindparam("pipeline"), records.c.step == bindparam("step"))
+    return select(records).where(records.c.message_id.in_(select(given_texts("message_ids", dialect))), *at_step)
+
+
 @cache
 def _record_upsert(dialect: str) -> Any:
-    statement = insert(records, dialect)
+    statement = _insert_alike(dialect)
     new = statement.excluded
     delivered, held_before = (records.c.outcome == _literal(outcome) for outcome in (Outcome.DELIVERED, Outcome.HELD))
     buried = records.c.outcome == _literal(Outcome.BURIED)
@@ -120,7 +130,7 @@ def _record_upsert(dialect: str) -> Any:
 
 @cache
 def _record_anew(dialect: str) -> Any:
-    statement = insert(records, dialect)
+    statement = _insert_alike(dialect)
     new = statement.excluded
     changed = {name: new[name] for name in ("outcome", "at", "attempt", "since", "reason", "became")}
     return statement.on_conflict_do_update(
@@ -128,22 +138,31 @@ def _record_anew(dialect: str) -> Any:
     )
 
 
+def _insert_alike(dialect: str) -> Any:
+    """Give an INSERT of the records that one decision made: they share all but the message's id."""
+    shared = [column for column in records.c if column.name != "message_id"]
+    values = select(given_texts("message_ids", dialect), *(bindparam(column.name, type_=column.type) for column in shared))
+    values = values.where(text("true"))  # or SQLite takes what follows for a JOIN's ON
+    return insert(records, dialect).from_select(["message_id", *(column.name for column in shared)], values)
+
+
 def _literal(outcome: Outcome) -> ColumnElement[str]:
     """Give an outcome as a part of the statement: a parameter would be bound anew for each of its rows."""
     return literal_column(f"'{outcome.value}'")
 
 
-def _record_row(record: Record) -> dict[str, Any]:
+def _alike(alike: Sequence[Record]) -> dict[str, Any]:
+    one = alike[0]
     return {
-        "message_id": record.message_id,
-        "pipeline": record.pipeline,
-        "step": record.step,
-        "outcome": record.outcome.value,
-        "at": to_number(record.at),
-        "attempt": record.attempt,
-        "since": None if record.since is None else to_number(record.since),
-        "reason": clean(record.reason) if record.reason else "",
-        "became": " ".join(record.became) or None,
+        "message_ids": list(dict.fromkeys(record.message_id for record in alike)),  # PostgreSQL changes no row twice at once
+        "pipeline": one.pipeline,
+        "step": one.step,
+        "outcome": one.outcome.value,
+        "at": to_number(one.at),
+        "attempt": one.attempt,
+        "since": None if one.since is None else to_number(one.since),
+        "reason": clean(one.reason) if one.reason else "",
+        "became": " ".join(one.became) or None,
     }
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+import msgspec
+
 from pipeline.errors import TemporaryError
 from pipeline.message import Message
 
@@ -24,8 +26,7 @@ class Outcome(StrEnum):
     BURIED = "buried"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, kw_only=True):
     """What was decided about a message at a step, when and why: one row for each message and step, the last decision wins.
 
     `attempt` counts the deliveries to a consumer, from 1; `since` is when the first of them failed, None if none did.

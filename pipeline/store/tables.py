@@ -8,7 +8,21 @@ from functools import cache
 from typing import Any, Final, TypeVar
 
 import msgspec
-from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, PrimaryKeyConstraint, Table, Text, UniqueConstraint, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    bindparam,
+    func,
+    text,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pipeline.message import Message
@@ -250,3 +264,9 @@ def chunks(values: Sequence[T], size: int = 1000) -> Iterator[Sequence[T]]:
 def insert(table: Table, dialect: str) -> Any:
     """Give an INSERT of all columns that knows ON CONFLICT; the two dialects' classes are alike, but share no type."""
     return (postgresql if dialect == "postgresql" else sqlite).insert(table)
+
+
+def given_texts(name: str, dialect: str) -> Any:
+    """Give a column of texts that are handed over as one parameter, a list of whatever length: the statement stays the same."""
+    given = bindparam(name, type_=JSON)
+    return (func.json_array_elements_text if dialect == "postgresql" else func.json_each)(given).table_valued("value").c.value

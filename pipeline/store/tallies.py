@@ -21,19 +21,19 @@ from pipeline.store.tables import insert, tallies, to_number
 
 HOUR: Final = 3_600_000_000
 """Microseconds."""
-_KIND: Final = itemgetter("at", "attempt", "pipeline", "step", "outcome")
+_PLACE: Final = itemgetter("pipeline", "step", "outcome")
 SHARDS: Final = 8
 """Rows among which PostgreSQL's writers spread: batches that end at the same moment do not wait for one another's commit."""
 
 
 def add_tallies(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Count written rows of `records`. The last thing in a transaction: what it changes stays locked until the end."""
+    """Count what `history.write_records` wrote. The last thing in a transaction: what it changes stays locked until the end."""
     decided: Counter[tuple[int, str, str, str]] = Counter()
     added: Counter[tuple[int, str, str, str]] = Counter()
-    for (at, attempt, *place), count in Counter(map(_KIND, rows)).items():  # the rows of a batch are of few kinds
-        key = (at // HOUR * HOUR, *place)
+    for row in rows:
+        key, count = (row["at"] // HOUR * HOUR, *_PLACE(row)), len(row["message_ids"])
         decided[key] += count
-        added[key] += count if attempt == 1 else 0
+        added[key] += count if row["attempt"] == 1 else 0
     if decided:
         dialect = connection.dialect.name
         shard = random.randrange(SHARDS) if dialect == "postgresql" else 0  # noqa: S311 - spreads writers, guards nothing

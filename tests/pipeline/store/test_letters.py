@@ -211,7 +211,7 @@ def test_what_fails_while_it_moves_leaves_everything_as_it_was(store, make, bury
 
 def test_what_is_dropped_is_gone_and_its_record_says_when(store, make, bury):
     first, second, _ = bury("no", "why", "x")
-    store.settle(records=[make.record(second.message.id, Outcome.DELIVERED, attempt=2)])
+    store.settle(records=[make.record(second.message.id, Outcome.DELIVERED, attempt=2, at=make.now + SECOND)])
     assert store.purge(make.now + 3 * SECOND, 1) == 1
     moved = store.drop_letters(Selection(until=make.now + 2 * SECOND), now=make.now + SECOND, limit=9)
     assert moved.left == {("p", "s"): 2}

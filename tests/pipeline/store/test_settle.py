@@ -72,6 +72,20 @@ def test_a_record_never_goes_back(store, make, first, then, wins, together):
     assert store.records("p", "s", [message_id]) == {message_id: records[wins]}
 
 
+def test_records_of_several_decisions_are_all_written_and_counted_once(store, make):
+    """Those that share a decision go to the database together, between the others."""
+    ids = [new_id() for _ in range(9)]
+    kinds = [
+        {"outcome": Outcome.DELIVERED},
+        {"outcome": Outcome.BURIED, "reason": "no"},
+        {"outcome": Outcome.DELIVERED, "attempt": 2},
+    ]
+    told = [make.record(message_id, **kinds[number // 2 % 3]) for number, message_id in enumerate(ids)]
+    store.settle(records=[*reversed(told), told[0]])
+    assert [store.history(message_id) for message_id in ids] == [[record] for record in told]
+    assert store.counts() == {("p", "s", Outcome.DELIVERED): 6, ("p", "s", Outcome.BURIED): 3}
+
+
 def test_history_is_in_order_of_time(store, make):
     message_id = new_id()
     steps = [
