@@ -10,21 +10,22 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from ssl import SSLCertVerificationError
+from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
 from pipeline.errors import PermanentError, TemporaryError
 from pipeline.message import Message
 from pipeline.plugin import C, Consumer
 from pipeline.secrecy import masker, secrets_in
-
-if TYPE_CHECKING:
-    import aiohttp
+from pipeline.wire import Answer, BrokenError, Connections, Limits, Place, place_of
 
 LONGEST_WAIT: Final = 86400.0
 """Seconds that a `Retry-After` is believed, at most."""
 _AGAIN: Final = frozenset({408, 425, 429})
 _EXCERPT: Final = 200
+_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_BREAK: Final = re.compile(r"[\r\n\0]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class HttpConsumer(Consumer[C]):
     answer_limit: ClassVar[int] = 64 * 1024
     """Bytes of an answer that are read; the rest is not waited for."""
 
-    _session: tuple[asyncio.AbstractEventLoop, aiohttp.ClientSession] | None = None
+    _connections: tuple[asyncio.AbstractEventLoop, Connections] | None = None
 
     @abstractmethod
     def request(self, message: Message) -> HttpRequest:
@@ -77,20 +78,18 @@ class HttpConsumer(Consumer[C]):
     async def consume(self, message: Message) -> None:
         """Send the request, and judge the answer by `check`."""
         request = self.request(message)
-        where = f"{request.method} {_origin(request.url)}"
         try:
-            _refuse_unsendable(request)
             self.check(*await self._send(request))
         except TemporaryError as error:
-            raise TemporaryError(self._told(where, error), retry_after=error.retry_after) from None
+            raise TemporaryError(self._told(request, error), retry_after=error.retry_after) from None
         except PermanentError as error:
-            raise PermanentError(self._told(where, error)) from None
+            raise PermanentError(self._told(request, error)) from None
 
     async def aclose(self) -> None:
         """Close the connections. The engine awaits this on the loop that `consume` ran on, then calls `close`."""
-        if self._session is not None:
-            (_, session), self._session = self._session, None
-            await session.close()
+        if self._connections is not None:
+            (_, connections), self._connections = self._connections, None
+            await connections.close()
 
     def preview(self, message: Message) -> object:
         """Give method, host and body of the request, masked."""
@@ -98,58 +97,36 @@ class HttpConsumer(Consumer[C]):
         body = self._masked(request.body.decode(errors="replace"))
         return {"request": f"{request.method} {_origin(request.url)}", "body": body}
 
-    async def _send(self, request: HttpRequest) -> tuple[int, Mapping[str, str], bytes]:
-        import aiohttp  # noqa: PLC0415 - a quarter of a second, for those who send
-
+    async def _send(self, request: HttpRequest) -> Answer:
+        place = _sendable(request)
+        limits = Limits(self.connect_timeout, self.total_timeout, self.answer_limit)
         try:
-            async with self._connections(aiohttp).request(
-                request.method, request.url, data=request.body, headers=request.headers, allow_redirects=False
-            ) as response:
-                headers = {name.lower(): value for name, value in response.headers.items()}
-                return response.status, headers, await _read(response, self.answer_limit)
+            return await self._open_connections().send(request.method, place, request.headers, request.body, limits)
         except TimeoutError:
             raise TemporaryError(f"no answer within {self.total_timeout:g} s") from None
-        except aiohttp.InvalidURL:
-            raise PermanentError("this is not a URL that can be sent to") from None
-        except aiohttp.ClientConnectorCertificateError as error:
-            raise TemporaryError(f"the certificate does not hold: {error.certificate_error}") from None
-        except aiohttp.ClientConnectorError as error:
-            raise TemporaryError(f"no connection: {error.strerror or error.os_error}") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise TemporaryError(f"the connection broke off ({type(error).__name__})") from None
+        except SSLCertVerificationError as error:
+            raise TemporaryError(f"the certificate does not hold: {error.verify_message}") from None
+        except BrokenError as error:
+            raise TemporaryError(f"the connection broke off ({error})") from None
+        except OSError as error:
+            raise TemporaryError(f"no connection: {error.strerror or error}") from None
         except (ValueError, TypeError) as error:
             raise PermanentError(f"the request cannot be sent ({type(error).__name__})") from None
 
-    def _connections(self, aiohttp: Any) -> aiohttp.ClientSession:
+    def _open_connections(self) -> Connections:
         loop = asyncio.get_running_loop()
-        if self._session is None or self._session[0] is not loop:
-            session: aiohttp.ClientSession = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=self.total_timeout, connect=self.connect_timeout),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                headers={"user-agent": "siftbell", "accept-encoding": "identity"},
-                skip_auto_headers=("content-type",),
-            )
-            self._session = loop, session
-        return self._session[1]
+        if self._connections is None or self._connections[0] is not loop:
+            self._connections = loop, Connections()
+        return self._connections[1]
 
-    def _told(self, where: str, error: Exception) -> str:
+    def _told(self, request: HttpRequest, error: Exception) -> str:
         text = self._masked(str(error))
+        where = f"{request.method} {_origin(request.url)}"
         return f"{where}: {text if len(text) <= _EXCERPT + 20 else text[: _EXCERPT + 19] + '…'}"
 
     @cached_property
     def _masked(self) -> Callable[[str], str]:
         return masker(secrets_in(self.config))
-
-
-async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    body = bytearray()
-    async for chunk in response.content.iter_chunked(limit):
-        body += chunk
-        if len(body) >= limit:
-            response.close()
-            break
-    return bytes(body[:limit])
 
 
 def _origin(url: str) -> str:
@@ -162,12 +139,21 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname}{port}" if parts.scheme and parts.hostname else "an invalid URL"
 
 
-def _refuse_unsendable(request: HttpRequest) -> None:
-    if not re.match(r"https?://[^/?#\s\x00-\x1f]+(?:[/?#]|$)", request.url) or _origin(request.url) == "an invalid URL":
-        raise PermanentError("a URL that begins with http:// or https:// is expected")
+def _sendable(request: HttpRequest) -> Place:
+    """Give where a request goes; raises `PermanentError` where it goes nowhere, or would be another request on the wire."""
+    try:
+        place = place_of(request.url)
+    except ValueError:
+        raise PermanentError("a URL that begins with http:// or https:// is expected") from None
+    if not _TOKEN.fullmatch(request.method):
+        raise PermanentError("the method is not one word")
     for name, value in request.headers.items():
-        if re.search(r"[\r\n\0]", name + value):
-            raise PermanentError(f"the header {re.sub(r'[^ -~]', '?', name)} holds a line break or a NUL")
+        shown = f"the header {re.sub(r'[^ -~]', '?', name)}"
+        if not _TOKEN.fullmatch(name):
+            raise PermanentError(f"{shown} has a name that no header may have")
+        if _BREAK.search(value):
+            raise PermanentError(f"{shown} holds a line break or a NUL")
+    return place
 
 
 def _excerpt(body: bytes) -> str:
