@@ -6,14 +6,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
-from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
-from ruamel.yaml.events import AliasEvent, MappingEndEvent, MappingStartEvent, ScalarEvent, SequenceEndEvent, SequenceStartEvent
 from ruamel.yaml.reader import ReaderError
 
 from pipeline.spec.copies import origin_of
+from pipeline.spec.events import Event, events
 from pipeline.spec.problems import Place, Problems, Source
 from pipeline.spec.tree import Entry, Items, Mapping, Node, Scalar
 
@@ -31,6 +30,7 @@ _WORDS: Final[dict[str, Any]] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
+_VALUES: Final = frozenset({"Scalar", "Alias", "SequenceStart", "MappingStart"})
 _STANDARD_TAG: Final = "tag:yaml.org,2002:"
 
 
@@ -105,67 +105,68 @@ class _Builder:
         self.size = 0
 
     def build(self, text: str) -> Node | None:
-        events = YAML(typ="safe", pure=True).parse(text)
+        found = events(text)
         root: Node | None = None
         documents = 0
-        for event in events:
-            if type(event).__name__ == "DocumentStartEvent":
+        for event in found:
+            if event.kind == "DocumentStart":
                 documents += 1
                 if documents > 1:
                     self.refuse(event, "a second document begins here", "one pipeline per file")
-            elif isinstance(event, ScalarEvent | SequenceStartEvent | MappingStartEvent | AliasEvent):
-                root = self.node(event, events, 0)
+            elif event.kind in _VALUES:
+                root = self.node(event, found, 0)
         return root
 
-    def node(self, event: Any, events: Iterator[Any], depth: int) -> Node:
+    def node(self, event: Event, events: Iterator[Event], depth: int) -> Node:
         self.size += 1
         if depth > MAX_DEPTH:
             self.refuse(event, f"nested deeper than {MAX_DEPTH} levels")
-        if isinstance(event, AliasEvent):
+        if event.kind == "Alias":
             return self.alias(event)
-        anchor = event.anchor
         node: Node
-        if isinstance(event, ScalarEvent):
+        if event.kind == "Scalar":
             node = self.scalar(event)
-        elif isinstance(event, SequenceStartEvent):
+        elif event.kind == "SequenceStart":
             node = self.sequence(event, events, depth)
         else:
             node = self.mapping(event, events, depth)
-        if anchor:
-            self.anchors[anchor] = node
+        if event.anchor:
+            self.anchors[event.anchor] = node
         return node
 
-    def alias(self, event: Any) -> Node:
-        if event.anchor not in self.anchors:
+    def alias(self, event: Event) -> Node:
+        node = self.anchors.get(event.anchor or "")
+        if node is None:
             self.refuse(event, f"no value before this one bears the anchor '&{event.anchor}'")
-        node = self.anchors[event.anchor]
         self.size += sum(1 for _ in node.all())
         if self.size > MAX_VALUES:
             self.refuse(event, f"with this alias the file has more than {MAX_VALUES} values")
         return node
 
-    def sequence(self, start: Any, events: Iterator[Any], depth: int) -> Items:
+    def sequence(self, start: Event, events: Iterator[Event], depth: int) -> Items:
         self.refuse_tag(start, "seq")
         node = Items(self.place(start))
         for event in events:
-            if isinstance(event, SequenceEndEvent):
+            if event.kind == "SequenceEnd":
                 node.place = _until(node.place, start, event)
                 break
             node.items.append(self.node(event, events, depth + 1))
         return node
 
-    def mapping(self, start: Any, events: Iterator[Any], depth: int) -> Mapping:
+    def mapping(self, start: Event, events: Iterator[Event], depth: int) -> Mapping:
         self.refuse_tag(start, "map")
         node = Mapping(self.place(start))
         merged: list[Node] = []
         for event in events:
-            if isinstance(event, MappingEndEvent):
+            if event.kind == "MappingEnd":
                 node.place = _until(node.place, start, event)
                 break
-            if not isinstance(event, ScalarEvent):
+            if event.kind != "Scalar":
                 self.refuse(event, "a key is a plain text")
             place, key = self.place(event), event.value
             value = self.node(next(events), events, depth + 1)
+            if isinstance(value, Scalar) and value.value is None and not value.written:
+                value.place = place
             if key == "<<" and event.style is None:
                 merged += value.items if isinstance(value, Items) else [value]
             elif key in node.entries:
@@ -184,48 +185,47 @@ class _Builder:
             for key, entry in value.entries.items():
                 node.entries.setdefault(key, entry)
 
-    def scalar(self, event: Any) -> Scalar:
+    def scalar(self, event: Event) -> Scalar:
         text = event.value
         place = self.place(event)
-        value = _resolve(text) if event.style is None and not event.ctag else text
-        if event.ctag and str(event.ctag) != "!":
+        value = _resolve(text) if event.style is None and not event.tag else text
+        if event.tag and event.tag != "!":
             value = self.tagged(event, text)
         line = self.source.lines[place.line - 1] if place.line <= len(self.source.lines) else ""
         shown = line[place.column - 1 : place.column - 1 + place.width]
-        one_line = event.start_mark.line == event.end_mark.line
+        one_line = event.line == event.end_line
         exact = one_line and event.style in (None, "'", '"') and (shown == text or shown[1:-1] == text)
         return Scalar(place, value=value, written=value, exact=exact)
 
-    def tagged(self, event: Any, text: str) -> Any:
-        name = str(event.ctag).removeprefix(_STANDARD_TAG)
+    def tagged(self, event: Event, text: str) -> Any:
+        name = str(event.tag).removeprefix(_STANDARD_TAG)
         value = text if name == "str" else _resolve(text)
         kinds: dict[str, type] = {"str": str, "int": int, "bool": bool, "float": float, "null": type(None)}
         if name not in kinds or type(value) is not kinds[name]:
             self.refuse_tag(event, "str")
         return value
 
-    def refuse_tag(self, event: Any, usual: str) -> None:
-        if event.ctag and str(event.ctag) not in ("!", f"{_STANDARD_TAG}{usual}"):
+    def refuse_tag(self, event: Event, usual: str) -> None:
+        if event.tag and event.tag not in ("!", f"{_STANDARD_TAG}{usual}"):
             self.refuse(event, "a tag has no meaning here", "remove the word that begins with '!'")
 
-    def refuse(self, event: Any, text: str, hint: str = "") -> None:
+    def refuse(self, event: Event, text: str, hint: str = "") -> NoReturn:
         self.problems.error(self.place(event), text, hint)
         raise _RefusedError
 
-    def place(self, event: Any) -> Place:
+    def place(self, event: Event) -> Place:
         """Give an event's place: to its end, or to the end of its first line where it goes on."""
-        start, end = event.start_mark, event.end_mark
-        line = self.source.lines[start.line] if start.line < len(self.source.lines) else ""
-        one_line = start.line == end.line and isinstance(event, ScalarEvent)
-        stop = end.column if one_line else len(line.rstrip())
-        return Place(self.source, start.line + 1, start.column + 1, max(1, stop - start.column))
+        line = self.source.lines[event.line] if event.line < len(self.source.lines) else ""
+        one_line = event.line == event.end_line and event.kind == "Scalar"
+        stop = event.end_column if one_line else len(line.rstrip())
+        return Place(self.source, event.line + 1, event.column + 1, max(1, stop - event.column))
 
 
-def _until(place: Place, start: Any, end: Any) -> Place:
+def _until(place: Place, start: Event, end: Event) -> Place:
     """Give the place of a list or mapping: all of it where it ends in the line in which it begins."""
-    if start.start_mark.line != end.end_mark.line:
+    if start.line != end.end_line:
         return place
-    return replace(place, width=max(1, end.end_mark.column - start.start_mark.column))
+    return replace(place, width=max(1, end.end_column - start.column))
 
 
 def _resolve(text: str) -> Any:

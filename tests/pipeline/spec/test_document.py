@@ -177,3 +177,10 @@ def test_our_reading_agrees_with_ruamels(tmp_path_factory: pytest.TempPathFactor
     node = read(path, Problems())
     assert node is not None
     assert node.plain() == YAML(typ="safe", pure=True).load(path)
+
+
+@pytest.mark.parametrize("text", ["a:\n\nb: 1\n", "a:\n\nb: &x 1\n", "{a: , b: 1}\n"])
+def test_a_value_that_is_left_out_has_the_place_of_its_key(tmp_path: Path, text: str) -> None:
+    node, _ = read_text(tmp_path, text)
+    entry = node.entries["a"]
+    assert entry.value.place == entry.key
