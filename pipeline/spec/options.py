@@ -6,7 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, get_args
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
@@ -208,6 +209,22 @@ def _model_at(model: type[BaseModel], path: list[str | int]) -> type[BaseModel]:
     return model
 
 
+class _Fields(NamedTuple):
+    """What there is to know of a model's fields, by the names that stand in YAML."""
+
+    names: tuple[str, ...]
+    secret: frozenset[str]
+    models: dict[str, tuple[type[BaseModel], ...]]
+
+
+@lru_cache(maxsize=1000)
+def _fields(model: type[BaseModel]) -> _Fields:
+    fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+    secret = frozenset(name for name, annotation in fields.items() if _is_secret(annotation))
+    models = {name: found for name, annotation in fields.items() if (found := tuple(_models(annotation)))}
+    return _Fields(tuple(fields), secret, models)
+
+
 def _mark_secrets(model: type[BaseModel], node: Node) -> None:
     """Note the values of secret fields: they are masked where their line is shown, and never repeated."""
     if isinstance(node, Items):
@@ -215,15 +232,13 @@ def _mark_secrets(model: type[BaseModel], node: Node) -> None:
             _mark_secrets(model, item)
     if not isinstance(node, Mapping):
         return
-    fields = {field.alias or name: field for name, field in model.model_fields.items()}
-    secret = {key for key, field in fields.items() if _is_secret(field.annotation)}
+    fields = _fields(model)
     for key, entry in node.entries.items():
-        meant = "" if key in fields else did_you_mean(key, fields)
-        if key in secret or any(f"'{name}'" in meant for name in secret):
+        meant = "" if key in fields.names else did_you_mean(key, fields.names)
+        if key in fields.secret or any(f"'{name}'" in meant for name in fields.secret):
             _hide(entry.value)
-    for key in fields.keys() & node.entries.keys():
-        for inner in _models(fields[key].annotation):
-            _mark_secrets(inner, node.entries[key].value)
+        for inner in fields.models.get(key, ()):
+            _mark_secrets(inner, entry.value)
 
 
 def hide_suspects(node: Node) -> None:
