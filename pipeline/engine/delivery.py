@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import structlog
 
@@ -29,6 +30,11 @@ BATCH_LIMIT: Final = 120.0
 
 Outcomes = dict[str, Exception | None]
 """By message id: None where the other side has the message, else what the consumer raised."""
+
+_places: Final[WeakKeyDictionary[AnyConsumer, asyncio.Semaphore]] = WeakKeyDictionary()
+_pools: Final[WeakKeyDictionary[AnyConsumer, ThreadPoolExecutor]] = WeakKeyDictionary()
+"""What all batches of a consumer share in this process, so that it has no more calls under way than it bears; first come, first
+served. A plugin is a process's own, and so are these."""
 
 
 class Fuse:
@@ -90,6 +96,7 @@ def deliver(
     """Give each message to the consumer and tell what became of it; no two may have the same id.
 
     Never raises for a consumer's or a message's sake, and ends within little more than `BATCH_LIMIT` and `CALL_LIMIT`.
+    So many calls are under way at once as `concurrency` says, those of the consumer's other batches in this process included.
     A message is not given before its turn; what was not given, as the fuse blew or time ran out, is `NotTriedError`.
     """
     course = _Course(fuse or Fuse(len(messages) + 1), turns or {}, monotonic() + BATCH_LIMIT)
@@ -148,7 +155,7 @@ def _asynchronously(consumer: Consumer[Any], messages: Sequence[Message], concur
 async def _on_loop(
     consumer: Consumer[Any], messages: Sequence[Message], concurrency: int, course: _Course, outcomes: Outcomes
 ) -> None:
-    free = asyncio.Semaphore(concurrency)
+    free = _places.setdefault(consumer, asyncio.Semaphore(concurrency))
 
     async def one(message: Message) -> None:
         async with free:
@@ -191,16 +198,18 @@ def _in_threads(consumer: Consumer[Any], messages: Sequence[Message], concurrenc
             return course.fuse.note(_as_exception(error))
         return course.fuse.note(None)
 
-    pool = ThreadPoolExecutor(min(concurrency, len(messages)), thread_name_prefix="consumer")
+    pool = _pools.setdefault(consumer, ThreadPoolExecutor(concurrency, thread_name_prefix="consumer"))
     calls = {message.id: pool.submit(one, message) for message in messages}
     outcomes: Outcomes = {}
     for message_id, call in calls.items():
         try:
             outcomes[message_id] = call.result(max(0.0, course.end + CALL_LIMIT - monotonic()))
         except TimeoutError:
-            call.cancel()
+            if call.cancel():
+                outcomes[message_id] = _out_of_time()
+                continue
             outcomes[message_id] = course.fuse.note(_too_slow())
-    pool.shutdown(wait=False, cancel_futures=True)
+            _pools.pop(consumer, None)  # its thread may hang for ever; the next batch has threads of its own
     return outcomes
 
 

@@ -35,8 +35,9 @@ log = structlog.get_logger()
 
 Role = Literal["all", "filters", "deliveries"]
 DELIVERY_THREADS = 32
-"""Batches that one worker delivers at once, half of them of one consumer at most (`turns`); each has as many messages under
-way as its step's `concurrency:`. A worker with more consumers than half of these has more threads: one each beside the half."""
+"""Batches that one worker delivers at once, half of them of one consumer at most (`turns`); those of one consumer together have
+as many messages under way as its step's `concurrency:`. A worker with more consumers than half of these has more threads: one
+each beside the half."""
 
 
 def worker_app(settings: Settings, role: Role = "all") -> Celery:

@@ -84,7 +84,8 @@ class ConsumerStep(Step):
     """A consumer; its batches wait on the queue `out.QUEUE`."""
 
     queue: str
-    concurrency: int = 10
+    concurrency: int = 50
+    """How many messages it is given at once, by each worker process."""
     retry: Retry = Retry()
     rate: Rate | None = None
     """How many messages it is given in a time, over all workers."""

@@ -100,7 +100,7 @@ class ConsumerSiblings(Siblings):
 
     when: Condition | None = Field(default=None, description="The consumer gets only messages for which this holds.")
     queue: Name | None = Field(default=None, description="The queue its batches wait on; else one of the step's own.")
-    concurrency: int = Field(default=10, ge=1, le=1000, description="How many messages of a batch are delivered at once.")
+    concurrency: int = Field(default=50, ge=1, le=1000, description="How many messages each worker process gives to it at once.")
     retry: RetrySiblings | None = Field(default=None, description="How temporary errors are tried again; else for 6h.")
     rate: Rate | None = Field(
         default=None, description="At most so many messages are delivered in a time, over all workers: 20/s, 90/m, 1000/h."

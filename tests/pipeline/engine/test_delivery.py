@@ -10,6 +10,7 @@ import pytest
 from pipeline import BatchConsumer, Consumer, NoOptions, PermanentError, TemporaryError
 from pipeline.engine import delivery, runner
 from pipeline.engine.batch import Batch
+from pipeline.engine.retry import NotTriedError
 
 
 def delivered(plugin, messages, concurrency=2):
@@ -207,3 +208,78 @@ def test_a_store_that_stays_away_gives_the_batch_back(engine, consumer, message,
     batch = Batch(job="deliver", queue="out.silent", pipeline="toy", step="silent", messages=[message()])
     with pytest.raises(TemporaryError):
         run.runner.run(batch)
+
+
+def test_all_batches_of_a_consumer_share_its_concurrency(message):
+    class Waits(Consumer[NoOptions]):
+        """Counts its calls, and waits for a word."""
+
+        now = 0
+
+        async def consume(self, one):
+            self.now += 1
+            await self.go.wait()
+
+    async def two_batches():
+        plugin.go = asyncio.Event()
+        batches = [[message(), message()], [message(), message()]]
+        course = delivery._Course(delivery.Fuse(9), {}, delivery.monotonic() + 60)
+        running = asyncio.gather(*(delivery._on_loop(plugin, batch, 3, course, outcomes) for batch in batches))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        at_once = plugin.now
+        plugin.go.set()
+        await running
+        return at_once
+
+    plugin, outcomes = Waits(NoOptions()), {}
+    assert asyncio.run(two_batches()) == 3
+    assert list(outcomes.values()) == [None] * 4
+
+
+def test_all_batches_of_a_consumer_share_its_threads(message):
+    class Waits(Consumer[NoOptions]):
+        """Waits for a word."""
+
+        go = threading.Event()
+
+        def consume(self, one):
+            self.go.wait()
+
+    plugin, outcomes = Waits(NoOptions()), {}
+
+    def deliver():
+        outcomes.update(delivery.deliver(plugin, [message(), message()], concurrency=3))
+
+    batches = [threading.Thread(target=deliver) for _ in range(2)]
+    for batch in batches:
+        batch.start()
+    end = delivery.monotonic() + 30
+    while (pool := delivery._pools.get(plugin)) is None or pool._work_queue.qsize() != 1:
+        assert delivery.monotonic() < end, "three calls of four are under way, and one waits"
+    plugin.go.set()
+    for batch in batches:
+        batch.join()
+    assert list(outcomes.values()) == [None] * 4
+
+
+def test_threads_that_hang_are_not_waited_for_by_the_next_batch(message, monkeypatch):
+    class Hangs(Consumer[NoOptions]):
+        """Hangs with one message."""
+
+        released = threading.Event()
+
+        def consume(self, one):
+            if one.title == "bad":
+                self.released.wait()
+
+    plugin, good = Hangs(NoOptions()), message(title="good")
+    with monkeypatch.context() as patched:
+        patched.setattr(delivery, "BATCH_LIMIT", 0.05)
+        patched.setattr(delivery, "CALL_LIMIT", 0.05)
+        bad, behind = message(title="bad"), message(title="good")
+        outcomes = delivery.deliver(plugin, [bad, behind], concurrency=1)
+    assert type(outcomes[bad.id]) is TemporaryError
+    assert isinstance(outcomes[behind.id], NotTriedError), "its call was never begun"
+    assert delivery.deliver(plugin, [good], concurrency=1) == {good.id: None}
+    plugin.released.set()

@@ -62,7 +62,7 @@ consumers:
     chat, batch = made.consumers
     assert (chat.label, chat.queue, chat.concurrency, chat.retry.lasting) == ("oncall", "chat", 3, timedelta(minutes=90))
     assert (chat.config.token.get_secret_value(), chat.config.chat_id, chat.config.size) == ("s3cret", "-100123", 7)
-    assert (batch.label, batch.queue, batch.concurrency, batch.retry.lasting) == ("batch", "batch", 10, timedelta(hours=6))
+    assert (batch.label, batch.queue, batch.concurrency, batch.retry.lasting) == ("batch", "batch", 50, timedelta(hours=6))
     assert str(chat.position).endswith("p.yaml:17:5")
     assert type(chat.build()).__name__ == "ChatRoom"
 
