@@ -21,6 +21,7 @@ consumers:
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -49,17 +50,19 @@ class RenderConfig(Config):
 class Render(Filter[RenderConfig]):
     """Writes a message's title, text and other fields anew, by templates."""
 
+    @cached_property
+    def _templates(self) -> list[tuple[str, Template]]:
+        return [(name, template) for name, template in self.config if template is not None]
+
     def filter(self, message: Message) -> Iterable[Message]:
         """Give the message with its new fields; raises `PermanentError` that names the field where a template fails."""
         changes: dict[str, str] = {}
-        for name in RenderConfig.model_fields:
-            template: Template | None = getattr(self.config, name)
-            if template is not None:
-                try:
-                    text = template.render(message)
-                except PermanentError as error:
-                    raise PermanentError(f"{name}: {error}") from None
-                changes[name] = text if name == "text" else " ".join(text.split())
+        for name, template in self._templates:
+            try:
+                text = template.render(message)
+            except PermanentError as error:
+                raise PermanentError(f"{name}: {error}") from None
+            changes[name] = text if name == "text" else " ".join(text.split())
         if "severity" in changes:
             changes["severity"] = changes["severity"].lower()
         yield message.replace(**changes)

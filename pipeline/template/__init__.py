@@ -24,8 +24,8 @@ class Template(Compiled):
     (`90 | duration` is `1m30s`), `tojson` (not escaped for HTML). What could not be bounded is not there: macros,
     blocks, imports, `namespace`, recursive loops, and methods beyond the everyday ones of texts, objects and times.
 
-    Bounded per rendering: the output (`max_length` characters), the work (`sandbox.MAX_WORK` characters made and
-    loop steps taken) and the thread's CPU time (`sandbox.MAX_SECONDS`, looked at between steps). Not bounded is a
+    Bounded per rendering: the output (`max_length` characters), the work (`bounds.MAX_WORK` characters made and
+    loop steps taken) and the thread's CPU time (`bounds.MAX_SECONDS`, looked at between steps). Not bounded is a
     single step over what the message holds, such as sorting it, and the comparison of lists that a template
     nested into themselves many times.
     """

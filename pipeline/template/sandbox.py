@@ -1,39 +1,26 @@
-"""The sandbox that templates run in: which names there are, and what a rendering may cost."""
+"""The sandbox that templates are compiled for and run in: which names, filters and methods there are."""
 
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from functools import cache, partial
+from functools import cache
 from io import StringIO
 from typing import Any, Final, cast
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import jinja2
-import msgspec
-from jinja2 import nodes, pass_context
+from jinja2 import nodes
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.idtracking import VAR_LOAD_RESOLVE
-from jinja2.runtime import Context, LoopContext, markup_join
+from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from pipeline.errors import PermanentError
-from pipeline.units import format_duration
+from pipeline.template.bounds import Rendering, bound, cost, length, spend
+from pipeline.template.filters import bounded_filters, written
 
-MAX_WORK: Final = 2_000_000
-"""How many characters a rendering may make and how many loop steps it may take, together."""
-MAX_SECONDS: Final = 2.0
-"""How many seconds of its thread's CPU time a rendering may take."""
-_MAX_NUMBER: Final = 2**16
-_MAX_BITS: Final = 128
-_FILTERS: Final = (  # noqa: SIM905 - one name a line would be a page
-    "abs capitalize center count d default dictsort e escape first float forceescape format groupby indent int items join "
-    "last length list lower map max min reject rejectattr replace reverse round safe select selectattr sort string sum "
-    "title trim truncate unique upper urlencode wordcount"
-).split()  # fmt: skip
 _TEXT_METHODS: Final = (  # noqa: SIM905 - one name a line would be a page
     "capitalize count endswith find isdigit lower lstrip partition removeprefix removesuffix rfind rpartition rsplit "
     "rstrip split splitlines startswith strip title upper"
@@ -63,35 +50,17 @@ class NotATemplateError(Exception):
         self.known = sorted(known)
 
 
-class _Context(Context):
-    """A rendering's names, and what it may still spend."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.left = MAX_WORK
-        self.ends = time.thread_time() + MAX_SECONDS
-        self.calls = 0
-
-    def spend(self, work: int) -> None:
-        """Count work that is about to be done or was done; raises PermanentError where it is too much."""
-        self.left -= work
-        self.calls += 1
-        if self.left < 0 or (not self.calls % 64 and time.thread_time() > self.ends):
-            raise PermanentError("it does too much work: more than a rendering may take")
-
-
 class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+", "*", "**", "%"})
-    context_class = _Context
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        _spend(context, _cost(operator, left, right))
+        spend(context, cost(operator, left, right))
         return super().call_binop(context, operator, left, right)
 
     def call(self, context: Context, function: Any, *args: Any, **kwargs: Any) -> Any:
-        _bound(args, kwargs)
+        bound(args, kwargs)
         result = super().call(context, function, *args, **kwargs)
-        _spend(context, 1 + _length(result))
+        spend(context, 1 + length(result))
         return result
 
     def getattr(self, obj: Any, attribute: str) -> Any:
@@ -111,14 +80,16 @@ class _Environment(ImmutableSandboxedEnvironment):
 class Compiled:
     """A compiled template."""
 
-    def __init__(self, template: jinja2.Template, text: str) -> None:
+    def __init__(self, environment: jinja2.Environment, template: jinja2.Template, text: str) -> None:
+        self._environment = environment
+        self._eval_ctx = nodes.EvalContext(environment)  # no template can change it: `_UNBOUNDED` has what would
         self._template = template
         self._text = text
 
-    def render(self, names: Mapping[str, Any], max_length: int) -> str:
-        """Give the text; raises PermanentError where it cannot be made within the bounds."""
+    def render(self, names: dict[str, Any], max_length: int) -> str:
+        """Give the text, where the names have these values; raises PermanentError where it cannot be made within the bounds."""
         try:
-            return "".join(self._chunks(names, max_length))
+            return self._rendered(names, max_length)
         except PermanentError as error:
             raise PermanentError(f"the template, line {self._line(error)}: {error}") from None
         except jinja2.UndefinedError as error:
@@ -128,15 +99,16 @@ class Compiled:
         except _WRONG as error:
             raise PermanentError(f"the template, line {self._line(error)}: {str(error)[:200]}") from None
 
-    def _chunks(self, names: Mapping[str, Any], max_length: int) -> Iterator[str]:
-        context = self._template.new_context(dict(names))
-        length = 0
-        for chunk in self._template.root_render_func(context):
-            length += len(chunk)
-            _spend(context, len(chunk))
-            if length > max_length:
+    def _rendered(self, names: dict[str, Any], max_length: int) -> str:
+        names |= self._environment.globals
+        chunks: list[str] = []
+        left = max_length
+        for chunk in self._template.root_render_func(Rendering(self._environment, self._eval_ctx, names)):
+            left -= len(chunk)
+            if left < 0:
                 raise PermanentError(f"it gives more than {max_length} characters")
-            yield chunk
+            chunks.append(chunk)
+        return "".join(chunks)
 
     def _line(self, error: BaseException) -> int:
         line, trace = 1, error.__traceback__
@@ -159,7 +131,7 @@ def compile_template(text: str, *, escape: bool) -> tuple[Compiled, dict[str, in
         generator.visit(_Transformer().visit(tree))
         code = compile(generator.source.getvalue(), "<template>", "exec")
         names = {name: line for name, line in lines.items() if name in generator.read}
-        return Compiled(environment.template_class.from_code(environment, code, environment.globals), text), names
+        return Compiled(environment, environment.template_class.from_code(environment, code, environment.globals), text), names
     except jinja2.TemplateSyntaxError as error:
         raise NotATemplateError(str(error.message), line=error.lineno) from None
     except (RecursionError, MemoryError, SyntaxError, ValueError, OverflowError):
@@ -201,17 +173,10 @@ def _filtered(node: nodes.Node, name: str) -> nodes.Filter:
 def _environment(*, escape: bool) -> _Environment:
     plain = ImmutableSandboxedEnvironment(autoescape=escape, undefined=jinja2.StrictUndefined)
     environment = _Environment(
-        autoescape=escape, undefined=jinja2.StrictUndefined, finalize=_written, keep_trailing_newline=True, cache_size=0
+        autoescape=escape, undefined=jinja2.StrictUndefined, finalize=written, keep_trailing_newline=True, cache_size=0
     )
     environment.globals = {"range": environment.globals["range"]}
-    environment.filters = {name: pass_context(partial(_bounded, plain, name)) for name in _FILTERS}
-    environment.filters |= {
-        "_each": _each,
-        "_concatenated": _concatenated,
-        "duration": _duration,
-        "localtime": _localtime,
-        "tojson": _tojson,
-    }
+    environment.filters = bounded_filters(plain)
     return environment
 
 
@@ -235,154 +200,3 @@ def _what_is_missing(error: jinja2.UndefinedError, row: str) -> str:
         return str(error.message)
     path = re.search(rf"""[A-Za-z_][\w.]*(?:\.{re.escape(found[1])}\b|\[["']{re.escape(found[1])}["']\])""", row)
     return f"the message has no {path[0] if path else found[1]}; write | default(...) where it may be missing"
-
-
-def _spend(context: Context, work: int) -> None:
-    if isinstance(context, _Context):
-        context.spend(work)
-
-
-def _length(value: Any) -> int:
-    return len(value) if isinstance(value, (str, list, tuple, dict)) else 0
-
-
-def _cost(operator: str, left: Any, right: Any) -> int:
-    """Give the size of an operation's result before it is made; raises PermanentError for huge numbers."""
-    if operator == "+":
-        return _length(left) + _length(right)
-    if operator == "%" and isinstance(left, str):
-        return _format_cost(left, right)
-    if operator == "*" and (_length(left) or _length(right)):
-        times = right if isinstance(right, int) else left
-        return (_length(left) or _length(right)) * (times if isinstance(times, int) else 0)
-    if isinstance(left, int) and isinstance(right, int):
-        bits = left.bit_length() * right if operator == "**" else left.bit_length() + right.bit_length()
-        if operator != "%" and bits > _MAX_BITS:
-            raise PermanentError("it computes a number that is too large")
-    return 1
-
-
-def _format_cost(text: str, values: Any) -> int:
-    if re.search(r"%[^%a-zA-Z]*(?:\*|\d{4})", text):
-        raise PermanentError("it formats to a width that is too large")
-    given: Sequence[Any] = values if isinstance(values, tuple) else [*values.values()] if isinstance(values, dict) else [values]
-    return len(text) + 1000 * text.count("%") + text.count("%") * max((_size(value) for value in given), default=0)
-
-
-def _size(value: Any) -> int:
-    """Count the characters and elements of a value, as far as `MAX_WORK`."""
-    size, stack = 0, [value]
-    while stack and size <= MAX_WORK:
-        item = stack.pop()
-        size += 1 + _length(item)
-        if isinstance(item, dict):
-            stack += [*item.keys(), *item.values()]
-        elif isinstance(item, (list, tuple)):
-            stack += item
-    return size
-
-
-def _bound(args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, int) and abs(value) > _MAX_NUMBER * 2:
-            raise PermanentError(
-                f"it asks for {value if abs(value) < 10**18 else 'too many'}: numbers there end at {_MAX_NUMBER * 2}"
-            )
-        if isinstance(value, str) and re.search(r"%[^a-zA-Z%]*\d{4}", value):
-            raise PermanentError("it formats to a width that is too large")
-
-
-def _bounded(plain: jinja2.Environment, name: str, context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
-    """Call one of Jinja2's filters and count what it makes, beforehand where that can be told."""
-    _bound(args, kwargs)
-    if isinstance(value, Iterator):
-        value = _each(context, value)
-    _spend(context, 1 + (_size(value) if isinstance(value, (list, tuple, dict)) else 0))
-    before: Callable[..., int] | None = _COSTS.get(name)
-    if before is not None:
-        value = [*value] if name == "join" and isinstance(value, Iterator) else value
-        _spend(context, before(value, *args, **kwargs))
-    result = plain.call_filter(name, value, args, kwargs, context=context)
-    _spend(context, _length(result))
-    return result
-
-
-def _replace_cost(value: Any, old: Any = "", new: Any = "", *_args: Any, **_kwargs: Any) -> int:
-    return str(value).count(str(old)) * len(str(new))
-
-
-def _join_cost(value: Any, d: Any = "", *_args: Any, **_kwargs: Any) -> int:
-    items = value if isinstance(value, (list, tuple, dict)) else ()
-    return sum(_size(item) for item in items) + len(items) * len(str(d))
-
-
-def _indent_cost(value: Any, width: Any = 4, *_args: Any, **_kwargs: Any) -> int:
-    return (str(value).count("\n") + 1) * (width if isinstance(width, int) else len(str(width)))
-
-
-def _sum_cost(_value: Any, attribute: Any = None, start: Any = 0) -> int:
-    if not isinstance(start, (int, float)):
-        raise PermanentError("sum adds numbers")
-    return 1 + len(str(attribute))
-
-
-_COSTS: Final[dict[str, Callable[..., int]]] = {
-    "format": lambda value, *args, **kwargs: _format_cost(str(value), kwargs or args),
-    "indent": _indent_cost,
-    "join": _join_cost,
-    "replace": _replace_cost,
-    "sum": _sum_cost,
-}
-
-
-@pass_context
-def _each(context: Context, values: Iterable[Any]) -> Iterator[Any]:
-    for value in values:
-        _spend(context, 1)
-        yield value
-
-
-@pass_context
-def _concatenated(context: Context, values: list[Any]) -> str:
-    _spend(context, sum(_size(value) for value in values))
-    written = [_written(context, value) for value in values]
-    return markup_join(written) if context.eval_ctx.autoescape else "".join(map(str, written))
-
-
-@pass_context
-def _written(context: Context, value: Any) -> Any:
-    """Give what stands in the text for a value."""
-    if value is None:
-        return ""
-    if isinstance(value, datetime):
-        return value.isoformat(sep=" ", timespec="seconds")
-    if isinstance(value, timedelta):
-        return format_duration(value)
-    if isinstance(value, (dict, list, tuple)):
-        return _tojson(context, value)
-    return value
-
-
-@pass_context
-def _tojson(context: Context, value: Any, indent: int = 0) -> str:
-    _bound((indent,), {})
-    if isinstance(value, jinja2.Undefined):
-        str(value)
-    _spend(context, _size(value))
-    encoded = msgspec.json.encode([*value] if isinstance(value, Iterator) else value)
-    if indent:
-        encoded = msgspec.json.format(encoded, indent=min(indent, 8))
-    return encoded.decode()
-
-
-def _localtime(value: datetime, zone: str) -> datetime:
-    """Give the same moment in a time zone such as Europe/Berlin."""
-    try:
-        return value.astimezone(ZoneInfo(zone))
-    except (ZoneInfoNotFoundError, ValueError):
-        raise PermanentError(f"there is no time zone '{zone[:50]}'") from None
-
-
-def _duration(value: Any) -> str:
-    """Write a number of seconds, or the difference of two times, as 1h30m."""
-    return format_duration(value if isinstance(value, timedelta) else timedelta(seconds=float(value)))

@@ -46,6 +46,8 @@ def render(text, kind=Template, message=MESSAGE):
         ("{% for x in [] %}{% else %}none{% endfor %}", "none"),
         ("{% for k, v in data.o.items() %}{{ k }}={{ v }}{% endfor %}", "a=b"),
         ("{% set x = title ~ '!' ~ 3 %}{{ x }}", "disk <full>!3"),
+        ("{% set title = 'mine' %}{{ title }}{% if text %}{% set x = 'a' %}{{ x }}{% endif %}", "minea"),
+        ("{% set x = 'a' %}{% for i in [1] %}{% set x = 'b' %}{{ x }}{{ labels.n }}{% endfor %}{{ x }}", "b5a"),
         ("{{ data.list | join('-') }} {{ range(3) | join }} {{ data.list | map('string') | list | length }}", "1-2-3 012 3"),
         (
             "{{ data.list | sum }} {{ data.list | sort(reverse=true) | first }} {{ 7 % 4 }} {{ 2 ** 10 }} {{ 2 * 3 }}",
@@ -176,9 +178,21 @@ def test_bombs_end(text, kind):
 
 
 def test_the_time_is_bounded_too(monkeypatch):
-    monkeypatch.setattr("pipeline.template.sandbox.MAX_SECONDS", 0.0)
+    monkeypatch.setattr("pipeline.template.bounds.MAX_SECONDS", 0.0)
     with pytest.raises(PermanentError, match="too much work"):
         render("{% for x in range(1000) %}{% endfor %}")
+
+
+def test_the_time_is_bounded_where_a_loop_writes_nothing(monkeypatch):
+    monkeypatch.setattr("pipeline.template.bounds.MAX_SECONDS", 0.05)
+    with pytest.raises(PermanentError, match="too much work"):
+        render("{% for x in range(99999) %}" + '{{ "" }}' * 5000 + "{% endfor %}")
+
+
+def test_no_rendering_pays_for_another_one(monkeypatch):
+    monkeypatch.setattr("pipeline.template.bounds.MAX_WORK", 1000)
+    template = Template("{% set x = title %}{% for a in range(900) %}{% set x = a %}{% endfor %}{{ x }}")
+    assert {template.render(MESSAGE) for _ in range(5)} == {MESSAGE.title}
 
 
 def test_the_output_is_bounded():
