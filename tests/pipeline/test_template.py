@@ -46,7 +46,7 @@ def render(text, kind=Template, message=MESSAGE):
         ("{% for x in [] %}{% else %}none{% endfor %}", "none"),
         ("{% for k, v in data.o.items() %}{{ k }}={{ v }}{% endfor %}", "a=b"),
         ("{% set x = title ~ '!' ~ 3 %}{{ x }}", "disk <full>!3"),
-        ("{% set title = 'mine' %}{{ title }}{% if text %}{% set x = 'a' %}{{ x }}{% endif %}", "minea"),
+        ("{% set title = 'mine' %}{{ title }}{% set x = '' %}{% if text %}{% set x = 'a' %}{% endif %}{{ x }}", "minea"),
         ("{% set x = 'a' %}{% for i in [1] %}{% set x = 'b' %}{{ x }}{{ labels.n }}{% endfor %}{{ x }}", "b5a"),
         ("{{ data.list | join('-') }} {{ range(3) | join }} {{ data.list | map('string') | list | length }}", "1-2-3 012 3"),
         (
