@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections import deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
 import structlog
 
-from pipeline.engine.batch import Batch, Queue
+from pipeline.engine.batch import Batch, Queue, written
 from pipeline.engine.decisions import Now, utc_now
 from pipeline.engine.lanes import in_line
 from pipeline.engine.pipeline import Pipeline
@@ -31,12 +33,17 @@ PAUSE: Final = 1.0
 """Seconds after a failed publish during which messages go straight to the spool."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Handed:
     pipeline: Pipeline
     producer: str
     messages: Sequence[Message]
-    accepted: Future[None]
+    texts: Sequence[bytes]
+    accepted: asyncio.Future[None]
+
+
+_Group = list[_Handed]
+"""What was handed in for one pipeline."""
 
 
 class Publisher:
@@ -54,7 +61,7 @@ class Publisher:
         self._late: Future[None] | None = None
         self._store = store
         self._now = now
-        self._waiting: deque[_Handed] = deque()
+        self._waiting: list[_Handed] = []
         self._count = 0
         self._wake = threading.Condition()
         self._closing = False
@@ -67,23 +74,25 @@ class Publisher:
         """Bytes as JSON of the largest message that may be handed in."""
         return self._queue.largest
 
-    def submit(self, pipeline: Pipeline, producer: str, messages: Sequence[Message]) -> Future[None]:
-        """Hand messages in; the future is done when they are accepted: on the queue, or fsynced in the spool.
+    def submit(
+        self, pipeline: Pipeline, producer: str, messages: Sequence[Message], texts: Sequence[bytes]
+    ) -> asyncio.Future[None]:
+        """Hand messages in, with the `kept_form` of each; called on an event loop, it does not wait.
 
-        It fails with `TemporaryError` when neither could be had, or when too many messages wait already.
+        The future is done when they are accepted: on the queue, or fsynced in the spool. It fails with `TemporaryError` when
+        neither could be had, or when too many messages wait already. Whoever awaits it may give up: they may be accepted still.
         """
-        future: Future[None] = Future()
-        future.set_running_or_notify_cancel()  # no caller may cancel what the publisher is about to settle
+        accepted = asyncio.get_running_loop().create_future()
         with self._wake:
             if self._closing:
-                future.set_exception(TemporaryError("this server is stopping", retry_after=5))
+                accepted.set_exception(TemporaryError("this server is stopping", retry_after=5))
             elif self._count + len(messages) > MAX_WAITING:
-                future.set_exception(TemporaryError("more messages arrive than the broker takes", retry_after=1))
+                accepted.set_exception(TemporaryError("more messages arrive than the broker takes", retry_after=1))
             else:
-                self._waiting.append(_Handed(pipeline, producer, messages, future))
+                self._waiting.append(_Handed(pipeline, producer, messages, texts, accepted))
                 self._count += len(messages)
                 self._wake.notify()
-        return future
+        return accepted
 
     def close(self) -> None:
         """Publish what was handed in, then stop."""
@@ -95,39 +104,37 @@ class Publisher:
 
     def _run(self) -> None:
         while taken := self._take():
-            for handed in _apart(taken):
-                self._accept(handed)
+            for groups in _apart(taken):
+                self._accept(groups)
 
-    def _accept(self, handed: Sequence[_Handed]) -> None:
+    def _accept(self, groups: Sequence[_Group]) -> None:
+        handed = [one for group in groups for one in group]
         try:
-            self._publish(handed)
+            self._publish(groups)
         except Exception as error:
             log.exception("messages refused")
-            for one in handed:
-                one.accepted.set_exception(error)
+            _settle(handed, error)
             return
+        counts: Counter[tuple[str, str]] = Counter()
         for one in handed:
-            ACCEPTED.labels(one.pipeline.spec.name, one.producer).inc(len(one.messages))
-            one.accepted.set_result(None)
+            counts[one.pipeline.spec.name, one.producer] += len(one.messages)
+        for (pipeline, producer), count in counts.items():
+            ACCEPTED.labels(pipeline, producer).inc(count)
+        _settle(handed, None)
 
     def _take(self) -> list[_Handed]:
         """Wait for messages and take all there are; an empty list means that it is time to stop."""
         with self._wake:
             self._wake.wait_for(lambda: self._waiting or self._closing)
-            handed = list(self._waiting)
-            self._waiting.clear()
+            handed, self._waiting = self._waiting, []
             self._count = 0
             return handed
 
-    def _publish(self, handed: Sequence[_Handed]) -> None:
-        by_pipeline: dict[str, tuple[Pipeline, list[Message]]] = {}
-        for one in handed:
-            by_pipeline.setdefault(one.pipeline.spec.name, (one.pipeline, []))[1].extend(one.messages)
-        if handed[0].pipeline.spec.ordered:
-            self._line_up(by_pipeline.values())
-            return
-        if not self._queued([batch for pipeline, messages in by_pipeline.values() for batch in incoming(pipeline, messages)]):
-            self._spool(by_pipeline.values())
+    def _publish(self, groups: Sequence[_Group]) -> None:
+        if groups[0][0].pipeline.spec.ordered:
+            self._line_up(groups)
+        elif not self._queued([batch for group in groups for batch in _batches(group)]):
+            self._spool(groups)
 
     def _queued(self, batches: Sequence[Batch]) -> bool:
         """Say whether the broker has confirmed the batches in time."""
@@ -147,32 +154,63 @@ class Publisher:
             return False
         return True
 
-    def _line_up(self, waiting: Iterable[tuple[Pipeline, list[Message]]]) -> None:
+    def _line_up(self, groups: Sequence[_Group]) -> None:
         """Let messages stand in line for their pipelines' first filters; clocks bring them on from there."""
         now = self._now()
-        batches = [batch for pipeline, messages in waiting for batch in incoming(pipeline, messages)]
+        batches = [batch for group in groups for batch in incoming(group[0].pipeline, _messages(group))]
         self._store.settle(lined=[one for batch in batches for one in in_line(batch, now)])
 
-    def _spool(self, waiting: Iterable[tuple[Pipeline, list[Message]]]) -> None:
+    def _spool(self, groups: Sequence[_Group]) -> None:
         now = self._now()
         held = [
             Held(
                 message=message,
-                pipeline=pipeline.spec.name,
+                pipeline=group[0].pipeline.spec.name,
                 step="",
                 why=Why.SPOOL,
                 due=now,
-                revision=pipeline.spec.revision,
+                revision=group[0].pipeline.spec.revision,
             )
-            for pipeline, messages in waiting
-            for message in messages
+            for group in groups
+            for message in _messages(group)
         ]
         self._store.settle(held=held)
         SPOOLED.inc(len(held))
 
 
-def _apart(handed: Sequence[_Handed]) -> Iterator[list[_Handed]]:
+def _messages(group: _Group) -> list[Message]:
+    return [message for one in group for message in one.messages]
+
+
+def _batches(group: _Group) -> list[Batch]:
+    return incoming(group[0].pipeline, written(text for one in group for text in one.texts))
+
+
+def _settle(handed: Sequence[_Handed], error: Exception | None) -> None:
+    """Tell all who wait what became of their messages, each event loop once."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+    for one in handed:
+        by_loop.setdefault(one.accepted.get_loop(), []).append(one.accepted)
+    for loop, waiting in by_loop.items():
+        with suppress(RuntimeError):  # it is closed: nobody waits any more
+            loop.call_soon_threadsafe(_tell, waiting, error)
+
+
+def _tell(waiting: Iterable[asyncio.Future[None]], error: Exception | None) -> None:
+    for accepted in waiting:
+        if accepted.done():  # whoever waited has given up
+            continue
+        if error is None:
+            accepted.set_result(None)
+        else:
+            accepted.set_exception(error)
+
+
+def _apart(handed: Sequence[_Handed]) -> Iterator[list[_Group]]:
     """Give what goes to the queue, and what is to stand in line: the fate of one is not that of the other."""
+    by_pipeline: dict[str, list[_Handed]] = {}
+    for one in handed:
+        by_pipeline.setdefault(one.pipeline.spec.name, []).append(one)
     for ordered in (False, True):
-        if some := [one for one in handed if one.pipeline.spec.ordered is ordered]:
+        if some := [group for group in by_pipeline.values() if group[0].pipeline.spec.ordered is ordered]:
             yield some

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Final
-
-from starlette.datastructures import Headers
 
 from pipeline.errors import PipelineError, TemporaryError
 from pipeline.keys import KeyCheck, digest_of
@@ -28,7 +27,7 @@ class Access:
         self._keys = keys
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="keys")
 
-    async def require(self, headers: Headers, scope: str) -> ApiKey:
+    async def require(self, headers: Mapping[str, str], scope: str) -> ApiKey:
         """Give the request's key. Raises `Refusal`: 401 without a known key, 403 where it may not, 503 where nobody can tell."""
         text = key_in(headers)
         if text is None:
@@ -62,7 +61,7 @@ class Access:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def key_in(headers: Headers) -> str | None:
+def key_in(headers: Mapping[str, str]) -> str | None:
     """Give the key of `X-API-Key`, `Authorization: Bearer` or, as the password, `Authorization: Basic`; None without one."""
     if plain := headers.get("x-api-key"):
         return plain.strip()

@@ -10,7 +10,6 @@ from typing import Any, Final
 import structlog
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -40,6 +39,10 @@ MOST_PROBLEMS: Final = 100
 """Problems named in one answer; the message says how many there are."""
 RETRY_AFTER: Final = 5
 """Seconds after which a sender is asked to come again where nothing better is known."""
+
+
+ON_ALL: Final = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+"""The headers of every answer."""
 
 
 class ProblemModel(BaseModel):
@@ -79,6 +82,13 @@ def json_response(status: int, value: Any, headers: Mapping[str, str] | None = N
     """Answer a value as JSON; characters that UTF-8 cannot hold are escaped."""
     body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
     return Response(body, status, dict(headers or {}), media_type="application/json")
+
+
+async def send_json(send: Send, status: int, body: bytes) -> None:
+    """Answer what is JSON already, without a framework's objects."""
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def error_response(
@@ -141,9 +151,7 @@ class Edge:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                headers = MutableHeaders(scope=message)
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers["Cache-Control"] = "no-store"
+                message["headers"] = [*message.get("headers", ()), *ON_ALL]
             await send(message)
 
         try:

@@ -10,7 +10,6 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
 
 from pipeline.errors import ConfigError, TemporaryError
 from pipeline.keys import KeyCheck
@@ -56,8 +55,8 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.draining = False
     app.state.checks = checks_of(services)
-    app.add_middleware(Edge)
-    app.router.routes.append(Route("/in/{pipeline}/{producer}", Intake(services, access), include_in_schema=False))
+    app.add_middleware(Intake, services=services, access=access)
+    app.add_middleware(Edge)  # the outermost
     app.include_router(health_routes(app.state.checks))
     app.include_router(api_routes(services, access))
 

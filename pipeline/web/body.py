@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Mapping
 from typing import Final
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
 from pipeline.web.answers import Refusal
 
@@ -15,37 +16,41 @@ PATIENCE: Final = 30.0
 _GZIP: Final = 16 + zlib.MAX_WBITS
 
 
-async def read_body(request: Request, most: int) -> bytes:
+async def read_body(receive: Receive, headers: Mapping[str, str], most: int) -> bytes:
     """Give the body, decompressed where it says `content-encoding: gzip`.
 
     Raises `Refusal`: 413 for more than `most` bytes, before or after decompressing, as soon as that is known; 415 for
     another encoding; 400 for what is not gzip or ends early; 408 for one that takes longer than `PATIENCE`.
     """
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding not in {"identity", "gzip", "x-gzip"}:
         raise Refusal(415, "the body may be compressed with gzip only", headers={"Accept-Encoding": "gzip"})
-    length = request.headers.get("content-length", "0")
+    length = headers.get("content-length", "0")
     if not length.isdecimal():
         raise Refusal(400, "content-length is not a number")
     if int(length) > most:
         raise _too_large(most)
     try:
         async with asyncio.timeout(PATIENCE):
-            body = await _collect(request, most)
+            body = await _collect(receive, most)
     except TimeoutError:
         raise Refusal(408, f"the body did not arrive within {PATIENCE:g} s", headers={"Connection": "close"}) from None
-    except ClientDisconnect:
-        raise Refusal(400, "the connection was closed before the body was complete") from None
     return body if encoding == "identity" else _decompress(body, most)
 
 
-async def _collect(request: Request, most: int) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most:
+async def _collect(receive: Receive, most: int) -> bytes:
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Refusal(400, "the connection was closed before the body was complete")
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        more = message.get("more_body", False)
+        if size > most:
             raise _too_large(most)
-    return bytes(body)
+    return b"".join(parts)
 
 
 def _decompress(body: bytes, most: int) -> bytes:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import Future
 from itertools import islice
 from typing import Any, Final
 
 import msgspec
 import structlog
-from starlette.datastructures import Headers
-from starlette.requests import Request as HttpRequest
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.datastructures import QueryParams
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipeline.engine.batch import kept_form
 from pipeline.engine.pipeline import Pipeline
@@ -24,12 +21,13 @@ from pipeline.request import Request, refuse_unstorable
 from pipeline.spec.model import ProducerStep
 from pipeline.telemetry import REFUSED
 from pipeline.web.access import Access
-from pipeline.web.answers import Refusal, error_response, json_response, unavailable
+from pipeline.web.answers import Refusal, error_response, send_json, unavailable
 from pipeline.web.body import read_body
 from pipeline.web.services import Services
 
 log = structlog.get_logger()
 
+PREFIX: Final = "/in/"
 MOST_MESSAGES: Final = 10_000
 """Messages in one request: half of what may wait for the publisher."""
 SPOOL_MARGIN: Final = 5.0
@@ -37,80 +35,98 @@ SPOOL_MARGIN: Final = 5.0
 
 
 class Intake:
-    """The ASGI endpoint of all webhook producers."""
+    """The web application's layer that answers what is posted to producers; all else goes on to `app`.
 
-    def __init__(self, services: Services, access: Access) -> None:
+    It stands before the framework, whose routing and objects would cost as much as all that is done here.
+    """
+
+    def __init__(self, app: ASGIApp, services: Services, access: Access) -> None:
+        self._app = app
         self._services = services
         self._access = access
         self._patience = services.settings.publish_timeout.total_seconds() + SPOOL_MARGIN
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, and count it where it is refused."""
-        request = HttpRequest(scope, receive)
-        pipeline = self._services.pipelines.get(request.path_params["pipeline"])
+        place = _place(scope)
+        if place is None:
+            await self._app(scope, receive, send)
+            return
+        pipeline = self._services.pipelines.get(place[0])
         name = pipeline.spec.name if pipeline else ""
         try:
-            response = await self._take(request, pipeline)
+            ids = await self._take(scope, receive, pipeline, *place)
         except Refusal as refusal:
             response = error_response(refusal.status, str(refusal), refusal.problems, refusal.headers)
         except Exception:
             log.exception("the intake failed", pipeline=name)
             response = error_response(500, "something went wrong here; the log says what")
-        if response.status_code >= 400:
-            REFUSED.labels(name, str(response.status_code)).inc()
+        else:
+            await send_json(send, 202, msgspec.json.encode({"ids": ids, "count": len(ids)}))
+            return
+        REFUSED.labels(name, str(response.status_code)).inc()
         await response(scope, receive, send)
 
-    async def _take(self, request: HttpRequest, pipeline: Pipeline | None) -> Response:
-        if request.method != "POST":
+    async def _take(self, scope: Scope, receive: Receive, pipeline: Pipeline | None, name: str, label: str) -> list[str]:
+        if scope["method"] != "POST":
             raise Refusal(405, "messages are posted here", headers={"Allow": "POST"})
-        label = request.path_params["producer"]
+        headers = _headers(scope)
         step = pipeline.producer(label) if pipeline else None
         producer = _webhook(pipeline, step)
         if producer is None or not producer.verifies_sender:
-            await self._access.require(request.headers, "intake")
+            await self._access.require(headers, "intake")
+            for key in ("x-api-key", "authorization"):  # they are nobody else's business
+                headers.pop(key, None)
         if pipeline is None or step is None:
-            raise Refusal(404, _missing(request.path_params["pipeline"], label, pipeline))
+            raise Refusal(404, _missing(name, label, pipeline))
         if producer is None:
             raise Refusal(
                 404, f"producer '{label}' of pipeline '{pipeline.spec.name}' takes no requests: it fetches its messages"
             )
-        body = await read_body(request, self._services.settings.max_body)
-        messages = _receive(producer, _as_request(request, body, verified_here=not producer.verifies_sender))
-        self._check(messages)
+        body = await read_body(receive, headers, self._services.settings.max_body)
+        query = dict(QueryParams(scope["query_string"])) if scope["query_string"] else {}
+        messages = _receive(producer, Request(body=body, headers=headers, query=query, path=scope["path"]))
+        texts = self._written(messages)
         if messages:
-            await self._publish(pipeline, label, messages)
-        ids = [message.id for message in messages]
-        return json_response(202, {"ids": ids, "count": len(ids)})
+            await self._publish(pipeline, label, messages, texts)
+        return [message.id for message in messages]
 
-    def _check(self, messages: Sequence[Message]) -> None:
-        """Refuse what would fail behind the queue, where one message could spoil the batch it shares with others."""
-        problems = []
+    def _written(self, messages: Sequence[Message]) -> list[bytes]:
+        """Write messages as JSON; refuse what would fail behind the queue, where it could spoil the batch it shares with others."""
+        texts, problems = [], []
+        largest = self._services.publisher.largest
         for index, message in enumerate(messages):
             where = f"[{index}]"
             try:
-                size = _storable_size(message)
+                text = _storable(message)
             except _UnstorableError as error:
                 problems.append(Problem(where + error.where, str(error)))
                 continue
-            largest = self._services.publisher.largest
-            if size > largest:
-                text = f"{where} makes a message of {size} bytes; the queue takes {largest}"
-                raise Refusal(413, text, problems=[Problem(where, f"larger than {largest} bytes")])
+            if len(text) > largest:
+                told = f"{where} makes a message of {len(text)} bytes; the queue takes {largest}"
+                raise Refusal(413, told, problems=[Problem(where, f"larger than {largest} bytes")])
+            texts.append(text)
         if problems:
             raise Refusal(422, "the request does not make messages that can be kept", problems=problems)
+        return texts
 
-    async def _publish(self, pipeline: Pipeline, label: str, messages: Sequence[Message]) -> None:
-        accepted: Future[None] = self._services.publisher.submit(pipeline, label, messages)
+    async def _publish(self, pipeline: Pipeline, label: str, messages: Sequence[Message], texts: Sequence[bytes]) -> None:
+        accepted = self._services.publisher.submit(pipeline, label, messages, texts)
+        patience = accepted.get_loop().call_later(self._patience, _give_up, accepted)
         try:
-            # Shielded: a request that is given up must not cancel a future that the publisher is about to settle.
-            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(accepted)), self._patience)
+            await accepted
         except TemporaryError as error:
             raise unavailable(error) from None
-        except TimeoutError:
-            raise unavailable(TemporaryError("neither the queue nor the store answers")) from None
         except Exception as error:
             # Nothing was accepted, and the publisher has logged why: the sender is to come again.
             raise unavailable(TemporaryError("the messages could not be queued")) from error
+        finally:
+            patience.cancel()
+
+
+def _give_up(accepted: asyncio.Future[None]) -> None:
+    if not accepted.done():
+        accepted.set_exception(TemporaryError("neither the queue nor the store answers"))
 
 
 class _UnstorableError(Exception):
@@ -133,25 +149,20 @@ def _missing(name: str, label: str, pipeline: Pipeline | None) -> str:
     return f"pipeline '{name}' has no producer '{label}'"
 
 
-def _as_request(request: HttpRequest, body: bytes, *, verified_here: bool) -> Request:
-    """Give the request as the producer sees it; without the API key, where that was checked here."""
-    headers = _joined(request.headers)
-    if verified_here:
-        headers = {name: value for name, value in headers.items() if name not in {"x-api-key", "authorization"}}
-    return Request(
-        body=body,
-        headers=headers,
-        query=dict(request.query_params),
-        method=request.method,
-        path=request.scope["path"],
-    )
+def _place(scope: Scope) -> list[str] | None:
+    """Give the pipeline and the producer that a request's path names; None where it is none of the intake's."""
+    if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
+        return None
+    names: list[str] = scope["path"][len(PREFIX) :].split("/")
+    return names if len(names) == 2 and all(names) else None
 
 
-def _joined(headers: Headers) -> dict[str, str]:
+def _headers(scope: Scope) -> dict[str, str]:
     """Give each header once; the values of one that was sent several times are joined with commas."""
     found: dict[str, str] = {}
-    for name, value in headers.items():
-        found[name] = f"{found[name]}, {value}" if name in found else value
+    for raw, value in scope["headers"]:
+        name, text = raw.decode("latin-1"), value.decode("latin-1")
+        found[name] = f"{found[name]}, {text}" if name in found else text
     return found
 
 
@@ -171,8 +182,8 @@ def _receive(producer: WebhookProducer[Any], request: Request) -> list[Message]:
     return messages
 
 
-def _storable_size(message: Message) -> int:
-    """Give the size of a message as JSON; raises `_UnstorableError` for one that could not be read again or stored."""
+def _storable(message: Message) -> bytes:
+    """Write a message as JSON; raises `_UnstorableError` for one that could not be read again or stored."""
     try:
         text = kept_form(message)
     except ValueError as error:
@@ -187,4 +198,4 @@ def _storable_size(message: Message) -> int:
         except RequestError as error:
             problem = error.problems[0]
             raise _UnstorableError(f".{problem.where}" if problem.where else "", problem.text) from None
-    return len(text)
+    return text

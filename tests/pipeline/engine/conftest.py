@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,9 +16,10 @@ import pytest
 
 from pipeline import Message, NoOptions, TemporaryError
 from pipeline.condition import Condition
-from pipeline.engine.batch import Batch
+from pipeline.engine.batch import Batch, decode, encode, kept_form
 from pipeline.engine.clock import Clock
-from pipeline.engine.pipeline import Pipelines
+from pipeline.engine.pipeline import Pipeline, Pipelines
+from pipeline.engine.publisher import Publisher
 from pipeline.engine.runner import Runner, incoming
 from pipeline.memory import open_memory
 from pipeline.plugin import Plugin
@@ -40,7 +44,7 @@ class ListQueue:
         self.before()
         if self.away:
             raise TemporaryError("the broker is away")
-        self.batches += batches
+        self.batches += [decode(encode(batch)) for batch in batches]
 
     def take(self) -> list[Batch]:
         taken, self.batches = self.batches, []
@@ -107,6 +111,29 @@ def spec_of(
         revision="r1",
         position=Position(Path("toy.yaml"), 1, 1),
     )
+
+
+@pytest.fixture
+def hand_in():
+    """Hand messages to a publisher as a request does, and give a future that threads can wait for."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    def hand_in(publisher: Publisher, pipeline: Pipeline, producer: str, messages: Sequence[Message]) -> Future[None]:
+        async def submit() -> asyncio.Future[None]:
+            return publisher.submit(pipeline, producer, messages, [kept_form(message) for message in messages])
+
+        async def outcome(accepted: asyncio.Future[None]) -> None:
+            await accepted
+
+        accepted = asyncio.run_coroutine_threadsafe(submit(), loop).result(30)
+        return asyncio.run_coroutine_threadsafe(outcome(accepted), loop)
+
+    yield hand_in
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
 
 
 @pytest.fixture

@@ -377,14 +377,14 @@ def test_polling_on_demand(engine, producer, consumer, box, message):
         run.runner.poll(pipeline, "box")
 
 
-def test_the_spool_is_published_when_the_broker_is_back(engine, consumer, box, message):
+def test_the_spool_is_published_when_the_broker_is_back(engine, consumer, box, message, hand_in):
     run = engine(consumers=[consumer(box)])
     publisher = Publisher(run.queue, run.store, now=lambda: run.moment[0])
     pipeline = run.runner.pipelines["toy"]
     run.queue.away = True
     sent = [message(title=str(number)) for number in range(5)]
     for one in sent:
-        publisher.submit(pipeline, "http", [one]).result(timeout=5)
+        hand_in(publisher, pipeline, "http", [one]).result(timeout=5)
     publisher.close()
     assert sum(run.store.held_counts().values()) == 5
     run.queue.away = False

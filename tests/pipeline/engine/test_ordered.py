@@ -89,10 +89,10 @@ def test_messages_come_in_order_and_the_queue_has_only_the_first_of_each_key(eng
     assert run.queue.batches == []
 
 
-def test_the_intake_lets_messages_stand_in_line_and_the_others_go_as_ever(engine, consumer, message):
+def test_the_intake_lets_messages_stand_in_line_and_the_others_go_as_ever(engine, consumer, message, hand_in):
     run = engine(consumers=[consumer(Sink, ordered=True)])
     publisher = Publisher(run.queue, run.store, now=lambda: run.moment[0])
-    publisher.submit(run.runner.pipelines["toy"], "hook", [message(title="1", key="k")]).result(5)
+    hand_in(publisher, run.runner.pipelines["toy"], "hook", [message(title="1", key="k")]).result(5)
     publisher.close()
     assert run.store.held_counts() == {("toy", "", Why.ORDER): 1}
     assert run.queue.calls == 0

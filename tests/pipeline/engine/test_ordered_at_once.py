@@ -140,19 +140,19 @@ def die_over(runner, text):
     raise Killed
 
 
-def send(publisher, pipeline, key):
+def send(hand_in, publisher, pipeline, key):
     for n in range(EACH):
         message = Message(source="test", key=key, title=str(n))
         while True:
             try:
-                publisher.submit(pipeline, "hook", [message]).result(20)
+                hand_in(publisher, pipeline, "hook", [message]).result(20)
             except TemporaryError:
                 continue
             break
 
 
 @pytest.mark.timeout(300)  # it has 240 s of its own: two databases' worth of kills on a busy machine
-def test_nothing_is_lost_and_nothing_overtakes(runners):
+def test_nothing_is_lost_and_nothing_overtakes(runners, hand_in):
     over = threading.Event()
     queue = runners[0].queue
     keys = ["", *(f"k{n}" for n in range(KEYS - 1))]
@@ -161,7 +161,7 @@ def test_nothing_is_lost_and_nothing_overtakes(runners):
     threads = [threading.Thread(target=clock.run, args=(over,)) for clock in clocks]
     threads += [threading.Thread(target=work, args=(runner, queue, over)) for runner in runners for _ in range(2)]
     threads += [
-        threading.Thread(target=send, args=(publishers[n % 2], runners[n % 2].pipelines["toy"], key))
+        threading.Thread(target=send, args=(hand_in, publishers[n % 2], runners[n % 2].pipelines["toy"], key))
         for n, key in enumerate(keys)
     ]
     for thread in threads:

@@ -23,14 +23,14 @@ def pipeline(engine):
     return engine().runner.pipelines["toy"]
 
 
-def test_accepted_means_on_the_queue(publisher, queue, pipeline, message):
+def test_accepted_means_on_the_queue(publisher, queue, pipeline, message, hand_in):
     one = message()
-    publisher.submit(pipeline, "http", [one]).result(timeout=5)
+    hand_in(publisher, pipeline, "http", [one]).result(timeout=5)
     (batch,) = queue.batches
     assert (batch.job, batch.queue, batch.pipeline, batch.revision, batch.messages) == ("process", "in", "toy", "r1", [one])
 
 
-def test_what_waits_while_a_publish_is_under_way_goes_out_as_one(publisher, queue, pipeline, message):
+def test_what_waits_while_a_publish_is_under_way_goes_out_as_one(publisher, queue, pipeline, message, hand_in):
     entered, go = threading.Event(), threading.Event()
 
     def hold():
@@ -38,9 +38,9 @@ def test_what_waits_while_a_publish_is_under_way_goes_out_as_one(publisher, queu
         go.wait(5)
 
     queue.before = hold
-    first = publisher.submit(pipeline, "http", [message()])
+    first = hand_in(publisher, pipeline, "http", [message()])
     assert entered.wait(5)
-    rest = [publisher.submit(pipeline, "http", [message()]) for _ in range(20)]
+    rest = [hand_in(publisher, pipeline, "http", [message()]) for _ in range(20)]
     assert not first.done()
     go.set()
     for future in [first, *rest]:
@@ -49,20 +49,20 @@ def test_what_waits_while_a_publish_is_under_way_goes_out_as_one(publisher, queu
     assert queue.calls == 2
 
 
-def test_the_broker_away_means_the_spool(publisher, queue, store, pipeline, message):
+def test_the_broker_away_means_the_spool(publisher, queue, store, pipeline, message, hand_in):
     queue.away = True
     for _ in range(3):
-        publisher.submit(pipeline, "http", [message()]).result(timeout=5)
+        hand_in(publisher, pipeline, "http", [message()]).result(timeout=5)
     assert sum(store.held_counts().values()) == 3
     assert queue.calls == 1, "after a failure the broker is left alone for a moment"
 
 
-def test_a_broker_that_does_not_answer_in_time_means_the_spool_until_it_does(queue, store, pipeline, message):
+def test_a_broker_that_does_not_answer_in_time_means_the_spool_until_it_does(queue, store, pipeline, message, hand_in):
     publisher = Publisher(queue, store, timeout=0.05)
     go = threading.Event()
     queue.before = lambda: go.wait(20)
     for _ in range(3):
-        publisher.submit(pipeline, "http", [message()]).result(timeout=5)
+        hand_in(publisher, pipeline, "http", [message()]).result(timeout=5)
     assert sum(store.held_counts().values()) == 3
     assert queue.calls == 1, "until it has answered, nobody asks it again"
     go.set()
@@ -70,41 +70,41 @@ def test_a_broker_that_does_not_answer_in_time_means_the_spool_until_it_does(que
     assert len(queue.batches) == 1, "what it took in the end comes twice"
 
 
-def test_a_broker_that_has_answered_late_is_asked_again(publisher, queue, store, pipeline, message):
+def test_a_broker_that_has_answered_late_is_asked_again(publisher, queue, store, pipeline, message, hand_in):
     publisher._timeout = 0.05
     answered = threading.Event()
     queue.before = lambda: answered.wait(20)
-    publisher.submit(pipeline, "http", [message()]).result(timeout=5)
+    hand_in(publisher, pipeline, "http", [message()]).result(timeout=5)
     publisher._timeout = 5
     answered.set()
     publisher._late.result(timeout=5)
-    publisher.submit(pipeline, "http", [message()]).result(timeout=5)
+    hand_in(publisher, pipeline, "http", [message()]).result(timeout=5)
     assert queue.calls == 2
     assert sum(store.held_counts().values()) == 1
 
 
-def test_the_store_away_too_means_refused(publisher, queue, store, pipeline, message, monkeypatch):
+def test_the_store_away_too_means_refused(publisher, queue, store, pipeline, message, monkeypatch, hand_in):
     def away(**_):
         raise TemporaryError("the store is away")
 
     monkeypatch.setattr(store, "settle", away)
     queue.away = True
     with pytest.raises(TemporaryError, match="the store is away"):
-        publisher.submit(pipeline, "http", [message()]).result(timeout=5)
+        hand_in(publisher, pipeline, "http", [message()]).result(timeout=5)
 
 
-def test_a_surprise_reaches_the_requests_and_the_publisher_goes_on(publisher, queue, pipeline, message):
+def test_a_surprise_reaches_the_requests_and_the_publisher_goes_on(publisher, queue, pipeline, message, hand_in):
     def surprise():
         raise ZeroDivisionError
 
     queue.before = surprise
     with pytest.raises(ZeroDivisionError):
-        publisher.submit(pipeline, "http", [message()]).result(timeout=5)
+        hand_in(publisher, pipeline, "http", [message()]).result(timeout=5)
     queue.before = lambda: None
-    publisher.submit(pipeline, "http", [message()]).result(timeout=5)
+    hand_in(publisher, pipeline, "http", [message()]).result(timeout=5)
 
 
-def test_too_many_waiting_are_refused_at_once(publisher, queue, pipeline, message, monkeypatch):
+def test_too_many_waiting_are_refused_at_once(publisher, queue, pipeline, message, monkeypatch, hand_in):
     monkeypatch.setattr(module, "MAX_WAITING", 3)
     entered, go = threading.Event(), threading.Event()
 
@@ -113,10 +113,10 @@ def test_too_many_waiting_are_refused_at_once(publisher, queue, pipeline, messag
         go.wait(5)
 
     queue.before = hold
-    first = publisher.submit(pipeline, "http", [message()])
+    first = hand_in(publisher, pipeline, "http", [message()])
     assert entered.wait(5)
-    waiting = publisher.submit(pipeline, "http", [message()] * 3)
-    refused = publisher.submit(pipeline, "http", [message()])
+    waiting = hand_in(publisher, pipeline, "http", [message()] * 3)
+    refused = hand_in(publisher, pipeline, "http", [message()])
     with pytest.raises(TemporaryError) as caught:
         refused.result(timeout=5)
     assert caught.value.retry_after == 1
@@ -125,11 +125,11 @@ def test_too_many_waiting_are_refused_at_once(publisher, queue, pipeline, messag
     waiting.result(timeout=5)
 
 
-def test_closing_publishes_what_was_handed_in_and_refuses_the_rest(queue, store, pipeline, message):
+def test_closing_publishes_what_was_handed_in_and_refuses_the_rest(queue, store, pipeline, message, hand_in):
     publisher = Publisher(queue, store)
-    handed = [publisher.submit(pipeline, "http", [message()]) for _ in range(5)]
+    handed = [hand_in(publisher, pipeline, "http", [message()]) for _ in range(5)]
     publisher.close()
     for future in handed:
-        future.result(timeout=0)
+        future.result(timeout=5)
     with pytest.raises(TemporaryError, match="stopping"):
-        publisher.submit(pipeline, "http", [message()]).result(timeout=0)
+        hand_in(publisher, pipeline, "http", [message()]).result(timeout=5)

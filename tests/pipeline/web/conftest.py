@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from pipeline import Message, NoOptions, PermanentError, PollingProducer, Problem, RequestError, TemporaryError, WebhookProducer
-from pipeline.engine.batch import Batch
+from pipeline.engine.batch import Batch, decode, encode
 from pipeline.engine.pipeline import Pipelines
 from pipeline.engine.publisher import Publisher
 from pipeline.keys import create_key
@@ -45,7 +45,7 @@ class ToyQueue:
 
     def publish(self, batches: Sequence[Batch]) -> None:
         self.trouble()
-        self.batches += batches
+        self.batches += [decode(encode(batch)) for batch in batches]
 
     @property
     def messages(self) -> list[Message]:
