@@ -209,7 +209,7 @@ class BatchConsumer(Plugin[C]):
     def consume_many(self, messages: Sequence[Message]) -> Mapping[str, TemporaryError | PermanentError]:
         """Return when the other side has the messages, with an error for the id of each that it does not have.
 
-        Called in a thread pool with up to 100 messages. An exception holds for all of them, as in `Consumer.consume`.
+        Called in a thread pool with up to 500 messages. An exception holds for all of them, as in `Consumer.consume`.
         """
 
     def preview(self, message: Message) -> object:

@@ -17,6 +17,8 @@ DELIVER_QUEUE: Final = "out.{}"
 """The queue of batches for one consumer."""
 MAX_PROCESS: Final = 500
 MAX_DELIVER: Final = 100
+MAX_AT_ONCE: Final = 500
+"""Messages to deliver where the consumer takes batches: one call then has all of them, however many there are."""
 MAX_BYTES: Final = 192 * 1024
 """A batch's size as JSON, about. One message may be larger, up to what the queue takes (`Queue.largest`)."""
 

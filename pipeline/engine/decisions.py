@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -166,8 +167,8 @@ class Decisions:
             store.settle(records=self.records, held=self.held, dead=self.dead, lined=self.lined, worked=self.worked)
         elif self.records or self.held or self.dead:
             store.settle(records=self.records, held=self.held, dead=self.dead)
-        for record in self.records:
-            DECIDED.labels(self.pipeline, record.step, record.outcome.value).inc()
+        for (step, outcome), count in Counter((record.step, record.outcome) for record in self.records).items():
+            DECIDED.labels(self.pipeline, step, outcome.value).inc(count)
         self._tell()
 
     def _tell(self) -> None:

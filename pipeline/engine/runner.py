@@ -13,6 +13,7 @@ import structlog
 from pipeline.engine.attempts import Attempts
 from pipeline.engine.batch import (
     DELIVER_QUEUE,
+    MAX_AT_ONCE,
     MAX_DELIVER,
     MAX_PROCESS,
     PROCESS_QUEUE,
@@ -34,7 +35,7 @@ from pipeline.engine.underway import Underway
 from pipeline.errors import PermanentError, TemporaryError
 from pipeline.memory import MemoryBackend
 from pipeline.message import Message
-from pipeline.plugin import PollingProducer
+from pipeline.plugin import BatchConsumer, PollingProducer
 from pipeline.spec.model import ConsumerStep, FilterStep
 from pipeline.store import Store
 from pipeline.store.rows import Outcome, Record, Why
@@ -70,14 +71,18 @@ class Runner:
         self.lanes = Lanes(pipelines, store, queue, now)
         self._in_order = InOrder(store, self.lanes, self.circuits, self.attempts)
 
-    def run_text(self, text: str) -> None:
-        """Run a batch as it came from the queue; what cannot be read is buried as the text it is."""
+    def read(self, text: str) -> Batch | None:
+        """Read a batch as it came from the queue; what is none is buried as the text it is."""
         try:
-            batch = decode(text)
+            return decode(text)
         except msgspec.MsgspecError as error:
             unreadable = Message(source="queue", type="unreadable", data=text)
             bury_all(self.store, "", "", "", [unreadable], f"not a batch: {error}", self.now())
-        else:
+            return None
+
+    def run_text(self, text: str) -> None:
+        """Read a batch and run it."""
+        if (batch := self.read(text)) is not None:
             self.run(batch)
 
     def run(self, batch: Batch) -> None:
@@ -270,7 +275,8 @@ def _done(record: Record, attempt: int) -> bool:
 def delivery(pipeline: str, step: ConsumerStep, messages: Sequence[Message], *, revision: str, attempt: int = 1) -> list[Batch]:
     """Give the batches that bring messages to a consumer."""
     queue = DELIVER_QUEUE.format(step.queue)
+    most = MAX_AT_ONCE if issubclass(step.type, BatchConsumer) else MAX_DELIVER
     return [
         Batch(job="deliver", queue=queue, pipeline=pipeline, step=step.label, messages=part, attempt=attempt, revision=revision)
-        for part in split(messages, MAX_DELIVER)
+        for part in split(messages, most)
     ]

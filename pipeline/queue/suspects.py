@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import structlog
 
-from pipeline.engine.batch import decode
+from pipeline.engine.batch import Batch
 from pipeline.engine.runner import Runner
 from pipeline.errors import TemporaryError
 from pipeline.settings import Settings
@@ -56,37 +56,29 @@ def trial(settings: Settings) -> Try:
 
 def work(runner: Runner, request: Any, text: str, hold_trial: Try | None) -> None:
     """Run a batch, or hold its trial. Raises only when nothing may be acknowledged."""
-    deaths = _deaths(text)
-    if hold_trial is None or deaths is None:
-        runner.run_text(text)
-    elif deaths:
-        _judge(runner, text, hold_trial)
-    elif not _came_before(request):
-        runner.run_text(text)
+    batch = runner.read(text)
+    if batch is None:
+        return
+    if hold_trial is not None and batch.deaths:
+        _judge(runner, batch, text, hold_trial)
+    elif hold_trial is None or not _came_before(request):
+        runner.run(batch)
     else:
         with _counted(runner, request.id) as starts:
             if starts < STARTS_BEFORE_TRIAL:
-                runner.run_text(text)
+                runner.run(batch)
             else:
                 log.error("workers died over a batch, or were killed; it is run apart", task=request.id, starts=starts)
-                _judge(runner, text, hold_trial)
+                _judge(runner, batch, text, hold_trial)
 
 
-def _judge(runner: Runner, text: str, hold_trial: Try) -> None:
+def _judge(runner: Runner, batch: Batch, text: str, hold_trial: Try) -> None:
     code = hold_trial(text)
     if code > 0:
         raise TemporaryError("the store or the queue was away while a batch was run apart")
     if code < 0:  # a signal: not even the witness survived
         time.sleep(PAUSE)
-        runner.lost(decode(text))
-
-
-def _deaths(text: str) -> int | None:
-    """Give how many workers are known to have died over a batch, None for what is no batch."""
-    try:
-        return decode(text).deaths
-    except ValueError:
-        return None
+        runner.lost(batch)
 
 
 def _came_before(request: Any) -> bool:

@@ -16,11 +16,11 @@ from harness.faults import FULL_FREEZE, Fault
 from harness.ledger import Ledger, Verdict
 from harness.load import LARGEST, THREADS, Load
 from harness.processes import TooLateError
-from pipeline.engine.batch import MAX_DELIVER, MAX_PROCESS
+from pipeline.engine.batch import MAX_AT_ONCE, MAX_PROCESS
 from pipeline.errors import TemporaryError
 from pipeline.queue.worker import DELIVERY_THREADS
 
-IN_FLIGHT: Final = THREADS * LARGEST + (os.cpu_count() or 1) * MAX_PROCESS + DELIVERY_THREADS * MAX_DELIVER
+IN_FLIGHT: Final = THREADS * LARGEST + (os.cpu_count() or 1) * MAX_PROCESS + DELIVERY_THREADS * MAX_AT_ONCE
 """Messages that can be under way to one consumer at any moment: one request of each sender, a batch in each process that
 filters, a batch in each thread that delivers. What is killed then may have been taken and not recorded, and comes again."""
 _LOOK: Final = 0.05

@@ -13,7 +13,7 @@ from structlog.testing import LogCapture
 
 from pipeline import BatchConsumer, Config, Consumer, Filter, NoOptions, PermanentError, RememberingFilter, TemporaryError
 from pipeline.engine import decisions, delivery
-from pipeline.engine.batch import Batch, encode
+from pipeline.engine.batch import MAX_AT_ONCE, MAX_DELIVER, MAX_PROCESS, Batch, encode
 from pipeline.engine.retry import NotTriedError
 from pipeline.engine.runner import DEATHS_BEFORE_BURIAL
 from pipeline.spec.model import Retry
@@ -213,6 +213,30 @@ def test_memory_is_handed_to_a_remembering_filter(engine, filter_step, consumer,
     run.send(message(key="a", title="1"), message(key="a", title="2"), message(key="b", title="3"))
     run.work()
     assert [m.title for m in box.got] == ["1", "3"]
+
+
+class Archive(BatchConsumer[NoOptions]):
+    """Notes how many messages each call has."""
+
+    calls: list
+
+    def consume_many(self, messages):
+        type(self).calls.append(len(messages))
+        return {}
+
+
+def test_a_consumer_that_takes_batches_gets_larger_ones(engine, consumer, box, message):
+    archive = type("Archive", (Archive,), {"calls": []})
+    run = engine(consumers=[consumer(box), consumer(archive)])
+    run.send(*(message(title=str(number)) for number in range(MAX_PROCESS)))
+    for batch in run.queue.take():
+        run.runner.run(batch)
+    sizes = {"box": [], "archive": []}
+    for batch in run.queue.batches:
+        sizes[batch.step].append(len(batch.messages))
+    assert sizes == {"box": [MAX_DELIVER] * 5, "archive": [MAX_AT_ONCE]}
+    run.work()
+    assert (len(box.got), archive.calls) == (500, [500])
 
 
 def test_a_redelivered_batch_is_not_delivered_again(engine, consumer, box, message):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from pipeline.engine.batch import decode
 from pipeline.queue import suspects
 from pipeline.queue.suspects import AGAIN, STARTS_BEFORE_TRIAL, work
 
@@ -26,13 +28,19 @@ class Memory:
 
 
 class Runner:
-    """Runs, fails, or dies."""
+    """Runs, fails, or dies; buries what is no batch."""
 
     def __init__(self):
-        self.memory, self.ran, self.taken_apart, self.error = Memory(), [], [], None
+        self.memory, self.ran, self.buried, self.taken_apart, self.error = Memory(), [], [], [], None
 
-    def run_text(self, text):
-        self.ran.append(text)
+    def read(self, text):
+        try:
+            return decode(text)
+        except msgspec.MsgspecError:
+            self.buried.append(text)
+
+    def run(self, batch):
+        self.ran.append(batch)
         if self.error:
             raise self.error
 
@@ -80,7 +88,7 @@ def test_a_batch_that_comes_for_the_first_time_is_not_counted():
     runner = Runner()
     runner.memory = None
     work(runner, Request(), TEXT, lambda text: 0)
-    assert runner.ran == [TEXT]
+    assert runner.ran == [decode(TEXT)]
 
 
 def test_what_a_trial_tells_is_done(monkeypatch):
@@ -99,4 +107,4 @@ def test_what_a_trial_tells_is_done(monkeypatch):
 def test_what_is_no_batch_is_the_runners_to_bury():
     runner = Runner()
     work(runner, Request(redelivered=True), "what", lambda text: 0)
-    assert runner.ran == ["what"]
+    assert (runner.ran, runner.buried) == ([], ["what"])

@@ -15,7 +15,7 @@ from pathlib import Path
 from celery.worker.request import Request
 
 from pipeline import TemporaryError
-from pipeline.engine.batch import decode
+from pipeline.engine.batch import Batch, decode
 from pipeline.queue.app import add_tasks, make_app
 from pipeline.queue.brokers import broker
 from pipeline.queue.consuming import add_steps
@@ -32,8 +32,10 @@ class Runner:
         with self._file.open("a") as file:
             file.write(text + "\n")
 
-    def run_text(self, text: str) -> None:
-        batch = decode(text)
+    def read(self, text: str) -> Batch:
+        return decode(text)
+
+    def run(self, batch: Batch) -> None:
         self.note(batch.pipeline)
         if batch.pipeline == "sleep":
             time.sleep(60)
