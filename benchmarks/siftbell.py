@@ -11,7 +11,7 @@ from typing import Self
 from benchmarks.work import FILTERS, alert
 from pipeline.engine.assembly import load_configuration
 from pipeline.engine.batch import Batch
-from pipeline.engine.pipeline import Pipelines
+from pipeline.engine.pipeline import Pipeline, Pipelines
 from pipeline.engine.runner import incoming
 from pipeline.message import Message
 from pipeline.queue.publishing import CeleryQueue
@@ -40,9 +40,14 @@ class Filler:
         self._queue.close()
         self._pipelines.close()
 
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline that is measured."""
+        return self._pipelines[PIPELINE]
+
     def batches(self, count: int) -> Sequence[Batch]:
         """Make messages, batched for the queue."""
-        return incoming(self._pipelines[PIPELINE], [as_message(number) for number in range(count)])
+        return incoming(self.pipeline, [as_message(number) for number in range(count)])
 
     def publish(self, batches: Sequence[Batch]) -> None:
         """Put them on the queue, confirmed."""
