@@ -26,7 +26,7 @@ log = structlog.get_logger()
 FILTER_LIMIT: Final = 120
 """Seconds that a batch may be filtered; then its process is killed, and the batch is treated as one whose worker died."""
 PREFETCH: Final = 4
-"""Batches of a queue that a worker takes in advance for each process or thread that may work for it."""
+"""Batches of a queue that a worker takes in advance for each process or thread it may use for it; fewer where these are many."""
 
 
 NO_DELIVERY_LIMIT: Final = 1_000_000_000

@@ -72,7 +72,8 @@ class Turns:
         self._flow = flow
         self._deliveries = frozenset(deliveries)
         self._lanes = {name: _Lane(places, prefetch * places) for name in filters}
-        self._lanes |= {name: _Lane(half, prefetch * half) for name in self._deliveries}
+        # What a worker has in advance bridges the way to the broker; beyond that, other workers stand idle for it.
+        self._lanes |= {name: _Lane(half, min(prefetch * half, half + 2 * prefetch)) for name in self._deliveries}
         self._lock = threading.Lock()
         self._open = True
         self._running: dict[str, _Came] = {}
@@ -196,8 +197,10 @@ class Turns:
         return found
 
     def _watch(self, lane: _Lane) -> None:
-        """Note when a queue has enough here, and again when half of that is gone."""
-        paused = len(lane.held) >= lane.most if not lane.paused else len(lane.held) > lane.most // 2
+        """Note when a queue has enough here, and again when half of what it had in advance is gone."""
+        paused = (
+            len(lane.held) >= lane.most if not lane.paused else len(lane.held) > min(lane.most - 1, (lane.most + lane.share) // 2)
+        )
         if paused is not lane.paused:
             lane.paused = paused
             self._flow()

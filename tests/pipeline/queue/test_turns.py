@@ -125,17 +125,23 @@ def test_what_waited_is_forgotten_with_its_connection_and_what_ran_keeps_its_pla
     assert started == ["x", "y"], "nothing starts while the worker stops"
 
 
-def test_a_queue_that_has_enough_here_is_paused_until_half_of_that_is_gone(toys):
+def test_a_queue_that_has_enough_here_is_paused_until_half_of_what_waits_is_gone(toys):
     turns, _, flows, come = toys(8, prefetch=2)
     many = [come("a", str(n)) for n in range(8)]
     assert (turns.paused(), len(flows)) == ({"a"}, 1)
-    for n in range(3):
-        many[n].acknowledge()
+    many[0].acknowledge()
     assert turns.paused() == {"a"}
-    many[3].acknowledge()
+    many[1].acknowledge()
     assert (turns.paused(), len(flows)) == (set(), 2)
     assert turns.window == 2 * (8 + module.AT_ONCE)
     assert turns.largest == 8
+
+
+def test_many_places_have_little_more_in_advance_than_few(toys):
+    """What waits in one worker, others cannot do."""
+    few, many = toys(2, prefetch=4)[0], toys(32, prefetch=4)[0]
+    assert few.largest == 4
+    assert many.largest == 16 + 8
 
 
 def test_a_queue_that_no_pipeline_names_is_served(toys):
