@@ -51,5 +51,7 @@ class Match(Filter[MatchConfig]):
         config = self.config
         if config.condition is not None and not config.condition.matches(message):
             return
-        if all(matchers.match(message.labels) for matchers in config.labels):
-            yield message
+        for matchers in config.labels:
+            if not matchers.match(message.labels):
+                return
+        yield message

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from functools import partial
 from textwrap import shorten
-from typing import Final
+from typing import Any, Final
 
 from pipeline.condition import Condition
 from pipeline.engine.batch import refuse_unreadable
@@ -13,7 +14,7 @@ from pipeline.engine.decisions import Decisions
 from pipeline.engine.pipeline import Pipeline
 from pipeline.errors import PermanentError, TemporaryError
 from pipeline.message import Message, derived_id
-from pipeline.plugin import AnyFilter, Memory, RememberingFilter, WindowFilter
+from pipeline.plugin import Memory, RememberingFilter, WindowFilter
 from pipeline.spec.model import FilterStep, Retry
 from pipeline.store.rows import Outcome, Record, Why
 
@@ -66,13 +67,13 @@ class FilterStage:
     def _apply(self, step: FilterStep, messages: Sequence[Message], attempt: int) -> list[Message]:
         passed: list[Message] = []
         failed: list[tuple[Message, TemporaryError]] = []
-        plugin = self._opened(step)
+        work = self._work(step, attempt)
         for message in messages:
             if step.when is not None and not step.when.matches(message):
                 passed.append(message)
                 continue
             try:
-                passed += self._one(step, plugin, message, attempt)
+                passed += work(message)
             except TemporaryError as error:
                 failed.append((message, error))
             except Exception as error:  # noqa: BLE001 - a bug in a plugin buries its message, never the batch
@@ -81,33 +82,35 @@ class FilterStage:
             self._hold(step, failed, attempt)
         return passed
 
-    def _opened(self, step: FilterStep) -> AnyFilter | TemporaryError:
-        """Give the filter; what hinders it from opening may pass, and its messages wait for that."""
+    def _work(self, step: FilterStep, attempt: int) -> Callable[[Message], list[Message]]:
+        """Give what a step does with each message: it gives those that go on, or raises. The plugin is made ready here, once."""
         try:
-            return self._pipeline.filter_plugin(step)
-        except Exception as error:  # noqa: BLE001 - as above
-            return TemporaryError(f"the filter could not be opened: {type(error).__name__}: {error}")
-
-    def _one(self, step: FilterStep, plugin: AnyFilter | TemporaryError, message: Message, attempt: int) -> list[Message]:
-        if isinstance(plugin, TemporaryError):
-            raise plugin
+            plugin = self._pipeline.filter_plugin(step)
+        except Exception as error:  # noqa: BLE001 - what hinders a filter from opening may pass, and its messages wait for that
+            return partial(_raise, TemporaryError(f"the filter could not be opened: {type(error).__name__}: {error}"))
         if isinstance(plugin, WindowFilter):
-            window = plugin.window(message, self._decisions.now)
-            if window is None:
-                return [message]
-            _refuse_unusable(step, window)
-            reason = f"until {window.due:%Y-%m-%d %H:%M:%S %Z}"
-            self._decisions.hold(message, step.label, Why.WINDOW, window.due, key=window.key, attempt=attempt)
-            since = self._failing_since(step, [message])[message.id] if attempt > 1 else None
-            self._decisions.record(message, step.label, Outcome.HELD, reason=reason, attempt=attempt, since=since)
-            return []
+            return partial(self._held_back, step, plugin, attempt)
         if isinstance(plugin, RememberingFilter):
-            return self._named(step, message, plugin.filter(message, self._remember(step, message)))
-        return self._named(step, message, plugin.filter(message))
+            return lambda message: self._named(step, message, plugin.filter(message, self._remember(step, message)))
+        return lambda message: self._named(step, message, plugin.filter(message))
+
+    def _held_back(self, step: FilterStep, plugin: WindowFilter[Any], attempt: int, message: Message) -> list[Message]:
+        window = plugin.window(message, self._decisions.now)
+        if window is None:
+            return [message]
+        _refuse_unusable(step, window)
+        reason = f"until {window.due:%Y-%m-%d %H:%M:%S %Z}"
+        self._decisions.hold(message, step.label, Why.WINDOW, window.due, key=window.key, attempt=attempt)
+        since = self._failing_since(step, [message])[message.id] if attempt > 1 else None
+        self._decisions.record(message, step.label, Outcome.HELD, reason=reason, attempt=attempt, since=since)
+        return []
 
     def _named(self, step: FilterStep, parent: Message, out: Iterable[Message]) -> list[Message]:
         """Give what a filter made of a message its ids, and record what does not go on as itself."""
-        messages = checked(step.label, out, known=[parent])
+        messages = list(out)
+        if len(messages) == 1 and messages[0] is parent:
+            return messages
+        messages = checked(step.label, messages, known=[parent])
         if not messages:
             self._decisions.record(parent, step.label, Outcome.DROPPED, reason=self._by(step))
         elif len(messages) == 1:
@@ -151,6 +154,10 @@ def checked(label: str, out: Iterable[Message], *, known: Sequence[Message]) -> 
         except PermanentError as error:
             raise PermanentError(f"filter '{label}' yielded {error}") from error
     return messages
+
+
+def _raise(error: TemporaryError, _message: Message) -> list[Message]:
+    raise error
 
 
 def _refuse_unusable(step: FilterStep, window: object) -> None:
