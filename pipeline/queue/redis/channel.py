@@ -137,17 +137,14 @@ class Channel(virtual.Channel):
     def send(self, messages: Iterable[tuple[str, str, str]]) -> None:
         """Queue messages, all or none, and ring the bell of each queue; raises RedisError."""
         keys = self.connection.keys
-        with self.connection.opened().pipeline(transaction=True) as pipe:
-            bells = set()
-            for kind, name, envelope in messages:
-                if kind == "publish":
-                    pipe.publish(keys.fanout(name), envelope)
-                else:
-                    pipe.lpush(f"{keys.prefix}{name}", envelope)
-                    bells.add(keys.bell(name.partition(BINDING)[0]))
-            for bell in bells:
-                pipe.publish(bell, "")
-            pipe.execute()
+        commands, bells = [], set()
+        for kind, name, envelope in messages:
+            if kind == "publish":
+                commands.append(("PUBLISH", keys.fanout(name), envelope))
+            else:
+                commands.append(("LPUSH", f"{keys.prefix}{name}", envelope))
+                bells.add(keys.bell(name.partition(BINDING)[0]))
+        self.connection.commands().together(commands + [("PUBLISH", bell, "") for bell in bells])
         self.connection.stir()
 
     def encode_body(self, body: Any, encoding: str | None = None) -> tuple[Any, str]:

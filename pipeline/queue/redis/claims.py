@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from kombu.exceptions import OperationalError
 from kombu.log import get_logger
@@ -20,9 +20,8 @@ from pipeline.queue.redis.owners import Watch, new_owner
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from redis import Redis
-
     from pipeline.queue.redis.address import Keys
+    from pipeline.queue.redis.commands import Commands
 
 logger = get_logger(__name__)
 
@@ -49,8 +48,8 @@ class Claims:
     them back to their queues. That thread also looks after the others.
     """
 
-    def __init__(self, client: Redis, keys: Keys, beat: float) -> None:
-        self._client: Any = client
+    def __init__(self, commands: Commands, keys: Keys, beat: float) -> None:
+        self._commands = commands
         self._keys = keys
         self._beat_every = beat
         self._pid = os.getpid()
@@ -65,10 +64,6 @@ class Claims:
         self.lost = False
         self.owner = new_owner(beat)
         self._hash = keys.claims(self.owner)
-        self._claim, self._settle, self._leave, self._bury, self._beat = (
-            self._client.register_script(text)
-            for text in (scripts.CLAIM, scripts.SETTLE, scripts.LEAVE, scripts.BURY, scripts.BEAT)
-        )
         self._thread = threading.Thread(target=self._live, name=f"siftbell-owner-{self.owner}", daemon=True)
         self._thread.start()
 
@@ -81,9 +76,10 @@ class Claims:
         with self._lock:
             first, self._next = self._next, self._next + most
         lists = [key for queue in queues for key in self._keys.lists(queue)]
-        found = self._claim(
-            keys=[self._keys.owners, self._hash, *lists],
-            args=[self.owner, int(self._registered), first, most, len(PRIORITIES)],
+        found = self._commands.script(
+            scripts.CLAIM,
+            [self._keys.owners, self._hash, *lists],
+            [self.owner, int(self._registered), first, most, len(PRIORITIES)],
         )
         if found is None:
             self.lost = True
@@ -113,7 +109,7 @@ class Claims:
             return False
         try:
             self.pay()
-            self._settle(keys=[self._hash, self._keys.unreadable], args=["back", *reversed(tags)])
+            self._settle("back", tags)
         except RedisError:
             self._away = True
         return not self._away
@@ -124,7 +120,7 @@ class Claims:
             while self._owed:
                 outcome, tags = self._first_owed()
                 try:
-                    settled = self._settle(keys=[self._hash, self._keys.unreadable], args=[outcome, *reversed(tags)])
+                    settled = self._settle(outcome, tags)
                 except RedisError:
                     self._away = True
                     raise
@@ -134,6 +130,11 @@ class Claims:
                         "%d of %d messages were settled late: they are delivered again", len(tags) - settled, len(tags)
                     )
                 self._forget(len(tags))
+
+    def _settle(self, outcome: Outcome, tags: Sequence[int]) -> int:
+        """Tell Redis how claims ended, given the oldest first; gives how many of them were still claimed."""
+        settled: int = self._commands.script(scripts.SETTLE, [self._hash, self._keys.unreadable], [outcome, *reversed(tags)])
+        return settled
 
     def _first_owed(self) -> tuple[Outcome, list[int]]:
         """Give all of what is owed first that can be told at once."""
@@ -154,7 +155,7 @@ class Claims:
     def _try_to_leave(self) -> None:
         try:
             self.pay()
-            self._leave(keys=[self._keys.owners, self._hash], args=[self.owner])
+            self._commands.script(scripts.LEAVE, [self._keys.owners, self._hash], [self.owner])
         except RedisError as error:
             logger.warning("what this worker holds goes back as soon as Redis answers: %s", error)
         else:
@@ -172,10 +173,11 @@ class Claims:
                 logger.debug("no sign of life: %s", error)
 
     def _look_after(self, watch: Watch) -> None:
-        if self._registered and not self._beat(keys=[self._keys.owners], args=[self.owner]):
+        if self._registered and not self._commands.script(scripts.BEAT, [self._keys.owners], [self.owner]):
             self.lost = True
-        beats = {owner.decode(errors="replace"): number for owner, number in self._client.hgetall(self._keys.owners).items()}
+        told = self._commands.call("HGETALL", self._keys.owners)
+        beats = {owner.decode(errors="replace"): number for owner, number in zip(told[::2], told[1::2], strict=True)}
         for owner in watch.look(beats, time.monotonic()):
-            back = self._bury(keys=[self._keys.owners, self._keys.claims(owner)], args=[owner, beats[owner]])
+            back = self._commands.script(scripts.BURY, [self._keys.owners, self._keys.claims(owner)], [owner, beats[owner]])
             if back >= 0:
                 logger.warning("%s is gone: %d messages that it held are delivered again", owner, back)

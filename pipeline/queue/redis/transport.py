@@ -19,17 +19,16 @@ from redis.retry import Retry
 from pipeline.queue.redis.address import SCHEMES, Keys, alias, read_settings
 from pipeline.queue.redis.channel import Channel as RedisChannel
 from pipeline.queue.redis.claims import Claims, ClaimsLostError
+from pipeline.queue.redis.commands import Commands
 
 if TYPE_CHECKING:
-    from pipeline.queue.redis.claims import Claimed
+    from collections.abc import Mapping
 
 logger = get_logger(__name__)
 
-BATCH: Final = 16
-"""Messages claimed in one call, over all queues, when polled from an event loop."""
-SHORTEST_PAUSE: Final = 0.001
-"""Seconds to the next poll after one that found something; doubled after each that did not."""
-LONGEST_PAUSE: Final = 0.04
+BATCH: Final = 4
+"""Messages claimed in one call, over all queues, when polled from an event loop: what the worker has no room for goes back."""
+PAUSE: Final = 0.1
 """Seconds to the next poll at rest. Our own publishers ring; the polls are for others' messages and for what goes back."""
 
 
@@ -61,12 +60,14 @@ class Transport(virtual.Transport):
         self.settings = read_settings(client.hostname, client.transport_options)
         self.keys = Keys(self.settings.prefix)
         self._redis: Redis | None = None
+        self._commands: Commands | None = None
         self._claims: Claims | None = None
         self._bell: Any = None
+        self._listened: set[str] = set()
         self._bell_socket: Any = None
         self._bell_number = -1
         self._turn = 0
-        self._blocked = False  # no channel has room for more
+        self._more = True  # there may be more than the last poll found: a queue was not asked, or gave all it was asked for
         self._wake = threading.Event()
         self._loop: Any = None
         self._timer: Any = None
@@ -88,6 +89,7 @@ class Transport(virtual.Transport):
             socket_connect_timeout=self.settings.socket_connect_timeout,
             retry=Retry(NoBackoff(), 0),
         )
+        self._commands = Commands(pool)
         return Redis(connection_pool=pool)
 
     def _refuse_cluster(self, client: Redis) -> None:
@@ -120,9 +122,11 @@ class Transport(virtual.Transport):
         if self._bell is not None:
             self._bell.close()
             self._bell = None
-        if self._redis is not None:
+            self._listened.clear()
+        if self._redis is not None and self._commands is not None:
+            self._commands.close()
             self._redis.connection_pool.disconnect()
-            self._redis = None
+            self._redis = self._commands = None
 
     def verify_connection(self, connection: Any) -> bool:  # noqa: ARG002 - kombu's signature
         """Say whether the connection is open."""
@@ -134,11 +138,17 @@ class Transport(virtual.Transport):
             raise OperationalError("this connection to Redis is closed")
         return self._redis
 
+    def commands(self) -> Commands:
+        """Return what a batch is moved with; raises OperationalError when the connection is closed."""
+        if self._commands is None:
+            raise OperationalError("this connection to Redis is closed")
+        return self._commands
+
     def claims(self) -> Claims:
         """Return the claims of this connection, which becomes an owner with the first call."""
         if self._claims is None:
             self._warn_of_eviction(self.opened())
-            self._claims = Claims(self.opened(), self.keys, self.settings.beat)
+            self._claims = Claims(self.commands(), self.keys, self.settings.beat)
         return self._claims
 
     def retire(self) -> None:
@@ -160,35 +170,29 @@ class Transport(virtual.Transport):
     def drain_events(self, connection: Any, timeout: float | None = None, **_: Any) -> None:  # noqa: ARG002 - kombu's signature
         """Deliver one message, waiting at most `timeout` seconds for it, then raise TimeoutError; None waits for ever."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        pause = SHORTEST_PAUSE
         while True:
             self._wake.clear()
             if self._poll(1):
                 return
-            wait = pause
+            wait = PAUSE
             if deadline is not None:
-                wait = min(pause, deadline - time.monotonic())
+                wait = min(wait, deadline - time.monotonic())
                 if wait <= 0:
                     raise TimeoutError("no message came in time")
-            if self._blocked or self._bell is None:
+            if self._more or self._bell is None:
                 self._wake.wait(wait)
             elif self._hear(wait):
                 return
-            pause = min(2 * pause, LONGEST_PAUSE)
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:  # noqa: ARG002 - kombu's signature
         """Deliver messages from the worker's event loop until the connection is closed or unregistered."""
-        pause = SHORTEST_PAUSE
 
         def tick() -> None:
-            nonlocal pause
-            found = 0
             try:
-                found = self._poll(BATCH) if self._redis is not None else 0
+                self._poll_once()
             finally:
-                pause = SHORTEST_PAUSE if found else min(2 * pause, LONGEST_PAUSE)
                 if self._timer is timer and not timer.canceled:
-                    loop.timer.enter_after(0 if found == BATCH else pause, timer)
+                    loop.timer.enter_after(PAUSE, timer)
 
         self._loop = loop
         self._timer = timer = loop.call_later(0, tick)
@@ -202,11 +206,14 @@ class Transport(virtual.Transport):
         self._loop = self._timer = None
 
     def listen(self, channel: str) -> None:
-        """Be woken by what is published on a channel of Redis."""
+        """Be woken by what is published on a channel of Redis; what is there already is found by the next poll."""
         if self._bell is None:
             self._bell = self.opened().pubsub()  # type: ignore[no-untyped-call] # redis-py leaves it untyped
-        self._bell.subscribe(channel)
+        if channel not in self._listened:
+            self._bell.subscribe(channel)
+            self._listened.add(channel)
         self._add_reader()
+        self._more = True
 
     def _add_reader(self) -> None:
         if self._loop is None or self._bell is None:
@@ -223,17 +230,19 @@ class Transport(virtual.Transport):
         self._bell_socket = None
 
     def _rung(self, *_: Any) -> None:
-        while self._bell is not None and self._bell.connection.can_read(timeout=0):
-            self._hear(0)
+        while self._bell is not None and (heard := self._bell.get_message(timeout=0)):
+            self._take(heard)
         self._add_reader()
         self._poll_once()
 
     def _hear(self, wait: float) -> bool:
         """Wait for one thing published; says whether it was a message, and delivers that."""
-        heard = self._bell.get_message(ignore_subscribe_messages=True, timeout=wait)
-        name = heard["channel"].decode() if heard else ""
-        start = self.keys.fanout("")
-        if not name.startswith(start):
+        heard = self._bell.get_message(timeout=wait)
+        return heard is not None and self._take(heard)
+
+    def _take(self, heard: Mapping[str, Any]) -> bool:
+        name, start = heard["channel"].decode(), self.keys.fanout("")
+        if heard["type"] != "message" or not name.startswith(start):
             return False
         for channel in self._channels():
             channel.receive_fanout(name.removeprefix(start), heard["data"])
@@ -242,13 +251,13 @@ class Transport(virtual.Transport):
     def stir(self) -> None:
         """Note that the next poll may find more than the last: a place became free, a consumer or a message came."""
         self._wake.set()
-        if self._loop is not None and self._blocked:
-            self._blocked = False
+        if self._loop is not None and self._more:
+            self._more = False  # until that poll
             self._loop.call_later(0, self._poll_once)
 
     def _poll_once(self) -> None:
-        if self._redis is not None:
-            self._poll(BATCH)
+        if self._redis is not None and self._poll(BATCH) and self._more:
+            self.stir()
 
     def _poll(self, limit: int) -> int:
         """Claim and deliver up to `limit` messages; returns how many."""
@@ -256,14 +265,14 @@ class Transport(virtual.Transport):
             self._claims.pay()
             if self._claims.lost:
                 raise ClaimsLostError("this worker did not answer for a while: others have what it held")
-        found = 0
-        rooms = []
+        found, more = 0, False
         for channel in self._channels():
             if channel.routes:
-                rooms.append(channel.room(limit - found))
-                if rooms[-1]:
-                    found += self._serve(channel, rooms[-1])
-        self._blocked = bool(rooms) and not any(rooms)
+                room = channel.room(limit - found)
+                served = self._serve(channel, room) if room else 0
+                found += served
+                more |= served == room
+        self._more = more
         return found
 
     def _channels(self) -> list[RedisChannel]:
@@ -271,21 +280,20 @@ class Transport(virtual.Transport):
         return channels
 
     def _serve(self, channel: RedisChannel, room: int) -> int:
+        """Claim and hand out up to `room` messages; what could not be, as one raised or its route is gone, goes back."""
         queues = list(channel.routes)
         turn = self._turn = (self._turn + 1) % len(queues)
         claims = self.claims()
         waiting = deque(claims.claim(queues[turn:] + queues[:turn], room))
-        count = len(waiting)
+        count, back = len(waiting), []
         try:
             while waiting:
-                self._hand_out(channel, waiting.popleft(), claims)
-        finally:  # one raised: the others have not been looked at
-            claims.settle("back", [claimed.tag for claimed in waiting])
+                claimed = waiting.popleft()
+                route = channel.routes.get(claimed.queue)
+                if route is None:  # it was cancelled by the message before
+                    back.append(claimed)
+                else:
+                    channel.receive(route, claimed, claims)
+        finally:
+            claims.settle("back", [claimed.tag for claimed in (*back, *waiting)])
         return count
-
-    def _hand_out(self, channel: RedisChannel, claimed: Claimed, claims: Claims) -> None:
-        route = channel.routes.get(claimed.queue)
-        if route is None:  # it was cancelled by the message before
-            claims.settle("back", [claimed.tag])
-        else:
-            channel.receive(route, claimed, claims)

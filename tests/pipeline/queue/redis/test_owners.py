@@ -14,6 +14,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from pipeline.queue import redis
+from pipeline.queue.redis import scripts
 from pipeline.queue.redis.claims import ClaimsLostError
 from pipeline.queue.redis.owners import ROUNDS, Watch, beat_of, new_owner
 
@@ -132,10 +133,10 @@ def test_trap_who_was_taken_for_gone_acknowledges_nothing_of_others(
     slept = get(sleeper)
     claims = sleeper.transport.claims()
     server.client.hset("siftbell:queue:owners", claims.owner, 5)
-    bury = other.channel().connection.claims()._bury
+    commands = other.channel().connection.commands()
     keys = ["siftbell:queue:owners", f"siftbell:queue:claims:{claims.owner}"]
-    assert bury(keys=keys, args=[claims.owner, 4]) == -1  # it gave a sign of life since it was seen
-    assert bury(keys=keys, args=[claims.owner, 5]) == 1
+    assert commands.script(scripts.BURY, keys, [claims.owner, 4]) == -1  # it gave a sign of life since it was seen
+    assert commands.script(scripts.BURY, keys, [claims.owner, 5]) == 1
     taken = get(other)
     slept.ack()
     assert "1 of 1 messages were settled late" in caplog.text

@@ -1,0 +1,70 @@
+"""Speaking to Redis: what it refuses, connections that were cut, and a server that has forgotten a script."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis import ConnectionPool
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as LateError
+
+from pipeline.queue.redis.commands import Commands
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def commands(server: Any) -> Iterator[Commands]:
+    made = Commands(ConnectionPool(port=server.port, protocol=2))
+    yield made
+    made.close()
+
+
+def cut(server: Any) -> None:
+    """End all connections but that of the test itself."""
+    server.client.client_kill_filter(_type="normal", skipme=True)
+
+
+def connections(server: Any) -> int:
+    return len(server.client.client_list(_type="normal")) - 1
+
+
+def test_a_connection_that_was_cut_at_rest_is_made_anew(commands: Commands, server: Any) -> None:
+    assert commands.call("PING") == b"PONG"
+    cut(server)
+    assert commands.call("PING") == b"PONG"
+    assert connections(server) == 1
+
+
+def test_what_redis_refuses_leaves_the_connection_in_step(commands: Commands, server: Any) -> None:
+    server.client.set("text", "")
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        commands.together([("LPUSH", "list", "one"), ("LPUSH", "text", "two")])
+    with pytest.raises(ResponseError, match="unknown command"):
+        commands.together([("LPUSH", "other", "one"), ("NONSENSE",)])
+    assert commands.call("LLEN", "other") == 0
+    assert connections(server) == 1
+
+
+def test_an_answer_that_came_too_late_is_not_taken_for_the_next_commands(server: Any) -> None:
+    slow = Commands(ConnectionPool(port=server.port, protocol=2, socket_timeout=0.2))
+    try:
+        with pytest.raises(LateError):
+            slow.call("BLPOP", "nothing", 1)
+        assert slow.call("PING") == b"PONG"
+    finally:
+        slow.close()
+
+
+def test_a_script_is_sent_again_where_redis_has_lost_it(commands: Commands, server: Any) -> None:
+    assert commands.script("return ARGV[1]", [], ["one"]) == b"one"
+    server.client.script_flush()
+    assert commands.script("return ARGV[1]", [], ["two"]) == b"two"
+
+
+def test_what_is_closed_while_it_is_used_leaves_no_connection(commands: Commands, server: Any) -> None:
+    commands.close()
+    assert commands.call("PING") == b"PONG"
+    assert connections(server) == 0

@@ -1,0 +1,111 @@
+"""Messages from a worker's event loop: nothing that is there waits for the timer, which looks for what nobody rings for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import kombu
+import pytest
+from kombu.asynchronous import Hub
+
+from pipeline.queue.redis import transport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class Worker:
+    """A connection on an event loop of its own, whose timer does not come again."""
+
+    def __init__(self, connection: kombu.Connection, queue: str = "q") -> None:
+        self.hub = Hub()
+        self.held: list[Any] = []
+        self.got: list[Any] = []
+        self.seen: Callable[[], None] = lambda: None
+        self.queue = kombu.Queue(queue)
+        self.consumer = connection.Consumer([self.queue], on_message=self._take)
+        self.consumer.consume()
+        connection.transport.register_with_event_loop(connection.connection, self.hub)
+
+    def _take(self, message: Any) -> None:
+        self.got.append(message.payload)
+        self.held.append(message)
+        self.seen()
+
+    def until(self, count: int) -> None:
+        while len(self.got) < count:
+            self.hub.run_once()
+
+
+@pytest.fixture(autouse=True)
+def _rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "PAUSE", 3600)
+
+
+@pytest.fixture
+def sender(server: Any, connect: Callable[[str], kombu.Connection]) -> kombu.Connection:
+    return connect(server.url())
+
+
+@pytest.fixture
+def worker(server: Any, connect: Callable[[str], kombu.Connection]) -> Iterator[Worker]:
+    made = Worker(connect(server.url()))
+    yield made
+    made.hub.close()
+
+
+def put(connection: kombu.Connection, *bodies: object) -> None:
+    for body in bodies:
+        connection.Producer().publish(body, routing_key="q")
+
+
+def test_all_that_was_there_comes(sender: kombu.Connection, worker: Worker) -> None:
+    put(sender, *range(3 * transport.BATCH))
+    worker.until(3 * transport.BATCH)
+    assert worker.got == list(range(3 * transport.BATCH))
+
+
+def test_what_is_published_rings(sender: kombu.Connection, worker: Worker) -> None:
+    worker.hub.run_once()
+    for number in range(5):
+        put(sender, number)
+        worker.until(number + 1)
+    assert worker.got == list(range(5))
+
+
+def test_what_is_acknowledged_makes_room(sender: kombu.Connection, worker: Worker) -> None:
+    worker.consumer.qos(prefetch_count=2)
+    put(sender, *range(6))
+    for count in (2, 4, 6):
+        worker.until(count)
+        assert len(worker.got) == count
+        for message in worker.held:
+            message.ack()
+        worker.held.clear()
+
+
+def test_a_queue_that_is_taken_up_again_is_asked_at_once(sender: kombu.Connection, worker: Worker) -> None:
+    put(sender, 0)
+    worker.until(1)
+    worker.consumer.cancel_by_queue("q")
+    put(sender, 1)
+    while len(worker.hub.readers) and worker.hub.poller.poll(0):  # the bell finds nobody
+        worker.hub.run_once()
+    worker.consumer.add_queue(worker.queue)
+    worker.consumer.consume()
+    worker.until(2)
+    assert worker.got == [0, 1]
+
+
+def test_what_was_taken_for_a_queue_that_was_left_goes_back_in_order(
+    sender: kombu.Connection, worker: Worker, server: Any
+) -> None:
+    put(sender, *range(transport.BATCH))
+    worker.seen = lambda: worker.consumer.cancel_by_queue("q")
+    worker.until(1)
+    assert (server.ready(), server.claimed()) == (transport.BATCH - 1, 1)
+    worker.seen = lambda: None
+    worker.consumer.add_queue(worker.queue)
+    worker.consumer.consume()
+    worker.until(transport.BATCH)
+    assert worker.got == list(range(transport.BATCH))
