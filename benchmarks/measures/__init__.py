@@ -5,6 +5,23 @@ from __future__ import annotations
 from typing import Final
 
 from benchmarks.measure import Measure
+from benchmarks.measures.alertmanager import Alertmanager
+from benchmarks.measures.deliveries import Deliveries
 from benchmarks.measures.drain import DrainRabbitMQ, DrainRedis, DrainSqlite
+from benchmarks.measures.filtering import Filtering
+from benchmarks.measures.flood import Flood
+from benchmarks.measures.latency import LatencyRabbitMQ, LatencyRedis
+from benchmarks.measures.workers import Workers
 
-MEASURES: Final[tuple[type[Measure], ...]] = (DrainRedis, DrainRabbitMQ, DrainSqlite)
+MEASURES: Final[tuple[type[Measure], ...]] = (
+    DrainRedis,
+    DrainRabbitMQ,
+    DrainSqlite,
+    Flood,
+    Filtering,
+    Alertmanager,
+    Deliveries,
+    LatencyRedis,
+    LatencyRabbitMQ,
+    Workers,
+)
