@@ -18,9 +18,10 @@ OTHERS: Final = 16
 
 
 class Rota:
-    """Takes down which queues may have something, and says which ones are asked next."""
+    """Takes down which queues may have something, and says which ones are asked next. `bell` is what all bells begin with."""
 
-    def __init__(self) -> None:
+    def __init__(self, bell: str) -> None:
+        self._bell = bell
         self._likely: dict[str, None] = {}
         self._turn = 0
 
@@ -29,9 +30,10 @@ class Rota:
         """Whether there are queues that may have something and were not asked."""
         return bool(self._likely)
 
-    def rang(self, queue: str) -> None:
-        """Note that a queue may have something: its bell rang, or it is consumed from now on."""
-        self._likely.setdefault(queue)
+    def heard(self, channel: str) -> None:
+        """Note that a queue may have something, as its bell rang or is listened to from now on; other channels are no bells."""
+        if channel.startswith(self._bell):
+            self._likely.setdefault(channel.removeprefix(self._bell))
 
     def choose(self, queues: Collection[str]) -> list[str]:
         """Give the queues to ask of those that are consumed, in the order in which they are to be served."""
@@ -41,7 +43,7 @@ class Rota:
             self._turn = (self._turn + 1) % len(names)
             return names[self._turn :] + names[: self._turn]
         for name in [name for name in islice(self._likely, AT_ONCE) if name not in queues]:
-            del self._likely[name]  # it will ring when it is consumed again
+            del self._likely[name]  # its bell is heard when it is consumed again
         chosen = list(islice(self._likely, AT_ONCE - OTHERS))
         others = islice(cycle(names), self._turn, self._turn + AT_ONCE - len(chosen))
         self._turn = (self._turn + AT_ONCE - len(chosen)) % len(names)

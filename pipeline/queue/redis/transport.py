@@ -20,6 +20,7 @@ from pipeline.queue.redis.address import SCHEMES, Keys, alias, read_settings
 from pipeline.queue.redis.channel import Channel as RedisChannel
 from pipeline.queue.redis.claims import Claims, ClaimsLostError
 from pipeline.queue.redis.commands import Commands
+from pipeline.queue.redis.rota import Rota
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,8 +67,9 @@ class Transport(virtual.Transport):
         self._listened: set[str] = set()
         self._bell_socket: Any = None
         self._bell_number = -1
-        self._turn = 0
+        self._rota = Rota(self.keys.bell(""))
         self._more = True  # there may be more than the last poll found: a queue was not asked, or gave all it was asked for
+        self._unasked = False  # of the queues that may have something, some were not asked, although there was room
         self._wake = threading.Event()
         self._loop: Any = None
         self._timer: Any = None
@@ -212,6 +214,7 @@ class Transport(virtual.Transport):
         if channel not in self._listened:
             self._bell.subscribe(channel)
             self._listened.add(channel)
+        self._rota.heard(channel)
         self._add_reader()
         self._more = True
 
@@ -242,6 +245,7 @@ class Transport(virtual.Transport):
 
     def _take(self, heard: Mapping[str, Any]) -> bool:
         name, start = heard["channel"].decode(), self.keys.fanout("")
+        self._rota.heard(name)
         if heard["type"] != "message" or not name.startswith(start):
             return False
         for channel in self._channels():
@@ -256,7 +260,7 @@ class Transport(virtual.Transport):
             self._loop.call_later(0, self._poll_once)
 
     def _poll_once(self) -> None:
-        if self._redis is not None and self._poll(BATCH) and self._more:
+        if self._redis is not None and (self._poll(BATCH) or self._unasked) and self._more:
             self.stir()
 
     def _poll(self, limit: int) -> int:
@@ -265,14 +269,15 @@ class Transport(virtual.Transport):
             self._claims.pay()
             if self._claims.lost:
                 raise ClaimsLostError("this worker did not answer for a while: others have what it held")
-        found, more = 0, False
+        found, more, unasked = 0, False, False
         for channel in self._channels():
             if channel.routes:
                 room = channel.room(limit - found)
                 served = self._serve(channel, room) if room else 0
                 found += served
                 more |= served == room
-        self._more = more
+                unasked |= bool(room) and self._rota.waiting
+        self._more, self._unasked = more or unasked, unasked
         return found
 
     def _channels(self) -> list[RedisChannel]:
@@ -281,11 +286,11 @@ class Transport(virtual.Transport):
 
     def _serve(self, channel: RedisChannel, room: int) -> int:
         """Claim and hand out up to `room` messages; what could not be, as one raised or its route is gone, goes back."""
-        queues = list(channel.routes)
-        turn = self._turn = (self._turn + 1) % len(queues)
+        queues = self._rota.choose(channel.routes)
         claims = self.claims()
-        waiting = deque(claims.claim(queues[turn:] + queues[:turn], room))
+        waiting = deque(claims.claim(queues, room))
         count, back = len(waiting), []
+        self._rota.asked(queues, [claimed.queue for claimed in waiting], all_of_it=count < room)
         try:
             while waiting:
                 claimed = waiting.popleft()

@@ -9,6 +9,7 @@ import pytest
 from kombu.asynchronous import Hub
 
 from pipeline.queue.redis import transport
+from pipeline.queue.redis.rota import AT_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,13 +18,13 @@ if TYPE_CHECKING:
 class Worker:
     """A connection on an event loop of its own, whose timer does not come again."""
 
-    def __init__(self, connection: kombu.Connection, queue: str = "q") -> None:
+    def __init__(self, connection: kombu.Connection, *queues: str) -> None:
         self.hub = Hub()
         self.held: list[Any] = []
         self.got: list[Any] = []
         self.seen: Callable[[], None] = lambda: None
-        self.queue = kombu.Queue(queue)
-        self.consumer = connection.Consumer([self.queue], on_message=self._take)
+        self.queue = kombu.Queue(queues[0] if queues else "q")
+        self.consumer = connection.Consumer([self.queue, *map(kombu.Queue, queues[1:])], on_message=self._take)
         self.consumer.consume()
         connection.transport.register_with_event_loop(connection.connection, self.hub)
 
@@ -109,3 +110,38 @@ def test_what_was_taken_for_a_queue_that_was_left_goes_back_in_order(
     worker.consumer.consume()
     worker.until(transport.BATCH)
     assert worker.got == list(range(transport.BATCH))
+
+
+MANY = [f"many{number:03d}" for number in range(3 * AT_ONCE)]
+
+
+@pytest.mark.parametrize("first", ["messages", "consumers"])
+def test_of_many_queues_each_message_comes_without_the_timer(
+    server: Any, connect: Callable[[str], kombu.Connection], sender: kombu.Connection, first: str
+) -> None:
+    def fill() -> None:
+        for name in MANY:
+            sender.Producer().publish(name, routing_key=name)
+
+    if first == "messages":
+        fill()
+    worker = Worker(connect(server.url()), *MANY)
+    if first == "consumers":
+        fill()
+    worker.until(len(MANY))
+    assert sorted(worker.got) == MANY
+    worker.hub.close()
+
+
+def test_of_many_queues_what_rang_no_bell_is_found_by_the_polls(
+    server: Any, connect: Callable[[str], kombu.Connection], sender: kombu.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "PAUSE", 0.001)
+    worker = Worker(connect(server.url()), *MANY)
+    for name in MANY:
+        sender.Producer().publish(name, routing_key=name)
+    worker.until(len(MANY))
+    for message in worker.held:
+        message.requeue()
+    worker.until(2 * len(MANY))
+    worker.hub.close()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pipeline.queue.redis.rota import AT_ONCE, OTHERS, Rota
 
+BELL = "bell:"
 FEW = [f"few{number}" for number in range(AT_ONCE)]
 MANY = [f"many{number:04d}" for number in range(1000)]
 
 
 def test_few_queues_are_all_asked_and_each_comes_first_in_turn() -> None:
-    rota = Rota()
-    rota.rang(FEW[3])
+    rota = Rota(BELL)
+    rota.heard(BELL + FEW[3])
     rounds = [rota.choose(FEW) for _ in FEW]
     assert all(sorted(asked) == sorted(FEW) for asked in rounds)
     assert {asked[0] for asked in rounds} == set(FEW)
@@ -18,15 +19,15 @@ def test_few_queues_are_all_asked_and_each_comes_first_in_turn() -> None:
 
 
 def test_one_that_rang_is_asked_first() -> None:
-    rota = Rota()
-    rota.rang(MANY[700])
+    rota = Rota(BELL)
+    rota.heard(BELL + MANY[700])
     assert rota.choose(MANY)[0] == MANY[700]
 
 
 def test_no_command_names_more_queues_than_that_and_all_come_in_turn() -> None:
-    rota = Rota()
+    rota = Rota(BELL)
     for name in MANY:
-        rota.rang(name)
+        rota.heard(BELL + name)
     seen: set[str] = set()
     for _ in range(len(MANY) // OTHERS + 1):
         asked = rota.choose(MANY)
@@ -37,9 +38,9 @@ def test_no_command_names_more_queues_than_that_and_all_come_in_turn() -> None:
 
 
 def test_who_never_rings_is_asked_although_others_always_have_something() -> None:
-    rota = Rota()
+    rota = Rota(BELL)
     for name in MANY[:500]:
-        rota.rang(name)
+        rota.heard(BELL + name)
     rounds = 0
     while MANY[999] not in (asked := rota.choose(MANY)):
         rota.asked(asked, asked[:4], all_of_it=False)
@@ -48,9 +49,9 @@ def test_who_never_rings_is_asked_although_others_always_have_something() -> Non
 
 
 def test_those_that_had_more_come_again_after_the_others() -> None:
-    rota = Rota()
+    rota = Rota(BELL)
     for name in MANY[:100]:
-        rota.rang(name)
+        rota.heard(BELL + name)
     asked = rota.choose(MANY)
     rota.asked(asked, asked[:4], all_of_it=False)
     assert rota.choose(MANY)[0] == asked[4]
@@ -62,16 +63,22 @@ def test_those_that_had_more_come_again_after_the_others() -> None:
 
 
 def test_nothing_waits_when_all_that_rang_is_empty() -> None:
-    rota = Rota()
+    rota = Rota(BELL)
     for name in MANY[:100]:
-        rota.rang(name)
+        rota.heard(BELL + name)
     while rota.waiting:
         rota.asked(rota.choose(MANY), (), all_of_it=True)
     assert not rota.waiting
 
 
 def test_a_queue_that_is_consumed_no_more_is_forgotten() -> None:
-    rota = Rota()
-    rota.rang("gone")
+    rota = Rota(BELL)
+    rota.heard(BELL + "gone")
     assert "gone" not in rota.choose(MANY)
+    assert not rota.waiting
+
+
+def test_a_channel_that_is_no_bell_names_no_queue() -> None:
+    rota = Rota(BELL)
+    rota.heard("fanout:many0700")
     assert not rota.waiting
