@@ -6,13 +6,20 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 REMEMBERED: Final = 10_000
 """Batches done whose acknowledgement may have been lost with the connection, and which are known when they come again."""
 
 AT_ONCE: Final = 16
 """Batches that a broker's transport may hand over at once, before the worker can stop taking from their queue."""
+
+
+SHARE: Final = 16
+"""Batches of one delivery queue that are worked on at once, where there are places for more."""
+
+WIDEST: Final = 65_535
+"""The largest window that a broker knows: kombu takes a larger one for none."""
 
 
 class Turn(Protocol):
@@ -67,13 +74,17 @@ class Turns:
     def __init__(
         self, places: int, filters: Collection[str], deliveries: Collection[str], prefetch: int, *, flow: Callable[[], None]
     ) -> None:
-        half = max(1, places // 2)
+        half = max(1, min(places // 2, SHARE))
         self._places = places
         self._flow = flow
         self._deliveries = frozenset(deliveries)
         self._lanes = {name: _Lane(places, prefetch * places) for name in filters}
         # What a worker has in advance bridges the way to the broker; beyond that, other workers stand idle for it.
         self._lanes |= {name: _Lane(half, min(prefetch * half, half + 2 * prefetch)) for name in self._deliveries}
+        self._waiting: dict[str, _Lane] = {}
+        """Those of the lanes in which something waits: of a thousand few do, and batches start often."""
+        self._busy = 0
+        """How many of the lanes have something under way."""
         self._lock = threading.Lock()
         self._open = True
         self._running: dict[str, _Came] = {}
@@ -83,7 +94,7 @@ class Turns:
     @property
     def window(self) -> int:
         """How many batches the worker takes in advance from all queues together."""
-        return sum(lane.most + AT_ONCE for lane in self._lanes.values())
+        return min(WIDEST, sum(lane.most + AT_ONCE for lane in self._lanes.values()))
 
     @property
     def largest(self) -> int:
@@ -98,7 +109,7 @@ class Turns:
     def idle(self) -> bool:
         """Say whether nothing is under way and nothing waits."""
         with self._lock:
-            return not self._running and not any(lane.waiting for lane in self._lanes.values())
+            return not self._running and not self._waiting
 
     def came(self, turn: Turn, start: Callable[[], None]) -> None:
         """Start the batch, or let it wait; one that is under way here already waits for that, and what is done is not redone.
@@ -114,6 +125,7 @@ class Turns:
                 self._again.setdefault(turn.id, []).append(came)
             elif not done:
                 lane.waiting.append(came)
+                self._waiting[turn.queue] = lane
             self._watch(lane)
             ready = self._take()
         if done:
@@ -128,13 +140,14 @@ class Turns:
             ran = came is not None and came.turn is turn
             if came is not None and ran:
                 del self._running[turn.id]
-                lane.running -= 1
+                self._count(lane, -1)
             lane.held.discard(turn)
             again = self._again.pop(turn.id, []) if ran else []
             if done:
                 self._remember(turn.id)
-            else:
+            elif again:
                 lane.waiting.extendleft(reversed(again))
+                self._waiting[turn.queue] = lane
             self._watch(lane)
             ready = self._take()
         if done:
@@ -157,8 +170,9 @@ class Turns:
             for name, came in list(self._running.items()):
                 if not came.turn.begun:
                     del self._running[name]
-                    self._lane(came.turn).running -= 1
+                    self._count(self._lane(came.turn), -1)
             self._again.clear()
+            self._waiting.clear()
             for lane in self._lanes.values():
                 lane.waiting.clear()
                 lane.held.clear()
@@ -168,11 +182,13 @@ class Turns:
         """Take out what may start now, queue by queue, the one with the least under way first."""
         taken: list[_Came] = []
         while self._open and len(self._running) < self._places:
-            waiting = [name for name, lane in self._lanes.items() if lane.waiting and self._may_start(name, lane)]
-            if not waiting:
+            name = self._next()
+            if name is None:
                 break
-            lane = self._lanes[min(waiting, key=lambda name: self._lanes[name].running)]
+            lane = self._waiting[name]
             came = lane.waiting.popleft()
+            if not lane.waiting:
+                del self._waiting[name]
             if came.turn.id in self._done:
                 taken.append(_Came(came.turn, came.turn.acknowledge))
                 continue
@@ -180,14 +196,29 @@ class Turns:
                 self._again.setdefault(came.turn.id, []).append(came)
                 continue
             self._running[came.turn.id] = came
-            lane.running += 1
+            self._count(lane, 1)
             taken.append(came)
         return taken
+
+    def _next(self) -> str | None:
+        """Give the queue whose turn it is: of those that may start something, the one with the least under way."""
+        found, least = None, self._places
+        for name, lane in self._waiting.items():
+            if not lane.running:
+                return name
+            if lane.running < least and self._may_start(name, lane):
+                found, least = name, lane.running
+        return found
+
+    def _count(self, lane: _Lane, change: Literal[1, -1]) -> None:
+        self._busy -= bool(lane.running)
+        lane.running += change
+        self._busy += bool(lane.running)
 
     def _may_start(self, name: str, lane: _Lane) -> bool:
         if not lane.running or name not in self._deliveries:
             return True
-        kept = sum(1 for other in self._lanes.values() if not other.running)
+        kept = len(self._lanes) - self._busy
         return lane.running < lane.share and self._places - len(self._running) > min(kept, self._places // 2)
 
     def _lane(self, turn: Turn) -> _Lane:

@@ -188,3 +188,34 @@ def test_what_came_by_a_connection_that_ended_takes_no_room_and_gives_none_when_
     assert turns.paused() == {"in"}
     new[0].acknowledge()
     assert turns.paused() == set()
+
+
+def test_with_a_thousand_queues_the_window_is_one_that_brokers_know_and_no_queue_has_more_of_it(toys):
+    turns, *_ = toys(3016, deliveries=[str(n) for n in range(3000)], prefetch=4)
+    assert turns.window == 65_535
+    assert turns.largest == toys(32, prefetch=4)[0].largest
+
+
+def test_of_a_thousand_queues_one_has_no_more_under_way_than_of_two(toys):
+    _, started, _, come = toys(1016, deliveries=[str(n) for n in range(1000)])
+    for n in range(100):
+        come("7", f"a{n}")
+    assert len(started) == 16
+    for n in range(1000):
+        come(str(n), f"b{n}")
+    assert len(started) == 16 + 999
+
+
+def test_what_is_under_way_counts_until_it_ends_however_often_it_comes(toys):
+    turns, started, _, come = toys(4, deliveries=["a", "b", "c"])
+    first = come("a", "a0")
+    again = come("a", "a0")
+    come("a", "a1")
+    first.go_back()
+    assert started == ["a0", "a1", "a0"]
+    turns.close()
+    turns.open()
+    again.begun = False
+    for name in "abc":
+        come(name, f"{name}9")
+    assert started[3:] == ["b9", "c9"]
