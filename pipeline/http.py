@@ -148,11 +148,10 @@ def _sendable(request: HttpRequest) -> Place:
     if not _TOKEN.fullmatch(request.method):
         raise PermanentError("the method is not one word")
     for name, value in request.headers.items():
-        shown = f"the header {re.sub(r'[^ -~]', '?', name)}"
         if not _TOKEN.fullmatch(name):
-            raise PermanentError(f"{shown} has a name that no header may have")
+            raise PermanentError(f"the header {re.sub(r'[^ -~]', '?', name)} has a name that none may have")
         if _BREAK.search(value):
-            raise PermanentError(f"{shown} holds a line break or a NUL")
+            raise PermanentError(f"the header {name} holds a line break or a NUL")
     return place
 
 
