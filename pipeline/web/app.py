@@ -10,6 +10,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipeline.errors import ConfigError, TemporaryError
 from pipeline.keys import KeyCheck
@@ -17,9 +18,22 @@ from pipeline.web.access import Access
 from pipeline.web.answers import Edge, Refusal, answer_away, answer_http, answer_invalid, answer_refusal
 from pipeline.web.api import api_routes
 from pipeline.web.health import checks_of, health_routes
-from pipeline.web.intake import Intake
+from pipeline.web.intake import PREFIX, Intake
 from pipeline.web.openapi import describe_with_intake
 from pipeline.web.services import Services
+
+
+class WebApp(FastAPI):
+    """The framework's application, and beside it the intake: the framework's layers would cost it as much as all it does."""
+
+    intake: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http" and scope["path"].startswith(PREFIX):
+            await self.intake(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def create_app(services: Services) -> FastAPI:
@@ -37,7 +51,7 @@ def create_app(services: Services) -> FastAPI:
         await asyncio.to_thread(services.pipelines.close)
         access.close()
 
-    app = FastAPI(
+    app = WebApp(
         title="Siftbell",
         description="Messages in by the intake; what became of them out by the API.",
         version=version("siftbell"),
@@ -55,8 +69,8 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.draining = False
     app.state.checks = checks_of(services)
-    app.add_middleware(Intake, services=services, access=access)
-    app.add_middleware(Edge)  # the outermost
+    app.add_middleware(Edge)
+    app.intake = Edge(Intake(services, access))
     app.include_router(health_routes(app.state.checks))
     app.include_router(api_routes(services, access))
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 from starlette.datastructures import QueryParams
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from pipeline.engine.batch import kept_form
 from pipeline.engine.pipeline import Pipeline
@@ -28,6 +28,7 @@ from pipeline.web.services import Services
 log = structlog.get_logger()
 
 PREFIX: Final = "/in/"
+"""What the paths of all producers begin with: `/in/{pipeline}/{producer}`."""
 MOST_MESSAGES: Final = 10_000
 """Messages in one request: half of what may wait for the publisher."""
 SPOOL_MARGIN: Final = 5.0
@@ -35,27 +36,19 @@ SPOOL_MARGIN: Final = 5.0
 
 
 class Intake:
-    """The web application's layer that answers what is posted to producers; all else goes on to `app`.
+    """The ASGI application of everything under `PREFIX`: of all webhook producers."""
 
-    It stands before the framework, whose routing and objects would cost as much as all that is done here.
-    """
-
-    def __init__(self, app: ASGIApp, services: Services, access: Access) -> None:
-        self._app = app
+    def __init__(self, services: Services, access: Access) -> None:
         self._services = services
         self._access = access
         self._patience = services.settings.publish_timeout.total_seconds() + SPOOL_MARGIN
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, and count it where it is refused."""
-        place = _place(scope)
-        if place is None:
-            await self._app(scope, receive, send)
-            return
-        pipeline = self._services.pipelines.get(place[0])
-        name = pipeline.spec.name if pipeline else ""
+        name, _, label = scope["path"].removeprefix(PREFIX).partition("/")
+        pipeline = self._services.pipelines.get(name)
         try:
-            ids = await self._take(scope, receive, pipeline, *place)
+            ids = await self._take(scope, receive, pipeline, name, label)
         except Refusal as refusal:
             response = error_response(refusal.status, str(refusal), refusal.problems, refusal.headers)
         except Exception:
@@ -64,10 +57,12 @@ class Intake:
         else:
             await send_json(send, 202, msgspec.json.encode({"ids": ids, "count": len(ids)}))
             return
-        REFUSED.labels(name, str(response.status_code)).inc()
+        REFUSED.labels(name if pipeline else "", str(response.status_code)).inc()
         await response(scope, receive, send)
 
     async def _take(self, scope: Scope, receive: Receive, pipeline: Pipeline | None, name: str, label: str) -> list[str]:
+        if not name or not label or "/" in label:
+            raise Refusal(404, f"there is nothing at {scope['path']}")
         if scope["method"] != "POST":
             raise Refusal(405, "messages are posted here", headers={"Allow": "POST"})
         headers = _headers(scope)
@@ -92,7 +87,7 @@ class Intake:
         return [message.id for message in messages]
 
     def _written(self, messages: Sequence[Message]) -> list[bytes]:
-        """Write messages as JSON; refuse what would fail behind the queue, where it could spoil the batch it shares with others."""
+        """Write messages as JSON; refuse what would fail behind the queue, where one could spoil the batch it is in."""
         texts, problems = [], []
         largest = self._services.publisher.largest
         for index, message in enumerate(messages):
@@ -147,14 +142,6 @@ def _missing(name: str, label: str, pipeline: Pipeline | None) -> str:
     if pipeline is None:
         return f"there is no pipeline '{name}'"
     return f"pipeline '{name}' has no producer '{label}'"
-
-
-def _place(scope: Scope) -> list[str] | None:
-    """Give the pipeline and the producer that a request's path names; None where it is none of the intake's."""
-    if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
-        return None
-    names: list[str] = scope["path"][len(PREFIX) :].split("/")
-    return names if len(names) == 2 and all(names) else None
 
 
 def _headers(scope: Scope) -> dict[str, str]:

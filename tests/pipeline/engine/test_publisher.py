@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
 
 from pipeline import TemporaryError
 from pipeline.engine import publisher as module
+from pipeline.engine.batch import kept_form
 from pipeline.engine.publisher import Publisher
 
 
@@ -47,6 +49,65 @@ def test_what_waits_while_a_publish_is_under_way_goes_out_as_one(publisher, queu
         future.result(timeout=5)
     assert [len(batch.messages) for batch in queue.batches] == [1, 20]
     assert queue.calls == 2
+
+
+def test_behind_a_crowd_the_next_requests_gather_and_behind_a_few_they_do_not(
+    publisher, queue, pipeline, message, monkeypatch, hand_in
+):
+    asleep, go = threading.Event(), threading.Event()
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        asleep.set()
+        go.wait(5)
+
+    monkeypatch.setattr(module, "sleep", sleep)
+    for _ in range(3):
+        hand_in(publisher, pipeline, "http", [message()]).result(timeout=5)
+    assert slept == []
+    entered, on = threading.Event(), threading.Event()
+    queue.before = lambda: entered.set() or on.wait(5)
+    first = hand_in(publisher, pipeline, "http", [message()])
+    assert entered.wait(5)
+    crowd = [hand_in(publisher, pipeline, "http", [message()]) for _ in range(module.CROWD)]
+    on.set()
+    assert asleep.wait(5)
+    next_ones = [hand_in(publisher, pipeline, "http", [message()]) for _ in range(3)]
+    go.set()
+    for future in [first, *crowd, *next_ones]:
+        future.result(timeout=5)
+    assert [len(batch.messages) for batch in queue.batches] == [1, 1, 1, 1, module.CROWD, 3]
+    assert len(slept) == 1
+    assert 0 <= slept[0] <= module.GAP
+
+
+def test_whoever_gave_up_is_not_told_and_those_beside_are(publisher, queue, pipeline, message, hand_in):
+    entered, go = threading.Event(), threading.Event()
+    queue.before = lambda: entered.set() or go.wait(5)
+    first = hand_in(publisher, pipeline, "http", [message()])
+    assert entered.wait(5)
+    gave_up = hand_in(publisher, pipeline, "http", [message()])
+    waits = hand_in(publisher, pipeline, "http", [message()])
+    gave_up.cancel()
+    go.set()
+    first.result(timeout=5)
+    waits.result(timeout=5)
+    assert len(queue.batches[1].messages) == 2, "they may be accepted still"
+
+
+def test_a_loop_that_is_gone_does_not_stop_the_publisher(publisher, queue, pipeline, message, hand_in):
+    entered, go = threading.Event(), threading.Event()
+    queue.before = lambda: entered.set() or go.wait(5)
+
+    async def leave():
+        publisher.submit(pipeline, "http", [one := message()], [kept_form(one)])
+
+    asyncio.run(leave())
+    assert entered.wait(5)
+    go.set()
+    hand_in(publisher, pipeline, "http", [message()]).result(timeout=5)
+    assert len(queue.batches) == 2
 
 
 def test_the_broker_away_means_the_spool(publisher, queue, store, pipeline, message, hand_in):

@@ -150,6 +150,13 @@ def test_no_path_or_header_is_ever_a_500(web, path, value, header):
         assert web.ask("GET", target, None, sent).status < 500
 
 
+@pytest.mark.parametrize("path", ["/in/", "/in/toy", "/in/toy/", "/in//echo", "/in/toy/echo/", "/in/toy/echo/more"])
+def test_a_path_that_names_no_producer_is_404_in_the_shape(web, path):
+    answer = web.post({"title": "x"}, path)
+
+    assert (answer.status, answer.error["message"]) == (404, f"there is nothing at {path}")
+
+
 # What the producer makes of it
 
 
