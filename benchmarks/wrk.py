@@ -42,7 +42,7 @@ function done(summary, latency)
   io.stderr:write(string.format(
     '{{"requests": %d, "microseconds": %d, "refused": %d, "broken": %d, "p50": %d, "p99": %d}}',
     summary.requests, summary.duration, summary.errors.status,
-    summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout,
+    summary.errors.connect + summary.errors.read + summary.errors.write,
     latency:percentile(50), latency:percentile(99)))
 end
 """
@@ -57,7 +57,7 @@ class Load:
     refused: int
     """Requests answered with another."""
     broken: int
-    """Connections that could not be made or broke, and requests without an answer within two seconds."""
+    """Connections that could not be made, or broke. An answer that comes late counts as one."""
     seconds: float
     p50: float
     """Seconds until the answer, of the median request."""

@@ -1,0 +1,173 @@
+"""Durable intake: requests that are answered 202 once the broker has confirmed them, by one web process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Final
+
+from harness.servers import free_port
+from redis import Redis
+
+from benchmarks.measure import Figures, Measure, Target
+from benchmarks.siftbell import PIPELINE, pipeline_file
+from benchmarks.work import alert
+from benchmarks.workplace import Program, Workplace, python, until, until_listens
+from benchmarks.wrk import Load, drive, template
+
+SECONDS: Final = 6.0
+WARM_UP: Final = 2.0
+MANY: Final = 100
+"""Alerts in each request of the bulk measure."""
+NAME: Final = "load"
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """A web server that takes alerts: its address, the headers it wants, and its process."""
+
+    url: str
+    headers: Mapping[str, str]
+    program: Program
+
+    def take(self, place: Path, seconds: float, *, many: int = 0) -> Load:
+        """Give what it accepts in so many seconds, warm."""
+        body = template(alert)
+        drive(place, self.url, body, seconds=WARM_UP, headers=self.headers, many=many)
+        return drive(place, self.url, body, seconds=seconds, headers=self.headers, many=many, first=10**8).whole()
+
+
+@contextmanager
+def serving(place: Path, environment: Mapping[str, str]) -> Iterator[Web]:
+    """Run `siftbell serve` alone: what it accepts stays on the queue."""
+    (place / "bench.yaml").write_text(pipeline_file("log"))
+    port, key = free_port(), place / "data" / "api-key"
+    told = {"SIFTBELL_CONFIG": str(place / "bench.yaml"), "SIFTBELL_DATA": str(place / "data"), "SIFTBELL_PORT": str(port)}
+    told |= {"SIFTBELL_KEY_FILE": str(key), **environment}
+    with Program(python("pipeline.cli", "serve"), place, told) as program:
+        until_listens(port, "the web server")
+        headers = {"X-API-Key": until(key.read_text, "there is a key").strip()}
+        yield Web(f"http://127.0.0.1:{port}/in/{PIPELINE}/http", headers, program)
+
+
+@contextmanager
+def bare(place: Path) -> Iterator[Web]:
+    """Run the same server doing nothing; it is sent the same requests."""
+    port = free_port()
+    with Program(python("benchmarks.yardsticks.bare_web", str(port)), place) as program:
+        until_listens(port, "the bare web server")
+        yield Web(f"http://127.0.0.1:{port}/in/{PIPELINE}/http", {"X-API-Key": f"sb_{'x' * 49}"}, program)
+
+
+class Intake(Measure):
+    """One web process and the broker, and nobody who takes anything off the queue; the server is new in each round."""
+
+    broker: ClassVar[str]
+
+    def prepare(self, closing: ExitStack) -> None:
+        """Start the broker."""
+        if self.broker != "sqlite":
+            self.place.server(self.broker)
+            closing.callback(self.place.stop, self.broker)
+
+    def siftbell(self) -> Figures:
+        """Give requests a second that are accepted, one alert each."""
+        return {self.name: self.accepted().rate}
+
+    def yardstick(self) -> Figures:
+        """Give the same of the bare server."""
+        place = self.place.new(f"{self.name}-bare")
+        with bare(place) as web:
+            return {self.name: web.take(place, SECONDS * self.scale).rate}
+
+    def accepted(self, *, many: int = 0) -> Load:
+        """Give what a new `siftbell serve` accepts, on an empty broker."""
+        place = self.place.new(f"{self.name}-siftbell")
+        with serving(place, broker_of(self.place, self.broker)) as web:
+            return web.take(place, SECONDS * self.scale, many=many)
+
+
+def broker_of(place: Workplace, kind: str) -> dict[str, str]:
+    """Give the setting for a broker, emptied."""
+    if kind == "sqlite":
+        return {}
+    server = place.server(kind)
+    url = server.url(server.port)
+    with Redis.from_url(url) as redis:
+        redis.flushall()
+    return {"SIFTBELL_BROKER": url}
+
+
+class IntakeRedis(Intake):
+    """On Redis."""
+
+    name = "intake-redis"
+    broker = "redis"
+    guarded = True
+    targets: ClassVar = {
+        "intake-redis": Target(
+            measure="durable intake: requests/s answered 202 after the broker's confirm, one web process, Redis",
+            yardstick="the same server answering 202 and doing nothing",
+            at_least=0.4,
+            aim=0.6,
+        )
+    }
+
+
+class IntakeSqlite(Intake):
+    """On the embedded file, fsynced."""
+
+    name = "intake-sqlite"
+    broker = "sqlite"
+    targets: ClassVar = {
+        "intake-sqlite": Target(
+            measure="durable intake: requests/s answered 202 after the broker's confirm, one web process, embedded file, fsynced",
+            yardstick="the same server answering 202 and doing nothing",
+            at_least=0.4,
+            aim=0.6,
+        )
+    }
+
+
+class Bulk(Intake):
+    """Alerts in arrays of a hundred, against one alert a request; both are Siftbell."""
+
+    def siftbell(self) -> Figures:
+        """Give alerts a second in arrays."""
+        return {self.name: self.accepted(many=MANY).rate * MANY}
+
+    def yardstick(self) -> Figures:
+        """Give alerts a second, one a request."""
+        return {self.name: self.accepted().rate}
+
+
+class BulkRedis(Bulk):
+    """On Redis."""
+
+    name = "bulk-redis"
+    broker = "redis"
+    targets: ClassVar = {
+        "bulk-redis": Target(
+            measure="durable intake in bulk: alerts/s in arrays of 100, one web process, Redis",
+            yardstick="the same, one alert per request",
+            at_least=10,
+            aim=20,
+        )
+    }
+
+
+class BulkSqlite(Bulk):
+    """On the embedded file, fsynced."""
+
+    name = "bulk-sqlite"
+    broker = "sqlite"
+    targets: ClassVar = {
+        "bulk-sqlite": Target(
+            measure="durable intake in bulk: alerts/s in arrays of 100, one web process, embedded file, fsynced",
+            yardstick="the same, one alert per request",
+            at_least=10,
+            aim=20,
+        )
+    }
