@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-Outcome = Literal["done", "failed", "back", "aside"]
-"""How a claim ends: removed; back to its place and counted as a failure; back without that; moved to the unreadable."""
+Outcome = Literal["done", "failed", "back", "unseen", "aside"]
+"""How a claim ends: removed; back to its place and counted as a failure; back without that; back as it was, since no consumer
+had it; moved to the unreadable."""
 
 
 class ClaimsLostError(OperationalError):

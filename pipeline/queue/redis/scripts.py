@@ -50,7 +50,7 @@ local function give_back(claims, tag, failures, instead)
   local zero = string.find(claim, '\\0', 1, true)
   local item = string.sub(claim, zero + 1)
   if instead then redis.call('LPUSH', instead, item)
-  else redis.call('RPUSH', string.sub(claim, 1, zero - 1), marked(item, failures)) end
+  else redis.call('RPUSH', string.sub(claim, 1, zero - 1), failures and marked(item, failures) or item) end
   return 1
 end
 
@@ -68,6 +68,7 @@ local settled = 0
 for i = 2, #ARGV do
   if ARGV[1] == 'done' then settled = settled + redis.call('HDEL', KEYS[1], ARGV[i])
   elseif ARGV[1] == 'aside' then settled = settled + give_back(KEYS[1], ARGV[i], 0, KEYS[2])
+  elseif ARGV[1] == 'unseen' then settled = settled + give_back(KEYS[1], ARGV[i])
   else settled = settled + give_back(KEYS[1], ARGV[i], ARGV[1] == 'failed' and 1 or 0) end
 end
 return settled

@@ -300,5 +300,5 @@ class Transport(virtual.Transport):
                 else:
                     channel.receive(route, claimed, claims)
         finally:
-            claims.settle("back", [claimed.tag for claimed in (*back, *waiting)])
+            claims.settle("unseen", [claimed.tag for claimed in (*back, *waiting)])
         return count
