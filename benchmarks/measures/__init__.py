@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from benchmarks.measure import Measure
+from benchmarks.measures.alerta import Alerta
 from benchmarks.measures.alertmanager import Alertmanager
 from benchmarks.measures.deliveries import Deliveries
 from benchmarks.measures.drain import DrainRabbitMQ, DrainRedis, DrainSqlite
 from benchmarks.measures.filtering import Filtering
 from benchmarks.measures.flood import Flood
+from benchmarks.measures.intake import BulkRedis, BulkSqlite, IntakeRedis, IntakeSqlite
 from benchmarks.measures.latency import LatencyRabbitMQ, LatencyRedis
 from benchmarks.measures.workers import Workers
 
@@ -19,6 +21,11 @@ MEASURES: Final[tuple[type[Measure], ...]] = (
     DrainSqlite,
     Flood,
     Filtering,
+    IntakeRedis,
+    IntakeSqlite,
+    BulkRedis,
+    BulkSqlite,
+    Alerta,
     Alertmanager,
     Deliveries,
     LatencyRedis,
