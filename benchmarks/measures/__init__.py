@@ -7,12 +7,14 @@ from typing import Final
 from benchmarks.measure import Measure
 from benchmarks.measures.alerta import Alerta
 from benchmarks.measures.alertmanager import Alertmanager
+from benchmarks.measures.checking import Checking
 from benchmarks.measures.deliveries import Deliveries
 from benchmarks.measures.drain import DrainRabbitMQ, DrainRedis, DrainSqlite
 from benchmarks.measures.filtering import Filtering
 from benchmarks.measures.flood import Flood
 from benchmarks.measures.intake import BulkRedis, BulkSqlite, IntakeRedis, IntakeSqlite
 from benchmarks.measures.latency import LatencyRabbitMQ, LatencyRedis
+from benchmarks.measures.scale import HeldMessages, PipelinesRedis, PipelinesSqlite, Records
 from benchmarks.measures.workers import Workers
 
 MEASURES: Final[tuple[type[Measure], ...]] = (
@@ -30,5 +32,10 @@ MEASURES: Final[tuple[type[Measure], ...]] = (
     Deliveries,
     LatencyRedis,
     LatencyRabbitMQ,
+    PipelinesRedis,
+    PipelinesSqlite,
+    HeldMessages,
+    Records,
     Workers,
+    Checking,
 )
