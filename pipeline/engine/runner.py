@@ -31,6 +31,7 @@ from pipeline.engine.inorder import InOrder
 from pipeline.engine.lanes import Lanes
 from pipeline.engine.pipeline import Pipeline, Pipelines, UnknownStepError, comes_next
 from pipeline.engine.retry import NotTriedError
+from pipeline.engine.together import Together
 from pipeline.engine.underway import Underway
 from pipeline.errors import PermanentError, TemporaryError
 from pipeline.memory import MemoryBackend
@@ -66,6 +67,7 @@ class Runner:
         self.queue = queue
         self.now = now
         self.underway = Underway()
+        self._together = Together()
         self.circuits = Circuits(store, now)
         self.attempts = Attempts(self.circuits, memory, now)
         self.lanes = Lanes(pipelines, store, queue, now)
@@ -98,9 +100,10 @@ class Runner:
                 self._in_order.deliver(pipeline, batch, write=self._settle_surely)
             elif batch.job == "process":
                 self.process(pipeline, batch)
+            elif issubclass(pipeline.consumer(batch.step).type, BatchConsumer):
+                self._together.work(batch, partial(self._alone, pipeline))
             else:
-                with self.underway.alone((batch.pipeline, batch.step), [message.id for message in batch.messages]):
-                    self.deliver(pipeline, batch)
+                self._alone(pipeline, batch)
         except UnknownStepError as gone:
             self._bury(batch, str(gone))
 
@@ -206,6 +209,10 @@ class Runner:
         with FILTER_SECONDS.labels(batch.pipeline).time():
             left, hop = stage.run(batch.messages, batch.step)
         return self._hop(pipeline, hop, left, batch) if hop else self._deliveries(pipeline, left, batch, decisions)
+
+    def _alone(self, pipeline: Pipeline, batch: Batch) -> None:
+        with self.underway.alone((batch.pipeline, batch.step), [message.id for message in batch.messages]):
+            self.deliver(pipeline, batch)
 
     def _bury(self, batch: Batch, error: str) -> None:
         if batch.claim:
