@@ -26,12 +26,12 @@ def test_a_consumer_that_hangs_delays_no_other(place, text_messages, ending, arg
 
 def test_what_a_hanging_consumer_left_is_delivered_when_it_answers_again(place, text_messages, ending):
     here = place({"hanging": 1, "healthy": 0})
-    here.deliver("hanging", text_messages([str(n) for n in range(1500)]))
+    here.deliver("hanging", text_messages([str(n) for n in range(600)]))
     worker = here.worker("--only", "deliveries")
     try:
         until(lambda: here.lines("hanging.begun"), "the slow consumer has been called")
-        until(lambda: here.delivered("hanging") == 1500, "everything has arrived", seconds=60)
-        assert sorted(here.lines("hanging"), key=int) == [str(n) for n in range(1500)]
+        until(lambda: here.delivered("hanging") == 600, "everything has arrived", seconds=60)
+        assert sorted(here.lines("hanging"), key=int) == [str(n) for n in range(600)]
     finally:
         ending(worker, signal.SIGTERM)
     assert worker.returncode == 0
