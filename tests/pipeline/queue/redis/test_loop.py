@@ -101,6 +101,7 @@ def test_a_queue_that_is_taken_up_again_is_asked_at_once(sender: kombu.Connectio
 def test_what_was_taken_for_a_queue_that_was_left_goes_back_in_order(
     sender: kombu.Connection, worker: Worker, server: Any
 ) -> None:
+    """And as it was: taken for delivered before, each of its starts would be counted in the store."""
     put(sender, *range(transport.BATCH))
     worker.seen = lambda: worker.consumer.cancel_by_queue("q")
     worker.until(1)
@@ -110,6 +111,7 @@ def test_what_was_taken_for_a_queue_that_was_left_goes_back_in_order(
     worker.consumer.consume()
     worker.until(transport.BATCH)
     assert worker.got == list(range(transport.BATCH))
+    assert not any(message.delivery_info["redelivered"] for message in worker.held)
 
 
 MANY = [f"many{number:03d}" for number in range(3 * AT_ONCE)]

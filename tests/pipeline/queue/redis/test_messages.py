@@ -148,23 +148,6 @@ def test_an_orderly_end_hands_back_in_order_and_counts_nothing(server: Any, conn
     assert {message.headers["x-delivery-count"] for message in messages} == {0}
 
 
-def test_what_no_consumer_had_is_not_taken_for_delivered_before(connection: kombu.Connection, server: Any) -> None:
-    """A worker would count each start of it in the store, for fear that it is what killed the last one."""
-    put(connection, *range(4))
-    consumer = connection.Consumer([kombu.Queue("q")])
-
-    def take(message: kombu.Message) -> None:
-        message.ack()
-        consumer.cancel()
-
-    consumer.on_message = take
-    consumer.consume()
-    connection.drain_events(timeout=10)
-    assert (server.ready(), server.claimed()) == (3, 0)
-    messages = consume(connection, 3)
-    assert [(message.payload, message.delivery_info["redelivered"]) for message in messages] == [(n, False) for n in (1, 2, 3)]
-
-
 FOREIGN = [
     b'{"alert": "disk full"}',
     b"no JSON \xff",
