@@ -244,7 +244,7 @@ class Channel(virtual.Channel):
         self._consumers.add(consumer_tag)
         self._tags[consumer_tag] = (queue, route)
         self.routes.setdefault(queue, route)
-        self.connection.stir()
+        self.connection.stir(look=True)
 
     def basic_cancel(self, consumer_tag: str) -> None:
         """Stop delivering to the consumer; an auto-delete queue ends with its last one."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kombu.exceptions import ChannelError
 
-from pipeline.queue.sqlite import owners, routes
+from pipeline.queue.sqlite import bells, owners, routes
 from pipeline.queue.sqlite.file import QueueFile, QueueFileError
 
 if TYPE_CHECKING:
@@ -96,15 +96,17 @@ class Rows:
         if not routed:
             return
         with self._lasting.writing() as handle:
-            now = time.time()
+            now, reached = time.time(), set()
             for message in messages:
                 for queue in _targets(handle, message):
+                    reached.add(queue)
                     lifetime = _shorter(message.lifetime, routes.ttl(handle, queue))
                     expires = None if lifetime is None else now + lifetime
                     handle.execute(
                         "INSERT INTO messages (queue, priority, envelope, body, expires) VALUES (?, ?, ?, ?, ?)",
                         (queue, message.priority, message.envelope, message.body, expires),
                     )
+        bells.ring(self.path, reached)
 
     def ready(self) -> list[str]:
         """Return the names of the queues that have something to claim, in alphabetical order."""

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from kombu.transport import TRANSPORT_ALIASES, virtual
 
+from pipeline.queue.sqlite.bells import Bell
 from pipeline.queue.sqlite.channel import Channel as SqliteChannel
 from pipeline.queue.sqlite.file import QueueFileError
 from pipeline.queue.sqlite.rows import Rows
@@ -25,11 +26,14 @@ if TYPE_CHECKING:
 SCHEME: Final = "siftbell-sqlite"
 """The scheme of this transport's URLs."""
 
-BATCH: Final = 16
-"""Messages claimed in one transaction, over all queues, when polled from an event loop."""
+BATCH: Final = 4
+"""Messages claimed in one transaction, over all queues, when polled from an event loop: what nobody has room for goes back."""
 
 SHORTEST_PAUSE: Final = 0.001
 """Seconds to the next poll after one that found something; doubled after each that did not."""
+
+WHERE_IT_RINGS: Final = 5
+"""How much longer the pause between two polls is with a bell: it is for what goes back to a queue, which rings nowhere."""
 
 CLEAR_UP_EVERY: Final = 1.0
 """Seconds between two looks for dead owners and expired messages, of each polling connection."""
@@ -50,8 +54,8 @@ class Settings(NamedTuple):
 
     `path` is absolute. `synchronous` is `full`: a publish returns when the message has been fsynced, or `normal`: when
     the system has it, so that a power cut may lose it. `busy_timeout` is the longest wait for a locked file and
-    `polling_interval` the longest pause between two polls, in seconds. kombu's `visibility_timeout` is accepted and
-    not needed: whether the owner of a claim lives is known, not guessed from the time.
+    `polling_interval` the longest pause between two polls where no bell can ring, in seconds. kombu's
+    `visibility_timeout` is accepted and not needed: whether the owner of a claim lives is known, not guessed from the time.
     """
 
     path: Path
@@ -108,6 +112,7 @@ class Transport(virtual.Transport):
         self._blocked = False  # a channel had no room for more
         self._cleared_up = 0.0
         self._wake = threading.Event()
+        self._bell: Bell | None = None
         self._loop: Any = None
         self._timer: Any = None
 
@@ -169,38 +174,49 @@ class Transport(virtual.Transport):
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:  # noqa: ARG002 - kombu's signature
         """Deliver messages from a timer of the worker's event loop until the connection is closed or unregistered."""
-        pause = SHORTEST_PAUSE
+        self._bell = Bell.hung(self.settings.path)
+        pause = self.settings.polling_interval * (WHERE_IT_RINGS if self._bell is not None else 1)
 
         def tick() -> None:
-            nonlocal pause
-            found = 0
             try:
-                found = self._poll(BATCH) if self.rows is not None else 0
+                self._poll_once()
             finally:
-                pause = SHORTEST_PAUSE if found else min(2 * pause, self.settings.polling_interval)
                 if self._timer is timer and not timer.canceled:
-                    loop.timer.enter_after(0 if found == BATCH else pause, timer)
+                    loop.timer.enter_after(pause, timer)
 
         self._loop = loop
         self._timer = timer = loop.call_later(0, tick)
+        if self._bell is not None:
+            loop.add_reader(self._bell.descriptor, self._rung)
 
     def unregister_from_event_loop(self, connection: Any, loop: Any) -> None:  # noqa: ARG002 - kombu's signature
         """Stop delivering from the event loop."""
         if self._timer is not None:
             self._timer.cancel()
-        self._loop = self._timer = None
+        if self._bell is not None and self._loop is not None:
+            self._loop.remove_reader(self._bell.descriptor)
+            self._bell.close()
+        self._loop = self._timer = self._bell = None
 
-    def stir(self) -> None:
-        """Note that the next poll may find more than the last: a place became free, a consumer or a message came."""
+    def _rung(self, *_: Any) -> None:
+        channels: list[Any] = list(self.channels or ())
+        if self._bell is not None and self._bell.heard(queue for channel in channels for queue in channel.routes):
+            self._poll_once()
+
+    def stir(self, *, look: bool = False) -> None:
+        """Note that the next poll may find more than the last: a place became free, a consumer or a message came.
+
+        `look`: have it come at once.
+        """
         self._stirred = next(self._stirs)
         self._wake.set()
-        if self._loop is not None and self._blocked:
+        if self._loop is not None and (self._blocked or look):
             self._blocked = False
             self._loop.call_later(0, self._poll_once)
 
     def _poll_once(self) -> None:
-        if self.rows is not None:
-            self._poll(BATCH)
+        if self.rows is not None and self._poll(BATCH) and self._loop is not None:
+            self._loop.call_later(0, self._poll_once)  # there may be more
 
     def _poll(self, limit: int) -> int:
         """Claim and deliver up to `limit` messages; returns how many. Costs about 15 µs when nothing has changed."""

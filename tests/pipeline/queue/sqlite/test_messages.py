@@ -102,7 +102,7 @@ def test_event_loop_shares_its_batch_among_the_queues(connection: kombu.Connecti
     put(connection, "m-short", "short")
     got: list[object] = []
     with connection.Consumer([kombu.Queue("a-long"), kombu.Queue("m-short")], on_message=lambda m: got.append(m.payload)):
-        assert connection.transport._poll(transport.BATCH) == 9
+        assert connection.transport._poll(16) == 9
     assert got == [*range(8), "short"]
 
 
@@ -112,10 +112,10 @@ def test_prefetch_window_bounds_a_batch(connection: kombu.Connection) -> None:
     consumer = connection.Consumer([kombu.Queue("q")], on_message=held.append)
     consumer.qos(prefetch_count=5)
     with consumer:
-        assert connection.transport._poll(transport.BATCH) == 5
-        assert connection.transport._poll(transport.BATCH) == 0
+        assert connection.transport._poll(16) == 5
+        assert connection.transport._poll(16) == 0
         held[4].ack(multiple=True)
-        assert connection.transport._poll(transport.BATCH) == 5
+        assert connection.transport._poll(16) == 5
     assert [message.payload for message in held] == list(range(10))
 
 
