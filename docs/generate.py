@@ -1,4 +1,4 @@
-"""Writes what the documentation takes from the code: plugin pages, tables of options, settings and metrics, the JSON Schema.
+"""Writes what the documentation takes from the code: plugin pages, tables of options, settings and metrics, the schema, the help.
 
 `python docs/generate.py` writes; `--check` writes nothing and exits 1 when something on disk is not what it would write.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -18,6 +19,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from pydantic import BaseModel
 
 from pipeline import telemetry
+from pipeline.cli.help import WIDTH
 from pipeline.cli.manual import manual, options
 from pipeline.registry import KINDS, Registry
 from pipeline.settings import Settings
@@ -122,11 +124,19 @@ def filled(path: Path) -> tuple[Path, str]:
     )
 
 
+def root_help() -> str:
+    """Give what `siftbell --help` prints on a terminal of 80 columns, with its colours."""
+    environment = {"COLUMNS": str(WIDTH), "FORCE_COLOR": "1", "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, "-c", "from pipeline.cli.app import main; main(['--help'])"]
+    return subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True, text=True, encoding="utf-8").stdout  # noqa: S603 - our own command
+
+
 def everything() -> Iterator[tuple[Path, str]]:
     """Give every file that is made, relative to the repository, with its text."""
     yield from plugin_pages()
     for page in (Path("README.md"), *sorted(path.relative_to(ROOT) for path in (ROOT / "docs").glob("*.md"))):
         yield filled(page)
+    yield Path("pipeline", "cli", "help.txt"), root_help()
     yield Path("docs", "siftbell.schema.json"), json.dumps(make_schema(Registry()), indent=2, ensure_ascii=False) + "\n"
 
 

@@ -1,28 +1,34 @@
-"""The plugin API: everything that a producer, a filter or a consumer may import, and nothing else."""
+"""The plugin API: everything that a producer, a filter or a consumer may import, and nothing else.
 
-from pipeline.condition import Condition
-from pipeline.errors import ConfigError, PermanentError, PipelineError, Problem, RequestError, TemporaryError
-from pipeline.http import HttpConsumer, HttpRequest
-from pipeline.matchers import Matchers
-from pipeline.message import FIELDS, SEVERITIES, Message, normal_severity
-from pipeline.plugin import (
-    BatchConsumer,
-    Config,
-    Consumer,
-    Filter,
-    ListeningProducer,
-    Memory,
-    NoOptions,
-    PollingProducer,
-    Publish,
-    RememberingFilter,
-    WebhookProducer,
-    Window,
-    WindowFilter,
-)
-from pipeline.request import Request
-from pipeline.template import HtmlTemplate, Template
-from pipeline.units import Duration, Size, parse_time
+A name is imported from its module when it is first asked for: a command that needs none of them does not load any.
+"""
+
+TYPE_CHECKING = False  # as type checkers read it; to import `typing` for it takes longer than `siftbell --help`
+
+if TYPE_CHECKING:
+    from pipeline.condition import Condition
+    from pipeline.errors import ConfigError, PermanentError, PipelineError, Problem, RequestError, TemporaryError
+    from pipeline.http import HttpConsumer, HttpRequest
+    from pipeline.matchers import Matchers
+    from pipeline.message import FIELDS, SEVERITIES, Message, normal_severity
+    from pipeline.plugin import (
+        BatchConsumer,
+        Config,
+        Consumer,
+        Filter,
+        ListeningProducer,
+        Memory,
+        NoOptions,
+        PollingProducer,
+        Publish,
+        RememberingFilter,
+        WebhookProducer,
+        Window,
+        WindowFilter,
+    )
+    from pipeline.request import Request
+    from pipeline.template import HtmlTemplate, Template
+    from pipeline.units import Duration, Size, parse_time
 
 __all__ = [
     "FIELDS",
@@ -59,3 +65,31 @@ __all__ = [
     "normal_severity",
     "parse_time",
 ]
+
+_MODULES = {
+    "condition": "Condition",
+    "errors": "ConfigError PermanentError PipelineError Problem RequestError TemporaryError",
+    "http": "HttpConsumer HttpRequest",
+    "matchers": "Matchers",
+    "message": "FIELDS SEVERITIES Message normal_severity",
+    "plugin": "BatchConsumer Config Consumer Filter ListeningProducer Memory NoOptions PollingProducer Publish "
+    "RememberingFilter WebhookProducer Window WindowFilter",
+    "request": "Request",
+    "template": "HtmlTemplate Template",
+    "units": "Duration Size parse_time",
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'pipeline' has no attribute '{name}'")
+    from importlib import import_module  # noqa: PLC0415 - see `TYPE_CHECKING`
+
+    value: object = getattr(import_module(f"pipeline.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

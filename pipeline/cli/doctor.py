@@ -11,14 +11,16 @@ from contextlib import closing
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from pipeline.cli.failures import Failure
 from pipeline.cli.options import ConfigOption, DataOption, OutputOption, log_to_stderr, settings_for
 from pipeline.cli.output import Output, cell, console, print_data, say, table
 from pipeline.errors import PipelineError
-from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
 
 PROGRAM: Final = "siftbell"
 NAMES: Final = ("pipeline", "producers", "filters", "consumers")

@@ -7,15 +7,14 @@ from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from rich.console import Console
-from rich.padding import Padding
-from rich.table import Table
 
 from pipeline.cli.failures import Exit, Failure
 from pipeline.cli.options import ConfigOption, DataOption, OutputOption, open_store, settings_for
 from pipeline.cli.output import Output, cell, clean, console, print_data, say
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from pipeline.engine.explanation import Entry, Explanation
     from pipeline.settings import Settings
     from pipeline.spec.model import PipelineSpec
@@ -66,6 +65,8 @@ def explain(
 
 def print_explanation(found: Explanation, where: Console, now: datetime, zone: tzinfo | None = None) -> None:
     """Print what became of a message, with times of the zone (none: the machine's)."""
+    from rich.padding import Padding
+
     where.print(cell(" ".join(part for part in (found.id, found.title) if part), "bold"))
     where.print(cell(found.answer))
     where.print()
@@ -123,6 +124,8 @@ def _unknown(message_id: str, settings: Settings, now: datetime) -> str:
 
 
 def _story(found: Explanation, now: datetime, zone: tzinfo | None, indent: int = 0) -> Iterator[tuple[int, Any]]:
+    from rich.table import Table
+
     day = (found.accepted or now).astimezone(zone).date()
     table = Table.grid(padding=(0, 2, 0, 0))
     for ratio in (None, None, None, 1):

@@ -6,10 +6,12 @@ import os
 import sys
 import traceback
 from enum import IntEnum
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError, PipelineError, TemporaryError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class Exit(IntEnum):
@@ -53,10 +55,12 @@ def explain(error: Exception) -> tuple[str, Exit]:
         code = next((code for kind, code in codes.items() if isinstance(error, kind)), Exit.FAILED)
         # A report of problems begins on a line of its own, so that each of its lines begins with a place.
         return f"the configuration does not let it start\n{error}" if "\n" in str(error) else str(error), code
-    if isinstance(error, ValidationError):
-        return _settings(error), Exit.CONFIG
     if isinstance(error, OSError):
         return _system(error), Exit.FAILED
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        return _settings(error), Exit.CONFIG
     return f"this is a bug: {type(error).__name__}: {error} (SIFTBELL_LOG_LEVEL=debug shows where)", Exit.FAILED
 
 

@@ -12,7 +12,6 @@ from pipeline.cli.failures import Exit, Failure
 from pipeline.cli.options import DataOption, OutputOption, open_store
 from pipeline.cli.output import Output, print_data, print_rows, say
 from pipeline.errors import ConfigError
-from pipeline.units import parse_duration
 
 keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
 
@@ -27,6 +26,8 @@ class Scope(StrEnum):
 def _expiry(text: str | None) -> datetime | None:
     if text is None:
         return None
+    from pipeline.units import parse_duration
+
     try:
         return datetime.now(UTC) + parse_duration(text)
     except (ValueError, OverflowError):

@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from rich.text import Text
 
 from pipeline.cli.editing import edit
 from pipeline.cli.failures import Exit, Failure
@@ -26,6 +25,8 @@ from pipeline.cli.selecting import (
 )
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from pipeline.store.rows import DeadLetter
     from pipeline.store.selection import LetterGroup, Selection
     from pipeline.store.store import Store
@@ -92,7 +93,7 @@ def _list_letters(store: Store, selection: Selection, limit: int, output: Output
         _one_line_each(rows, ("at", "pipeline", "step", "id", "title", "error"), output, whole=4)
     else:
         for row in rows:
-            head = Text(f"{row['at']}  {_where(row)}  {row['id']}", style="bold")
+            head = cell(f"{row['at']}  {_where(row)}  {row['id']}", "bold")
             _print_block(head, row["title"], row["error"])
     if total > len(found) and output is Output.TABLE:
         say(f"the newest {len(found):,} of {total:,}")
@@ -106,7 +107,7 @@ def _list_groups(store: Store, selection: Selection, limit: int, output: Output)
         _one_line_each(shown, ("count", "first", "last", "pipeline", "step", "group", "error"), output, whole=6)
     else:
         for row in rows:
-            head = Text(f"{row['count']:,} of {_where(row)}  group {row['group']}", style="bold")
+            head = cell(f"{row['count']:,} of {_where(row)}  group {row['group']}", "bold")
             _print_block(head, row["error"], f"{row['first'][:16]} to {row['last'][:16]}, {row['example']}")
     if output is Output.TABLE and rows:
         more = f"the largest {len(rows):,} of {total:,} groups; " if total > len(rows) else ""

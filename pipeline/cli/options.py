@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.output import Output
-from pipeline.settings import Settings
 
 if TYPE_CHECKING:
+    from pipeline.settings import Settings
     from pipeline.store import Store
 
 ConfigOption = Annotated[
@@ -27,6 +27,8 @@ OutputOption = Annotated[Output, typer.Option("--output", "-o", help="For people
 
 def settings_for(config: list[Path] | None = None, data: Path | None = None) -> Settings:
     """Give the process's settings, with what the command line says in their place; raises ValidationError."""
+    from pipeline.settings import Settings
+
     said: dict[str, Any] = {}
     if config:
         said["config"] = tuple(config)

@@ -6,12 +6,12 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
 UNBOUNDED: Final = 10_000
 """Columns where nobody looks: a line that goes to a file or a program is not broken."""
@@ -28,6 +28,8 @@ class Output(StrEnum):
 
 def console() -> Console:
     """Give a console on stdout: as wide as the terminal, or without bounds where there is none; NO_COLOR is heeded."""
+    from rich.console import Console
+
     found = Console(markup=False, emoji=False, highlight=False, soft_wrap=False)
     if not found.is_terminal:
         found.width = UNBOUNDED
@@ -46,6 +48,8 @@ def clean(text: str) -> str:
 
 def cell(value: object, style: str = "") -> Text:
     """Give what stands in a table for a value."""
+    from rich.text import Text
+
     return Text(clean("" if value is None else str(value)), style=style)
 
 
@@ -75,6 +79,9 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], output
 
 def table(*columns: str) -> Table:
     """Make an empty table; the last column takes the room that is left."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
     made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         made.add_column(column.upper(), overflow="fold", no_wrap=False, ratio=None if index < len(columns) - 1 else 1)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.failures import Exit, Failure
-from pipeline.units import parse_moment
 
 if TYPE_CHECKING:
     from pipeline.store import Store
@@ -87,6 +86,8 @@ def plural(count: int, word: str = "message") -> str:
 def _moment(option: str, text: str | None, now: datetime) -> datetime | None:
     if text is None:
         return None
+    from pipeline.units import parse_moment
+
     try:
         return parse_moment(text, now)
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from pipeline.cli import app
+from pipeline.cli import app, main
+from pipeline.cli import help as help_module
 from pipeline.cli.failures import Exit, Failure, explain, report
 from pipeline.errors import ConfigError, PermanentError, TemporaryError
 from pipeline.settings import Settings
@@ -23,13 +25,51 @@ def test_help_names_the_verbs_and_imports_nothing_heavy() -> None:
             main(["--help"])
         except SystemExit:
             pass
-        heavy = {"celery", "kombu", "fastapi", "starlette", "sqlalchemy", "cel", "ruamel.yaml", "alembic"}
+        heavy = {"typer", "rich", "pydantic", "re", "typing", "pathlib", "pipeline.cli.app"}
         print(sorted(heavy & set(sys.modules)))
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     for verb in ("check", "try", "send", "run-now", "consumers", "dead-letters", "keys", "db", "doctor", "plugins", "schema"):
         assert f" {verb} " in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_verbs_are_there_without_what_they_need() -> None:
+    code = """if True:
+        import sys
+        import pipeline.cli.app
+        heavy = {"celery", "kombu", "fastapi", "sqlalchemy", "cel", "ruamel.yaml", "alembic", "pydantic", "rich", "structlog"}
+        print(sorted(heavy & set(sys.modules)))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_help_has_colours_on_a_terminal_only(capsys, monkeypatch) -> None:
+    ready_made = Path(help_module.__file__).with_name("help.txt").read_text()
+    with pytest.raises(SystemExit) as ended:
+        main(["-h"])
+    plain = capsys.readouterr().out
+    assert (ended.value.code, "\x1b" in plain, "\x1b[" in ready_made) == (0, False, True)
+    assert plain.splitlines()[1].strip() == "Usage: siftbell [OPTIONS] COMMAND [ARGS]..."
+    assert {len(line) for line in plain.splitlines()} <= {0, help_module.WIDTH}
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("os.get_terminal_size", lambda _: os.terminal_size((80, 24)))
+    monkeypatch.setattr("sys.stdout.fileno", lambda: 1)
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert capsys.readouterr().out == ready_made
+
+
+def test_help_for_a_narrower_terminal_or_another_encoding_is_rendered_when_it_is_asked_for(process, capsys, monkeypatch) -> None:
+    done = process("--help", PYTHONIOENCODING="ascii")
+    assert (done.code, done.out.isascii(), "dead-letters" in done.out) == (0, True, True)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("sys.stdout.fileno", lambda: 1)
+    monkeypatch.setattr("os.get_terminal_size", lambda _: os.terminal_size((60, 24)))
+    help_module.tell()
+    assert capsys.readouterr().out == ""
 
 
 def test_the_version_is_printed(process) -> None:
