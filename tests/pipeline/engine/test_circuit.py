@@ -466,7 +466,7 @@ class Url(Config):
 class Post(HttpConsumer[Url]):
     """Posts the title."""
 
-    total_timeout = 0.3
+    total_timeout = 2.0
 
     def request(self, message):
         return HttpRequest(self.config.url, message.title.encode())
