@@ -9,7 +9,21 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, delete, exists, literal_column, or_, select, text, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    literal_column,
+    or_,
+    select,
+    text,
+    true,
+    tuple_,
+)
 
 from pipeline.store.rows import Held, Outcome, Record, Why
 from pipeline.store.tables import clean, given_texts, held, insert, lane_messages, records, to_number, to_time
@@ -111,8 +125,13 @@ def _write(connection: Connection, statement: Any, new: Sequence[Record]) -> lis
 
 @cache
 def _records_at_step(dialect: str) -> Any:
-    at_step = (records.c.pipeline == bindparam("pipeline"), records.c.step == bindparam("step"))
-    return select(records).where(records.c.message_id.in_(select(given_texts("message_ids", dialect))), *at_step)
+    asked = given_texts("message_ids", dialect)
+    at_step = select(records).where(records.c.pipeline == bindparam("pipeline"), records.c.step == bindparam("step"))
+    if dialect != "postgresql":
+        return at_step.where(records.c.message_id.in_(select(asked)))
+    # One look-up for each id. With IN, PostgreSQL reads the whole table until it has statistics, and for each row all ids.
+    looked_up = at_step.where(records.c.message_id == asked).limit(1).lateral()
+    return select(looked_up).select_from(asked.table).join(looked_up, true())
 
 
 @cache
