@@ -29,7 +29,7 @@ disable-logging = true
 vacuum = true
 die-on-term = true
 http = 127.0.0.1:{port}
-http-keepalive = true
+http-keepalive = 60
 """
 
 
