@@ -240,7 +240,8 @@ class _Connection(asyncio.Protocol):
         """End what waits: done where the end of the connection is the end of the answer."""
         self.reusable = False
         self._open.discard(self)
-        self.lost.set_result(None)
+        if not self.lost.done():  # who waited for it may have given up
+            self.lost.set_result(None)
         if self._timer is not None:
             self._timer.cancel()
         if self._idle is not None:
