@@ -6,10 +6,12 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from amqp.exceptions import AccessRefused, NotAllowed
 from celery import Celery
+from kombu.utils.uuid import uuid
 
 from pipeline.engine.batch import Batch, encode
 from pipeline.errors import TemporaryError
@@ -21,13 +23,21 @@ PUBLISH_LIMIT: Final = 10.0
 """Seconds after which no further batch of a publish is begun: the broker then takes them too slowly, or not at all."""
 
 
+@dataclass(slots=True)
+class _Lent:
+    """A connection to publish by, and the queues that were declared on it."""
+
+    producer: Any
+    declared: set[str] = field(default_factory=set)
+
+
 class CeleryQueue:
     """The broker as the engine sees it (`engine.batch.Queue`); may be used by several threads and after a fork."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._quorum = app.conf.task_default_queue_type == "quorum"
-        self._idle: dict[int, list[Any]] = {}  # of each process: a child leaves its parent's sockets alone
+        self._idle: dict[int, list[_Lent]] = {}  # of each process: a child leaves its parent's sockets alone
         self.largest: int = app.conf.siftbell_largest
 
     @classmethod
@@ -42,40 +52,57 @@ class CeleryQueue:
         """
         end = time.monotonic() + PUBLISH_LIMIT
         try:
-            with self._connected() as producer, producer.batch():
+            with self._connected() as lent, lent.producer.batch():
                 for batch in batches:
                     left = end - time.monotonic()
                     if left <= 0:
                         raise TimeoutError(f"it took longer than {PUBLISH_LIMIT:g} s")  # noqa: TRY301 - told like the broker's own
-                    self._app.send_task(
-                        f"siftbell.{batch.job}",
-                        args=[encode(batch)],
-                        queue=make_queue(batch.queue, quorum=self._quorum),
-                        producer=producer,
-                        argsrepr=f"[{len(batch.messages)} messages of {batch.pipeline}]",
-                        confirm_timeout=min(CONFIRM, left),
-                        retry=left > 2 * CONFIRM,
-                        mandatory=True,  # a queue that was deleted is an error, not the end of the batch
-                    )
+                    self._send(batch, lent, left)
         except Exception as error:
             raise TemporaryError(f"the broker did not take the messages: {self._told(error)}") from error
 
+    def _send(self, batch: Batch, lent: _Lent, left: float) -> None:
+        """Send what `Celery.send_task` would, at a third of its cost: it routes each task, and looks each time for the queue."""
+        number = uuid()
+        message: Any = self._app.amqp.as_task_v2(
+            number,
+            f"siftbell.{batch.job}",
+            args=(encode(batch),),
+            argsrepr=f"[{len(batch.messages)} messages of {batch.pipeline}]",
+            root_id=number,
+            ignore_result=True,
+        )
+        lent.producer.publish(
+            message.body,
+            exchange="",
+            routing_key=batch.queue,
+            declare=[] if batch.queue in lent.declared else [make_queue(batch.queue, quorum=self._quorum)],
+            serializer="json",
+            headers=message.headers,
+            confirm_timeout=min(CONFIRM, left),
+            retry=left > 2 * CONFIRM,
+            retry_policy=self._app.conf.task_publish_retry_policy,
+            mandatory=True,  # a queue that was deleted is an error, not the end of the batch
+            **message.properties,
+        )
+        lent.declared.add(batch.queue)
+
     @contextmanager
-    def _connected(self) -> Iterator[Any]:
+    def _connected(self) -> Iterator[_Lent]:
         """Lend a connection that nobody uses. After an error it is not used again: a late confirm is no later batch's."""
         idle = self._idle.setdefault(os.getpid(), [])
         try:
-            producer = idle.pop()
+            lent = idle.pop()
         except IndexError:
             told = {"on_blocked": _refuse_blocked} if self._quorum else {}
-            producer = self._app.amqp.Producer(self._app.connection_for_write(transport_options=told), auto_declare=False)
+            lent = _Lent(self._app.amqp.Producer(self._app.connection_for_write(transport_options=told), auto_declare=False))
         try:
-            yield producer
+            yield lent
         except BaseException:
             with suppress(Exception):  # the first error tells more
-                producer.connection.collect()
+                lent.producer.connection.collect()
             raise
-        idle.append(producer)
+        idle.append(lent)
 
     def check(self) -> None:
         """Ask the broker whether it is there; raises `TemporaryError` where it is not."""
@@ -90,9 +117,9 @@ class CeleryQueue:
 
     def close(self) -> None:
         """Close the connections."""
-        for producer in self._idle.pop(os.getpid(), []):
+        for lent in self._idle.pop(os.getpid(), []):
             with suppress(Exception):  # it was cut
-                producer.connection.release()
+                lent.producer.connection.release()
         self._app.close()
 
 

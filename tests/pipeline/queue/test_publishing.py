@@ -1,0 +1,38 @@
+"""What a batch is on the queue: Celery's own message, whose queue is looked for once a connection."""
+
+from __future__ import annotations
+
+import pytest
+from kombu.transport.virtual import Channel
+
+from pipeline.engine.batch import Batch, decode
+from pipeline.queue.app import make_app
+from pipeline.queue.brokers import Broker
+from pipeline.queue.publishing import CeleryQueue
+
+
+def test_a_batch_is_the_message_that_celery_would_send(text_messages, monkeypatch: pytest.MonkeyPatch) -> None:
+    declared: list[str] = []
+    declare = Channel.queue_declare
+
+    def note(self, queue=None, *args, **options):
+        declared.append(queue)
+        return declare(self, queue, *args, **options)
+
+    monkeypatch.setattr(Channel, "queue_declare", note)
+    app = make_app(Broker("memory://publishing"))
+    queue = CeleryQueue(app)
+    batch = Batch(job="process", queue="sent", pipeline="a", messages=text_messages(["x", "y"]))
+    queue.publish([batch, batch])
+    queue.publish([batch])
+    assert declared == ["sent"]
+    app.send_task("siftbell.process", args=["text"], queue="sent", argsrepr="[2 messages of a]")
+    with app.connection_for_read() as connection, connection.SimpleQueue("sent") as waiting:
+        ours, _, _, celerys = (waiting.get_nowait() for _ in range(4))
+        assert decode(ours.payload[0][0]) == batch
+        assert ours.payload[1:] == celerys.payload[1:]
+        assert ours.properties["correlation_id"] == ours.headers["id"]
+        apart = dict.fromkeys(("id", "root_id", "ignore_result"))
+        assert ours.headers | apart == celerys.headers | apart
+        assert ours.delivery_info | {"priority": 0} == celerys.delivery_info | {"priority": 0}
+    queue.close()
