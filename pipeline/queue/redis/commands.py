@@ -72,7 +72,7 @@ class Commands:
         try:
             connection = self._idle.pop()
         except IndexError:
-            return self._pool.make_connection()
+            return self._pool.get_connection()
         if connection.is_connected and not _in_step(connection):
             connection.disconnect()
         return connection
