@@ -14,11 +14,12 @@ from ssl import SSLCertVerificationError
 from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
+from pipeline.address import Place, place_of
 from pipeline.errors import PermanentError, TemporaryError
 from pipeline.message import Message
 from pipeline.plugin import C, Consumer
 from pipeline.secrecy import masker, secrets_in
-from pipeline.wire import Answer, BrokenError, Connections, Limits, Place, place_of
+from pipeline.wire import Answer, BrokenError, Connections, Limits
 
 LONGEST_WAIT: Final = 86400.0
 """Seconds that a `Retry-After` is believed, at most."""

@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from pipeline import wire
-from pipeline.wire import Answer, BrokenError, Connections, Limits, place_of, written
+from pipeline.address import place_of, written
+from pipeline.wire import Answer, BrokenError, Connections, Limits
 
 LIMITS = Limits(connect=5, total=5, body=1000)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
