@@ -33,6 +33,7 @@ class Workplace:
         self._servers: dict[str, Server] = {}
         self._names = 0
         directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o711)  # PostgreSQL runs as a user of its own and has to get through to its files
 
     def server(self, kind: str) -> Server:
         """Give the server `redis`, `rabbitmq` or `postgres`, running. `url(server.port)` is its URL."""
