@@ -33,7 +33,7 @@ def with_held(path: Path, count: int) -> Store:
     before, behind = to_json(message).split(message.id)
     with _filling(path) as connection:
         connection.execute(
-            f"{_NUMBERS} INSERT INTO held (pipeline, step, message_id, why, due, ready, key, attempt, revision, message)"  # noqa: S608
+            f"{_NUMBERS} INSERT INTO held (pipeline, step, message_id, why, due, ready, key, attempt, revision, message)"  # noqa: S608 - our own text
             f" SELECT {_PIPELINE}, 'hook', {_ID}, 'retry', :first + n * 1000, :first + n * 1000, '', 2, '',"
             f" :before || {_ID} || :behind FROM numbers",
             {"count": count, "first": to_number(FIRST), "before": before, "behind": behind},
@@ -46,7 +46,7 @@ def with_records(path: Path, count: int) -> Store:
     with _filling(path) as connection:
         connection.execute("DROP INDEX records_at")  # one that is made of all rows at once is made in a fifth of the time
         connection.execute(
-            f"{_NUMBERS} INSERT INTO records (message_id, pipeline, step, outcome, at, attempt, reason)"  # noqa: S608
+            f"{_NUMBERS} INSERT INTO records (message_id, pipeline, step, outcome, at, attempt, reason)"  # noqa: S608 - our own text
             f" SELECT {_ID}, {_PIPELINE}, 'hook', 'delivered', :first + n * 1000, 1, '' FROM numbers",
             {"count": count, "first": to_number(FIRST)},
         )
