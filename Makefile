@@ -8,6 +8,7 @@ ARGS ?=
 
 .PHONY: help demo run test coverage check docs faults faults-short bench bench-short clean
 .DEFAULT_GOAL := help
+unexport PYTHONDONTWRITEBYTECODE  # every process would compile all it imports: twice the time to start
 
 help:  ## Say what there is.
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
