@@ -1,4 +1,4 @@
-"""A process and its parent: so that nothing goes on running when what started it is gone."""
+"""A process and its parent: so that nothing goes on running when what started it is gone. Nothing is done outside of Linux."""
 
 from __future__ import annotations
 
@@ -8,9 +8,25 @@ import sys
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NAME: Final = 15
+_PR_SET_CHILD_SUBREAPER: Final = 36
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies, however it dies; does nothing where it cannot (not Linux)."""
+    """Have the kernel kill this process when its parent dies, however it dies."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of those of its descendants whose own parent has ended."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def name_process(name: str) -> None:
+    """Set the name that `ps` and `top` show for this process, and for those that it forks; 15 characters of it are kept."""
+    _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()))
+
+
+def _prctl(option: int, value: object) -> None:
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None, use_errno=True).prctl(option, value)

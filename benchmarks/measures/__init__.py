@@ -14,7 +14,9 @@ from benchmarks.measures.filtering import Filtering
 from benchmarks.measures.flood import Flood
 from benchmarks.measures.intake import BulkRedis, BulkSqlite, IntakeRedis, IntakeSqlite
 from benchmarks.measures.latency import LatencyRabbitMQ, LatencyRedis
+from benchmarks.measures.memory import Memory
 from benchmarks.measures.scale import HeldMessages, PipelinesRedis, PipelinesSqlite, Records
+from benchmarks.measures.starting import Starting
 from benchmarks.measures.workers import Workers
 
 MEASURES: Final[tuple[type[Measure], ...]] = (
@@ -36,6 +38,8 @@ MEASURES: Final[tuple[type[Measure], ...]] = (
     PipelinesSqlite,
     HeldMessages,
     Records,
+    Memory,
     Workers,
     Checking,
+    Starting,
 )

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 
+from pipeline.cli.failures import report
 from pipeline.cli.options import ConfigOption, DataOption, settings_for
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.store import Store
 
 PART: Final = "SIFTBELL_PART"
-"""The variable that holds a part's name, which each of its log lines bears."""
+"""The variable that holds a part's name, which each of its log lines bears, and `ps` shows."""
 LISTENING: Final = "SIFTBELL_LISTENING"
 """The variable that holds the number of the web server's socket, where the supervisor has bound it."""
 KEY_FILE: Final = "SIFTBELL_KEY_FILE"
@@ -81,7 +83,7 @@ def worker(
         with _edges(settings) as (store, queue), _side_port(settings, metrics_port, store, queue):
             code = run_worker(settings, only.value if only else "all", concurrency=concurrency)
     if code:
-        raise typer.Exit(code)
+        sys.exit(code)
 
 
 def clock(metrics_port: MetricsPort = None, config: ConfigOption = None, data: DataOption = None) -> None:
@@ -105,12 +107,30 @@ def clock(metrics_port: MetricsPort = None, config: ConfigOption = None, data: D
             runner.store.close()
 
 
+def run_role(arguments: Sequence[str]) -> NoReturn:
+    """Do in a forked process what the command does with these arguments, without what reads a command line (5 MB)."""
+    try:
+        match list(arguments):
+            case ["serve"]:
+                serve()
+            case ["clock"]:
+                clock()
+            case ["worker", "--only", half]:
+                worker(Only(half))
+    except Exception as error:  # noqa: BLE001 - as in `main`
+        sys.exit(report(error))
+    sys.exit(0)
+
+
 def _begin(config: list[Path] | None, data: Path | None, part: str) -> Settings:
     """Read the settings, begin to log, and tie this process to its supervisor where it has one."""
     from pipeline.cli.orphan import end_with_supervisor
+    from pipeline.processes import name_process
     from pipeline.telemetry import configure_logging
 
     end_with_supervisor()
+    if PART in os.environ:
+        name_process(os.environ[PART])
     settings = settings_for(config, data)
     os.environ["SIFTBELL_DATA"] = str(settings.data)  # pipelines name their files by it
     configure_logging(settings.log_level, settings.log_format, part=os.environ.get(PART, part))

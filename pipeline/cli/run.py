@@ -18,7 +18,8 @@ from pipeline.cli.options import ConfigOption, DataOption, settings_for
 from pipeline.cli.output import Output, say
 
 if TYPE_CHECKING:
-    from pipeline.cli.supervisor import Part
+    from pipeline.cli.directory import DataDirectory
+    from pipeline.cli.parts import Launch, Launching, Part
     from pipeline.settings import Settings
 
 PATIENCE: Final = {"web": 15.0, "clock": 15.0, "filters": 30.0, "deliveries": 30.0}
@@ -41,48 +42,76 @@ def run(
     output: Annotated[Output, typer.Option("--output", "-o", help="How to say that it is ready.")] = Output.TABLE,
 ) -> None:
     """Run everything: the web server, the workers and the clock, without any other server."""
-    from pipeline.cli.directory import DataDirectory, write_private
+    from pipeline.cli.directory import DataDirectory
+
+    said = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    settings = settings_for(config, data).model_copy(update=said)
+    settings = settings.model_copy(update={"data": settings.data.absolute(), "config": _configs(settings.config)})
+    directory = DataDirectory(settings.data)
+    metrics = directory.fresh("metrics")
+    launching = _launching(settings, metrics, directory)
+    try:
+        code = _supervise(settings, directory, metrics, launching.launch, output)
+    finally:
+        launching.close()
+        directory.close()
+    raise typer.Exit(code)
+
+
+def _supervise(settings: Settings, directory: DataDirectory, metrics: Path, launch: Launch, output: Output) -> int:
+    """Run the parts until asked to stop; give the exit code."""
+    from pipeline.cli.directory import write_private
     from pipeline.cli.reload import LastGood
     from pipeline.cli.supervisor import Supervisor
     from pipeline.telemetry import configure_logging
     from pipeline.web.listening import listen, url_of
 
-    said = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    settings = settings_for(config, data).model_copy(update=said)
-    settings = settings.model_copy(update={"data": settings.data.absolute(), "config": _configs(settings.config)})
     configure_logging(settings.log_level, settings.log_format, part="run")
-    directory = DataDirectory(settings.data)
-    listening = listen(settings.host, settings.port)
-    url = url_of(listening)
-    write_private(directory.path / "url", url)
-    last_good = LastGood(settings.config, directory.fresh("configuration"))
-    last_good.take()
-    running = settings.model_copy(update={"config": last_good.paths})
-    supervisor = Supervisor(parts(running, directory.fresh("metrics"), listening.fileno()))
+    with listen(settings.host, settings.port) as listening:
+        url = url_of(listening)
+        write_private(directory.path / "url", url)
+        last_good = LastGood(settings.config, directory.fresh("configuration"))
+        last_good.take()
+        running = settings.model_copy(update={"config": last_good.paths})
+        supervisor = Supervisor(parts(running, metrics, listening.fileno()), launch)
 
-    async def started() -> None:
-        await _ask(url, "/livez", lambda status: status > 0)
-        supervisor.let_late_parts_start()
-        print(_announce(await _facts(url, settings.data), output), flush=True)
-        # Who delivers must know a new consumer before anybody sends it messages.
-        await last_good.watch(lambda: supervisor.restart("deliveries", "filters", "clock", "web"))
+        async def started() -> None:
+            await _ask(url, "/livez", lambda status: status > 0)
+            supervisor.let_late_parts_start()
+            print(_announce(await _facts(url, settings.data), output), flush=True)
+            # Who delivers must know a new consumer before anybody sends it messages.
+            await last_good.watch(lambda: supervisor.restart("deliveries", "filters", "clock", "web"))
 
-    try:
-        code = asyncio.run(supervisor.run(started, stopping=listening.close))
-    finally:
-        listening.close()
-        directory.close()
-    raise typer.Exit(code)
+        return asyncio.run(supervisor.run(started, stopping=listening.close))
+
+
+def _launching(settings: Settings, metrics: Path, directory: DataDirectory) -> Launching:
+    """Give what starts the parts: the fork server, where there can be one.
+
+    To be called before this process has threads or sockets, or has logged: the parts come from what it is then.
+    """
+    from pipeline.cli.forkserver import FORKS, ForkServer
+    from pipeline.cli.parts import Commands
+
+    commands = Commands(sys.executable, "-m", "pipeline.cli")
+    if not FORKS:
+        return commands
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)  # the library looks for it when it is imported
+    from pipeline.cli.preloading import preload
+    from pipeline.cli.roles import run_role
+
+    preload(settings.broker_url)
+    return ForkServer(run_role, close=directory.close, otherwise=commands)
 
 
 def parts(settings: Settings, metrics: Path, listening: int) -> list[Part]:
     """Give the parts of the tree. The web server starts first, as it makes the store's tables, and stops first."""
+    from pipeline.cli.parts import Part
     from pipeline.cli.roles import KEY_FILE, LISTENING, MIGRATED, PART
-    from pipeline.cli.supervisor import Part
 
     # The web server's /metrics shows those of all parts; a port of their own would be the same one for all.
     shared = settings.environment() | {"PROMETHEUS_MULTIPROC_DIR": str(metrics), "SIFTBELL_METRICS_PORT": ""}
-    web = {LISTENING: str(listening), KEY_FILE: str(settings.data / "api-key")}
+    web = {KEY_FILE: str(settings.data / "api-key")}
     roles: list[tuple[str, list[str], int]] = [
         ("web", ["serve"], 0),
         ("clock", ["clock"], 1),
@@ -92,9 +121,9 @@ def parts(settings: Settings, metrics: Path, listening: int) -> list[Part]:
     return [
         Part(
             name=name,
-            command=[sys.executable, "-m", "pipeline.cli", *arguments],
+            arguments=arguments,
             environment=shared | {PART: name} | (web if name == "web" else {MIGRATED: "true"}),
-            inherited=[listening] if name == "web" else [],
+            inherited={LISTENING: listening} if name == "web" else {},
             stage=stage,
             patience=PATIENCE[name],
             late=name != "web",

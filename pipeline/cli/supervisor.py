@@ -7,11 +7,13 @@ import os
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import replace
 from time import monotonic
 from typing import Any, Final
 
 import structlog
+
+from pipeline.cli.parts import Launch, Part, Running
 
 log = structlog.get_logger()
 
@@ -23,24 +25,8 @@ STEADY: Final = 30.0
 """Seconds after which a part that ran counts as having started well: the next pause is the first again."""
 HOPELESS: Final = 5
 """From this many deaths in a row on, each is an error in the log; the part is started again all the same."""
-_STDERR: Final = 2
 PARENT_PIPE: Final = "SIFTBELL_PARENT_PIPE"
 """The variable that tells a part the number of the pipe whose end-of-file means that the supervisor is gone."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """One process of the tree. `stage` orders the stopping: all parts of stage 0 first; `patience` bounds it, in seconds."""
-
-    name: str
-    command: Sequence[str]
-    environment: Mapping[str, str] = field(default_factory=dict)
-    inherited: Sequence[int] = ()
-    """File descriptors that the part gets under the same numbers."""
-    stage: int = 0
-    patience: float = 30.0
-    late: bool = False
-    """True: started only after `Supervisor.let_late_parts_start`, so that the first part has the machine to itself."""
 
 
 class Supervisor:
@@ -50,10 +36,13 @@ class Supervisor:
     the main thread, for the kernel takes the end of the thread that started a process for the end of its parent.
     """
 
-    def __init__(self, parts: Sequence[Part], *, first_pause: float = FIRST_PAUSE, longest_pause: float = LONGEST_PAUSE) -> None:
+    def __init__(
+        self, parts: Sequence[Part], launch: Launch, *, first_pause: float = FIRST_PAUSE, longest_pause: float = LONGEST_PAUSE
+    ) -> None:
         self._parts = parts
+        self._launch = launch
         self._pauses = (first_pause, longest_pause)
-        self._running: dict[str, asyncio.subprocess.Process] = {}
+        self._running: dict[str, Running] = {}
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._early_done = asyncio.Event()
@@ -73,7 +62,7 @@ class Supervisor:
                 continue
             self._anew.add(name)
             with suppress(ProcessLookupError):
-                process.terminate()
+                process.send_signal(signal.SIGTERM)
             try:
                 await asyncio.wait_for(process.wait(), parts[name].patience)
             except TimeoutError:
@@ -150,16 +139,11 @@ class Supervisor:
 
     async def _once(self, part: Part, pipe: int) -> int:
         """Run one part until it ends, and give its exit code; nothing that it had started is left then."""
-        process = await asyncio.create_subprocess_exec(
-            *part.command,
-            env={**os.environ, **part.environment, PARENT_PIPE: str(pipe)},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=_STDERR,  # what a part says is no data of the supervisor's own
-            pass_fds=(pipe, *part.inherited),
-            start_new_session=True,
-        )
+        process = await self._launch(replace(part, inherited={**part.inherited, PARENT_PIPE: pipe}))
         self._running[part.name] = process
         log.debug("started", which=part.name, pid=process.pid)
+        if self._stop.is_set():
+            _kill(process.pid)  # the others were asked to stop before this one was there
         code = await process.wait()
         del self._running[part.name]
         _kill(process.pid)
@@ -186,7 +170,7 @@ class Supervisor:
                     process.send_signal(signal.SIGTERM)
             await self._gone(waiting, patience)
 
-    async def _gone(self, waiting: Mapping[str, asyncio.subprocess.Process], patience: float) -> None:
+    async def _gone(self, waiting: Mapping[str, Running], patience: float) -> None:
         gone = [asyncio.create_task(process.wait()) for process in waiting.values()]
         hurry = asyncio.create_task(self._hurry.wait())
         both: asyncio.Future[Any] = asyncio.gather(*gone)

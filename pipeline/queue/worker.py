@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import logging
 import os
 import socket
 import warnings
 from contextlib import closing
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import structlog
 from billiard.util import get_logger
-from celery import Celery
+from celery import Celery, platforms
 from celery.apps import worker as celery_program
 from celery.exceptions import CDeprecationWarning, CPendingDeprecationWarning, SecurityWarning
 from celery.signals import worker_process_init, worker_process_shutdown, worker_shutting_down
 from prometheus_client import multiprocess
 
 from pipeline.engine.assembly import load_configuration, make_runner
-from pipeline.engine.batch import DELIVER_QUEUE
+from pipeline.engine.batch import DELIVER_QUEUE, PROCESS_QUEUE
 from pipeline.engine.decisions import utc_now
 from pipeline.errors import PipelineError
 from pipeline.processes import die_with_parent
@@ -40,6 +42,28 @@ as many messages under way as its step's `concurrency:`. A worker with more cons
 each beside the half."""
 
 
+_IMPORTED_LATE: Final = (
+    "billiard.connection",
+    "billiard.pool",
+    "billiard.popen_fork",
+    "billiard.synchronize",
+    "celery.app.amqp",
+    "celery.app.control",
+    "celery.app.events",
+    "celery.app.log",
+    "celery.backends.base",
+    "celery.concurrency.prefork",
+    "celery.concurrency.thread",
+    "celery.events.receiver",
+    "celery.fixups.django",
+    "celery.worker.autoscale",
+    "celery.worker.components",
+    "celery.worker.strategy",
+    "kombu.pidbox",
+)
+"""What Celery imports by name while a worker starts."""
+
+
 def worker_app(settings: Settings, role: Role = "all") -> Celery:
     """Make the app that a worker runs: with the queues of its role, and the tasks; raises `ConfigError`."""
     configuration = load_configuration(settings)
@@ -58,6 +82,8 @@ def run_worker(settings: Settings, role: Role = "all", *, concurrency: int | Non
     """
     app = worker_app(settings, role)
     _keep_to_the_log(debug=settings.log_level == "debug")
+    # billiard's own way reads a C declaration where cffi is installed: 12 MB and a quarter of a second in every process.
+    platforms.set_pdeathsig = lambda _: die_with_parent()  # type: ignore[attr-defined] # celery-types leaves it out
     threads = role == "deliveries"
     worker: Any = app.Worker(
         hostname=f"{role}@{socket.gethostname()}",
@@ -77,10 +103,20 @@ def run_worker(settings: Settings, role: Role = "all", *, concurrency: int | Non
 
     worker_shutting_down.connect(note)
     Watchdog(app, app.amqp.queues).start()
+    gc.freeze()  # a collection would write to all of it in each process that the pool forks, and end the sharing
     worker.start()
     if shutdowns and set(shutdowns) == {"Warm"}:
         return 0  # Celery's own code after Ctrl-C is 1, even where everything was finished
     return int(worker.exitcode or 0)
+
+
+def preload_worker(broker_url: str) -> None:
+    """Import what a worker on this broker imports when it begins to work, for processes that will be forked from this one."""
+    for name in _IMPORTED_LATE:
+        importlib.import_module(name)
+    app = make_app(broker(broker_url), [PROCESS_QUEUE])
+    app.connection_for_write().close()
+    app.close()
 
 
 def _with_former(settings: Settings, filters: list[str], deliveries: list[str]) -> tuple[list[str], list[str]]:

@@ -9,12 +9,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 
 from pipeline.errors import ConfigError
 from pipeline.store.database import BUSY_SECONDS, Database, StoreAway
@@ -33,10 +28,25 @@ def migrate(database: Database) -> None:
             connection.execute(text("SET LOCAL lock_timeout = '60s'"))
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-        _upgrade(database, connection)
+        if not _is_current(connection):
+            _upgrade(database, connection)
+
+
+def _is_current(connection: Connection) -> bool:
+    """Say whether there is nothing to do: as alembic would, which takes 23 MB and a third of a second."""
+    newest = max(script.name for script in (_SCRIPTS / "versions").glob("[0-9]*.py")).partition("_")[0]
+    if not inspect(connection).has_table("alembic_version"):
+        return False
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == [newest]
 
 
 def _upgrade(database: Database, connection: Connection) -> None:
+    from alembic import command  # noqa: PLC0415 - see `_is_current`
+    from alembic.config import Config  # noqa: PLC0415 - as above
+    from alembic.runtime.migration import MigrationContext  # noqa: PLC0415 - as above
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 - as above
+    from alembic.util import CommandError  # noqa: PLC0415 - as above
+
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
     config.attributes["connection"] = connection

@@ -145,11 +145,11 @@ def family(pid: int) -> dict[int, str]:
 
 
 def part_of(pid: int) -> str:
+    """Give a process's name as `ps` shows it: its part's."""
     try:
-        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        return Path(f"/proc/{pid}/comm").read_text().rstrip()
     except (FileNotFoundError, ProcessLookupError):
         return ""
-    return next((one.partition(b"=")[2].decode() for one in variables if one.startswith(b"SIFTBELL_PART=")), "")
 
 
 def leader(tree: Tree, part: str) -> int:

@@ -51,12 +51,11 @@ def descendants(pid: int) -> list[int]:
 
 
 def part_of(pid: int) -> str:
-    """Give the name of the part of a Siftbell tree that a process belongs to; empty for any other."""
+    """Give the name of the part of a Siftbell tree that a process belongs to, as `ps` shows it; something else for any other."""
     try:
-        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        return Path(f"/proc/{pid}/comm").read_text().rstrip()
     except OSError:
         return ""
-    return next((one.partition(b"=")[2].decode() for one in variables if one.startswith(b"SIFTBELL_PART=")), "")
 
 
 def leaders(supervisor: int) -> dict[str, int]:

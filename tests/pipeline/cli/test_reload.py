@@ -93,10 +93,10 @@ def test_a_sound_change_is_taken_up_and_a_broken_one_is_told_and_left(tree: Tree
 
     def is_filters(process: Path) -> bool:
         try:
-            arguments, environment = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
+            name, environment = (process / "comm").read_text().rstrip(), (process / "environ").read_bytes()
         except OSError:
             return False
-        return b"filters" in arguments and str(data).encode() in environment
+        return name == "filters" and str(data).encode() in environment
 
     until(lambda: bool(filters()), "a filters worker runs")
     os.kill(min(filters()), 9)  # with the mistake still in the file: it comes back with what ran before

@@ -184,11 +184,11 @@ def test_a_tree_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest
 def test_the_parts_know_their_place_and_share_no_port(tmp_path: Path) -> None:
     settings = Settings(data=tmp_path, metrics_port=9100)
     made = {part.name: part for part in parts(settings, tmp_path / "metrics", 7)}
-    assert [(part.name, part.stage, part.late, list(part.inherited)) for part in made.values()] == [
-        ("web", 0, False, [7]),
-        ("clock", 1, True, []),
-        ("filters", 2, True, []),
-        ("deliveries", 2, True, []),
+    assert [(part.name, part.stage, part.late, dict(part.inherited)) for part in made.values()] == [
+        ("web", 0, False, {"SIFTBELL_LISTENING": 7}),
+        ("clock", 1, True, {}),
+        ("filters", 2, True, {}),
+        ("deliveries", 2, True, {}),
     ]
     for name, part in made.items():
         assert part.environment["SIFTBELL_PART"] == name

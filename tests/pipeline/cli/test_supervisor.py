@@ -18,18 +18,24 @@ from typing import Any
 import pytest
 
 from pipeline.cli import orphan
+from pipeline.cli.forkserver import FORKS
 
 DRIVER = """
 import asyncio, json, os, sys
 import structlog
-from pipeline.cli.supervisor import Part, Supervisor
+from pipeline.cli.forkserver import ForkServer
+from pipeline.cli.parts import Commands, Part
+from pipeline.cli.supervisor import Supervisor
 
+launching = Commands(sys.executable, "-c")
+if sys.argv[3] == "forked":
+    launching = ForkServer(lambda arguments: exec(arguments[0], {}), close=lambda: None, otherwise=launching)
 structlog.configure(
     processors=[structlog.processors.add_log_level, structlog.processors.JSONRenderer()],
     logger_factory=structlog.WriteLoggerFactory(file=os.fdopen(os.dup(1), "w", 1)),
 )
-parts = [Part(**{**one, "command": [sys.executable, "-c", one["command"]]}) for one in json.loads(sys.argv[1])]
-supervisor = Supervisor(parts, first_pause=0.01, longest_pause=0.05)
+parts = [Part(arguments=[one.pop("command")], **one) for one in json.loads(sys.argv[1])]
+supervisor = Supervisor(parts, launching.launch, first_pause=0.01, longest_pause=0.05)
 
 async def started():
     if sys.argv[2] == "never":
@@ -70,8 +76,8 @@ PARENT = SAY + (
 class Driver:
     """A process that supervises; what it and its parts write to stdout are JSON lines."""
 
-    def __init__(self, *parts: dict[str, Any], raising: str = "") -> None:
-        arguments = [json.dumps(parts), raising]
+    def __init__(self, *parts: dict[str, Any], raising: str = "", how: str = "commands") -> None:
+        arguments = [json.dumps(parts), raising, how]
         self.process = subprocess.Popen(
             [sys.executable, "-c", DRIVER, *arguments],
             stdin=subprocess.PIPE,
@@ -110,12 +116,12 @@ class Driver:
         return [line["event"] for line in self.lines]
 
 
-@pytest.fixture
-def drive() -> Iterator[Any]:
+@pytest.fixture(params=["commands", pytest.param("forked", marks=pytest.mark.skipif(not FORKS, reason="needs Linux"))])
+def drive(request: pytest.FixtureRequest) -> Iterator[Any]:
     drivers: list[Driver] = []
 
     def start(*parts: dict[str, Any], raising: str = "") -> Driver:
-        drivers.append(Driver(*parts, raising=raising))
+        drivers.append(Driver(*parts, raising=raising, how=request.param))
         return drivers[-1]
 
     yield start
@@ -324,5 +330,5 @@ def test_what_the_stop_raises_ends_the_parts_and_is_raised(drive: Any) -> None:
 
 
 def test_a_command_that_cannot_be_run_is_no_loop(drive: Any, tmp_path: Path) -> None:
-    driver = drive({"name": "web", "command": "", "inherited": [999]})
+    driver = drive({"name": "web", "command": "", "inherited": {"NUMBER": 999}})
     assert driver.end() == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import subprocess
 import sys
 import threading
 from contextlib import ExitStack, closing
@@ -49,6 +50,13 @@ def impatient(monkeypatch):
     monkeypatch.setattr(database, "BUSY_SECONDS", 0.1)
     monkeypatch.setattr(migrate_module, "BUSY_SECONDS", 0.1)
     monkeypatch.setitem(database._POSTGRES_OPTIONS, "options", "-c lock_timeout=100ms")
+
+
+def test_tables_that_are_current_are_found_to_be_without_alembic(empty_url, opened):
+    code = "import sys; from pipeline.store import Store; Store(sys.argv[1]).migrate(); print('alembic' in sys.modules)"
+    command = [sys.executable, "-c", code, empty_url]
+    said = [subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip() for _ in range(2)]
+    assert said == ["True", "False"]
 
 
 def test_migrations_make_the_tables_that_the_code_knows(empty_url, opened):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from alembic import command
 from sqlalchemy import create_engine, text
 
 from pipeline.store import Outcome, Store, Why
-from pipeline.store import migrate as migrate_module
 from pipeline.store.fingerprint import alike, fingerprint
 from pipeline.store.selection import Selection
 
@@ -263,9 +263,9 @@ def test_a_killed_redrive_loses_nothing_and_another_one_finishes_it(store, url, 
 
 def test_letters_of_an_older_version_get_their_groups(empty_url, make, monkeypatch):
     store = Store(empty_url)
-    upgrade = migrate_module.command.upgrade
+    upgrade = command.upgrade
     with monkeypatch.context() as older:
-        older.setattr(migrate_module.command, "upgrade", lambda config, _: upgrade(config, "0001"))
+        older.setattr(command, "upgrade", lambda config, _: upgrade(config, "0001"))
         store.migrate()
     engine = create_engine(store.url)
     with engine.begin() as connection:
