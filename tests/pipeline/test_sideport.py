@@ -14,6 +14,7 @@ import pytest
 
 from pipeline import ConfigError, TemporaryError
 from pipeline.sideport import Checks, report, start_side_server
+from pipeline.telemetry import ACCEPTED
 
 
 def ask(port: int, path: str, method: str = "GET") -> tuple[int, bytes, str | None]:
@@ -40,8 +41,9 @@ def test_it_answers_the_three_paths_and_nothing_else(serve):
 
     assert ask(port, "/livez")[:2] == ask(port, "/healthz")[:2] == (200, b"ok\n")
     assert ask(port, "/readyz?x=1")[:2] == (200, b"[+] store\nready\n")
+    ACCEPTED.labels("side", "port").inc()
     status, body, kind = ask(port, "/metrics")
-    assert (status, b"siftbell_messages_accepted_total" in body) == (200, True)
+    assert (status, b'siftbell_messages_accepted_total{pipeline="side",producer="port"} 1.0' in body) == (200, True)
     assert kind.startswith("text/plain")
     assert ask(port, "/")[0] == 404
     assert ask(port, "/livez", "DELETE")[0] == 501
