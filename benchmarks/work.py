@@ -31,18 +31,19 @@ def alert(number: int) -> dict[str, Any]:
     """Give an alert of 600 bytes as JSON, about; each number has an instance and a fingerprint of its own."""
     return {
         "title": "DiskWillFillIn4Hours",
-        "text": f"The filesystem /var/lib/postgresql on db-{number:06d} fills up within four hours at the rate of the last six.",
+        "text": f"The filesystem /var/lib/postgresql on db-{number:06d} fills up within four hours at the rate of the last six hours.",
         "severity": ("warning", "error", "critical")[number % 3],
         "labels": {
             "alertname": "DiskWillFillIn4Hours",
             "instance": f"db-{number:06d}.fsn1-dc8.example.com:9100",
             "env": "production",
             "team": "storage",
-            "job": "node",
+            "job": "node-exporter",
             "mountpoint": "/var/lib/postgresql",
             "device": "/dev/mapper/data-postgresql",
         },
-        "url": "https://prometheus.example.com/graph?g0.expr=predict_linear%28node_filesystem_free_bytes%5B6h%5D%29&g0.tab=1",
+        "url": "https://prometheus.example.com/graph?g0.expr="
+        "predict_linear%28node_filesystem_avail_bytes%7Benv%3D%22production%22%7D%5B6h%5D%2C%204%20%2A%203600%29%20%3C%200&g0.tab=1",
         "key": f"{number:016x}",
     }
 
