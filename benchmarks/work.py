@@ -31,7 +31,7 @@ def alert(number: int) -> dict[str, Any]:
     """Give an alert of 600 bytes as JSON, about; each number has an instance and a fingerprint of its own."""
     return {
         "title": "DiskWillFillIn4Hours",
-        "text": f"The filesystem /var/lib/postgresql on db-{number:06d} fills up within four hours at the rate of the last six hours.",
+        "text": f"The filesystem /var/lib/postgresql on db-{number:06d} fills up within 4 hours at the rate of the last 6 hours.",
         "severity": ("warning", "error", "critical")[number % 3],
         "labels": {
             "alertname": "DiskWillFillIn4Hours",
