@@ -33,6 +33,13 @@ def _missing(text: str) -> None:
     pytest.skip(text)
 
 
+@pytest.fixture(autouse=True)
+def metrics_of_this_process_only() -> Iterator[None]:
+    """Forgets what `siftbell run`, called in this process, has set for the parts that it would start."""
+    yield
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+
+
 @pytest.fixture(scope="session")
 def require_postgres() -> str:
     """The URL of a PostgreSQL server on which databases may be made."""

@@ -145,11 +145,12 @@ def family(pid: int) -> dict[int, str]:
 
 
 def part_of(pid: int) -> str:
-    """Give a process's name as `ps` shows it: its part's."""
+    """Give a process's name as `ps` shows it: its part's; empty for one that has ended."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text().rstrip()
+        before, _, after = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
     except (FileNotFoundError, ProcessLookupError):
         return ""
+    return "" if after.split()[0] == "Z" else before.partition("(")[2]
 
 
 def leader(tree: Tree, part: str) -> int:

@@ -99,9 +99,9 @@ def test_a_worker_goes_on_after_an_outage_with_its_window_full(
     here.send(range(40), pause=0.3)
     with here.worker(*pool) as process:
         wait(lambda: len(here.noted()) >= 4)
-        server.kill() if fault == "killed" else server.freeze()
         before = len(here.noted())
-        wait(lambda: len(here.noted()) > before)  # it is at work, and cannot say so
+        server.kill() if fault == "killed" else server.freeze()
+        wait(lambda: len(here.noted()) > before)  # what it was at work on is done, and it cannot say so
         wait(lambda: "rror" in here.log())
         server.start() if fault == "killed" else server.thaw()
         wait(lambda: len(here.noted()) == 40 and server.ready("celery") + server.claimed() == 0, seconds=120)
