@@ -187,13 +187,13 @@ def _grandchild(control: socket.socket, until_adopted: int) -> bool:
         os._exit(0)
     os.read(until_adopted, 1)  # nothing is ever written: it returns when the server has closed the other end
     os.close(until_adopted)
+    os.setsid()  # before anybody knows of it: it is ended as a group
     control.send(str(os.getpid()).encode())
     return True
 
 
 def _begin() -> None:
     """Make this process one of its own, as a command would be."""
-    os.setsid()
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     os.close(nothing)
