@@ -148,6 +148,7 @@ def _asynchronously(consumer: Consumer[Any], messages: Sequence[Message], concur
     try:
         run_on_loop(_on_loop(consumer, messages, concurrency, course, outcomes), timeout=BATCH_LIMIT + 1.1 * CALL_LIMIT)
     except TimeoutError:
+        _places.pop(consumer, None)  # calls that cannot be ended keep theirs for ever
         log.warning("the event loop of the consumers stands still: one of them blocks it", consumer=repr(consumer))
     return {message.id: outcomes[message.id] if message.id in outcomes else course.fuse.note(late) for message in messages}
 

@@ -50,8 +50,12 @@ class Rota:
         return list(dict.fromkeys([*chosen, *others]))
 
     def asked(self, queues: Sequence[str], found: Collection[str], *, all_of_it: bool) -> None:
-        """Note what asking these queues gave: messages of those in `found`, and whether that was all they had."""
-        for name in queues if all_of_it else found:
+        """Note what asking these queues gave: messages of those in `found`, and whether that was all they had.
+
+        Where there was more, those behind the last that had something were not reached; those before it had nothing.
+        """
+        reached = queues if all_of_it else queues[: max((queues.index(name) + 1 for name in found), default=0)]
+        for name in reached:
             self._likely.pop(name, None)
         if not all_of_it:
             self._likely.update(dict.fromkeys(found))

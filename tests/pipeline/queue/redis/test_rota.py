@@ -82,3 +82,17 @@ def test_a_channel_that_is_no_bell_names_no_queue() -> None:
     rota = Rota(BELL)
     rota.heard("fanout:many0700")
     assert not rota.waiting
+
+
+def test_queues_that_others_have_emptied_keep_none_of_those_behind_them_waiting() -> None:
+    rota = Rota(BELL)
+    for name in MANY:
+        rota.heard(BELL + name)
+    full = {name for number, name in enumerate(MANY) if number % 10}
+    served: set[str] = set()
+    for _ in range(4 * len(MANY)):
+        asked = rota.choose(MANY)
+        found = [name for name in asked if name in full][:4]
+        rota.asked(asked, found, all_of_it=len(found) < 4)
+        served.update(found)
+    assert served == full
