@@ -88,10 +88,13 @@ class Driver:
         self.lines: list[dict[str, Any]] = []
         self._rest = b""
 
+    def _said(self, event: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line["event"].startswith(event)]
+
     def until(self, event: str, times: int = 1, within: float = 30) -> list[dict[str, Any]]:
-        """Read until so many lines have that beginning."""
+        """Read until so many lines have that beginning; a part that is up is also known to its supervisor by then."""
         end = time.monotonic() + within
-        while len(found := [line for line in self.lines if line["event"].startswith(event)]) < times:
+        while len(found := self._said(event)) < times or (event == "up" and len(self._said("started")) < times):
             left = end - time.monotonic()
             assert self.process.stdout is not None
             if left <= 0 or not select.select([self.process.stdout], [], [], left)[0]:
@@ -218,7 +221,6 @@ def test_parts_are_started_anew_one_after_the_other_in_the_order_that_was_asked_
         raising="restart worker clock",
     )
     first = {line["pid"] for line in driver.until("up", times=3)}
-    driver.until("started", times=3)  # a forked part may say that it is up before the supervisor knows of it
     driver.process.stdin.write(b"\n")
     driver.process.stdin.flush()
     driver.until("restarted")
