@@ -87,20 +87,22 @@ class Drain(Measure):
         )
 
 
+def _target(broker: str, chain: str) -> Target:
+    return Target(
+        measure=f"messages/s through three filters and a delivery of its own, {broker}",
+        yardstick=f"a Celery chain of four tasks on {chain}",
+        at_least=40,
+        aim=80,
+    )
+
+
 class DrainRedis(Drain):
     """Both on Redis."""
 
     name = "drain-redis"
     broker = chain_broker = "redis"
     guarded = True
-    targets: ClassVar = {
-        "messages": Target(
-            measure="messages/s through three filters and a delivery of its own, Redis",
-            yardstick="a Celery chain of four tasks on Redis",
-            at_least=40,
-            aim=80,
-        )
-    }
+    targets: ClassVar = {"messages": _target("Redis", "Redis")}
 
 
 class DrainRabbitMQ(Drain):
@@ -108,14 +110,7 @@ class DrainRabbitMQ(Drain):
 
     name = "drain-rabbitmq"
     broker = chain_broker = "rabbitmq"
-    targets: ClassVar = {
-        "messages": Target(
-            measure="messages/s through three filters and a delivery of its own, RabbitMQ with quorum queues and confirms",
-            yardstick="a Celery chain of four tasks on RabbitMQ, the same",
-            at_least=40,
-            aim=80,
-        )
-    }
+    targets: ClassVar = {"messages": _target("RabbitMQ with quorum queues and confirms", "RabbitMQ, the same")}
 
 
 class DrainSqlite(Drain):
@@ -123,11 +118,4 @@ class DrainSqlite(Drain):
 
     name = "drain-sqlite"
     broker, chain_broker = "sqlite", "redis"
-    targets: ClassVar = {
-        "messages": Target(
-            measure="messages/s through three filters and a delivery of its own, embedded SQLite file, fsynced",
-            yardstick="a Celery chain of four tasks on Redis",
-            at_least=40,
-            aim=80,
-        )
-    }
+    targets: ClassVar = {"messages": _target("embedded SQLite file, fsynced", "Redis")}

@@ -100,20 +100,22 @@ def broker_of(place: Workplace, kind: str) -> dict[str, str]:
     return {"SIFTBELL_BROKER": url}
 
 
+def _singly(broker: str) -> Target:
+    return Target(
+        measure=f"durable intake: requests/s answered 202 after the broker's confirm, one web process, {broker}",
+        yardstick="the same server answering 202 and doing nothing",
+        at_least=0.4,
+        aim=0.6,
+    )
+
+
 class IntakeRedis(Intake):
     """On Redis."""
 
     name = "intake-redis"
     broker = "redis"
     guarded = True
-    targets: ClassVar = {
-        "intake-redis": Target(
-            measure="durable intake: requests/s answered 202 after the broker's confirm, one web process, Redis",
-            yardstick="the same server answering 202 and doing nothing",
-            at_least=0.4,
-            aim=0.6,
-        )
-    }
+    targets: ClassVar = {"intake-redis": _singly("Redis")}
 
 
 class IntakeSqlite(Intake):
@@ -121,14 +123,7 @@ class IntakeSqlite(Intake):
 
     name = "intake-sqlite"
     broker = "sqlite"
-    targets: ClassVar = {
-        "intake-sqlite": Target(
-            measure="durable intake: requests/s answered 202 after the broker's confirm, one web process, embedded file, fsynced",
-            yardstick="the same server answering 202 and doing nothing",
-            at_least=0.4,
-            aim=0.6,
-        )
-    }
+    targets: ClassVar = {"intake-sqlite": _singly("embedded file, fsynced")}
 
 
 class Bulk(Intake):
@@ -143,19 +138,21 @@ class Bulk(Intake):
         return {self.name: self.accepted().rate}
 
 
+def _in_bulk(broker: str) -> Target:
+    return Target(
+        measure=f"durable intake in bulk: alerts/s in arrays of 100, one web process, {broker}",
+        yardstick="the same, one alert per request",
+        at_least=10,
+        aim=20,
+    )
+
+
 class BulkRedis(Bulk):
     """On Redis."""
 
     name = "bulk-redis"
     broker = "redis"
-    targets: ClassVar = {
-        "bulk-redis": Target(
-            measure="durable intake in bulk: alerts/s in arrays of 100, one web process, Redis",
-            yardstick="the same, one alert per request",
-            at_least=10,
-            aim=20,
-        )
-    }
+    targets: ClassVar = {"bulk-redis": _in_bulk("Redis")}
 
 
 class BulkSqlite(Bulk):
@@ -163,11 +160,4 @@ class BulkSqlite(Bulk):
 
     name = "bulk-sqlite"
     broker = "sqlite"
-    targets: ClassVar = {
-        "bulk-sqlite": Target(
-            measure="durable intake in bulk: alerts/s in arrays of 100, one web process, embedded file, fsynced",
-            yardstick="the same, one alert per request",
-            at_least=10,
-            aim=20,
-        )
-    }
+    targets: ClassVar = {"bulk-sqlite": _in_bulk("embedded file, fsynced")}
