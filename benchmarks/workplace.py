@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
+from harness import processes
 from harness.processes import descendants
 from harness.servers import Postgres, RabbitMQ, Redis, Server, free_port, listens
 
@@ -131,13 +131,8 @@ def python(module: str, *arguments: str) -> list[str]:
 
 
 def until(condition: Callable[[], T], what: str, within: float = 120.0, *, look: float = LOOK) -> T:
-    """Look again and again until something is true, and give it; raises TimeoutError."""
-    end = time.monotonic() + within
-    while not (found := condition()):
-        if time.monotonic() > end:
-            raise TimeoutError(f"not within {within:g} s: {what}")
-        time.sleep(look)
-    return found
+    """Look again and again until something is true, and give it; raises `TooLateError`."""
+    return processes.until(condition, what, within, look=look)
 
 
 def until_listens(port: int, what: str, within: float = 60.0) -> None:

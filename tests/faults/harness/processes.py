@@ -17,13 +17,13 @@ class TooLateError(AssertionError):
     """Something that should have happened did not, within its time."""
 
 
-def until(condition: Callable[[], T], what: str, within: float = 60) -> T:
-    """Look again and again until something is true, and give it; raises `TooLateError`."""
+def until(condition: Callable[[], T], what: str, within: float = 60, *, look: float = 0.02) -> T:
+    """Look every `look` seconds until something is true, and give it; raises `TooLateError`."""
     end = time.monotonic() + within
     while not (found := condition()):
         if time.monotonic() > end:
             raise TooLateError(f"not within {within:g} s: {what}")
-        time.sleep(0.02)
+        time.sleep(look)
     return found
 
 
