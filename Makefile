@@ -32,10 +32,15 @@ faults: $(READY)  ## Break everything there is under load, on every broker, and 
 faults-short: $(READY)  ## The same with a few faults of each broker, drawn by a seed; takes three minutes.
 	$(BIN)/python tests/faults run --pick 3 --count 600 --seconds 3 --scale 0.15 --patience 60 --jobs 2 $(ARGS)
 
+BENCHED := .ci/packages redis-server redis-server rabbitmq-server rabbitmq-server pg_ctlcluster postgresql \
+	prometheus-alertmanager prometheus-alertmanager wrk wrk gcc gcc
+
 bench: $(READY)  ## Measure Siftbell against its yardsticks, side by side, and write down the ratios; needs an idle machine.
+	@$(BENCHED)
 	PYTHONPATH=tests/faults $(BIN)/python -m benchmarks --write $(ARGS)
 
 bench-short: $(READY)  ## The guarded measures, small; fails where a ratio is below 70 % of the recorded one.
+	@$(BENCHED)
 	PYTHONPATH=tests/faults $(BIN)/python -m benchmarks --short $(ARGS)
 
 check: $(READY)  ## Format, lint, types, import contracts, generated files, examples.

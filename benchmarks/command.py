@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.measure import Measure, Row, rounds_of, row
+from benchmarks.measure import Measure, Row, rounds_of
+from benchmarks.measure import row as row_of
 from benchmarks.measures import MEASURES
 from benchmarks.report import PAGE, RESULTS, fallen, number, table, write_page, write_results
 from benchmarks.workplace import Workplace
@@ -28,27 +29,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the arguments say; 0 where every ratio is reached, or with `--short` where none has fallen."""
     options = _parser().parse_args(arguments)
     chosen = [
-        kind for kind in MEASURES if (not options.only or kind.name in options.only) and (not options.short or kind.guarded)
+        kind
+        for kind in MEASURES
+        if (kind.name in options.only if options.only else not kind.extra) and (kind.guarded or not options.short)
     ]
     directory = Path(options.directory or tempfile.mkdtemp(prefix="siftbell-bench-"))
     place = Workplace(directory)
-    rows: list[Row] = []
     try:
-        for kind in chosen:
-            rows += _taken(kind, place, SHORT_ROUNDS if options.short else options.rounds, SHORT_SCALE if options.short else 1.0)
+        return _guarded(chosen, place) if options.short else _recorded(chosen, place, options)
     finally:
         place.close()
         if not options.directory:
             shutil.rmtree(directory, ignore_errors=True)
-    print("\n" + table(rows))
-    return _guarded(rows) if options.short else _recorded(rows, options)
 
 
 def _taken(kind: type[Measure], place: Workplace, rounds: int, scale: float) -> list[Row]:
     began = time.monotonic()
     print(f"== {kind.name}", file=sys.stderr, flush=True)
     taken = rounds_of(kind(place, scale=scale), rounds)
-    rows = [row(target, taken[name]) for name, target in kind.targets.items()]
+    rows = [row_of(target, taken[name]) for name, target in kind.targets.items()]
     for one in rows:
         told = f"{number(one.ratio)} ({number(one.low)} to {number(one.high)}), at least {number(one.target.at_least)}"
         print(f"   {one.target.measure}: {told}: {number(one.ours)} against {number(one.yardstick)}", file=sys.stderr)
@@ -56,7 +55,9 @@ def _taken(kind: type[Measure], place: Workplace, rounds: int, scale: float) -> 
     return rows
 
 
-def _recorded(rows: Sequence[Row], options: argparse.Namespace) -> int:
+def _recorded(chosen: Sequence[type[Measure]], place: Workplace, options: argparse.Namespace) -> int:
+    rows = [row for kind in chosen for row in _taken(kind, place, options.rounds, 1.0)]
+    print("\n" + table(rows))
     if options.write:
         write_results(RESULTS, rows)
         if not options.only:
@@ -66,8 +67,17 @@ def _recorded(rows: Sequence[Row], options: argparse.Namespace) -> int:
     return 1 if missed else 0
 
 
-def _guarded(rows: Sequence[Row]) -> int:
-    problems = fallen(rows, json.loads(RESULTS.read_text()))
+def _guarded(chosen: Sequence[type[Measure]], place: Workplace) -> int:
+    """Take the guarded measures, and once more those that seem to have fallen: a neighbour on the machine is gone by then."""
+    recorded = json.loads(RESULTS.read_text())
+    rows, problems = [], []
+    for kind in chosen:
+        taken = _taken(kind, place, SHORT_ROUNDS, SHORT_SCALE)
+        if fallen(taken, recorded):
+            taken = _taken(kind, place, SHORT_ROUNDS, SHORT_SCALE)
+        rows += taken
+        problems += fallen(taken, recorded)
+    print("\n" + table(rows))
     for problem in problems:
         print(f"fallen: {problem}")
     return 1 if problems else 0

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 
 from redis import Redis
 
@@ -52,7 +53,6 @@ class Deliveries:
         with ExitStack() as running:
             programs = []
             for number in range(count):
-                directory = self.place / f"worker-{number}"
-                directory.mkdir()
+                directory = Path(mkdtemp(prefix=f"worker-{number}-", dir=self.place))
                 programs.append(running.enter_context(Program(command, directory, self.environment)))
             yield programs

@@ -65,6 +65,8 @@ class Measure(ABC):
     targets: ClassVar[Mapping[str, Target]]
     guarded: ClassVar[bool] = False
     """Whether `bench-short` watches over it."""
+    extra: ClassVar[bool] = False
+    """Whether it is beside the table: taken only where `--only` names it."""
 
     def __init__(self, place: Workplace, *, scale: float = 1.0) -> None:
         self.place = place

@@ -13,7 +13,7 @@ from benchmarks.measures.drain import DrainRabbitMQ, DrainRedis, DrainSqlite
 from benchmarks.measures.filtering import Filtering
 from benchmarks.measures.flood import Flood
 from benchmarks.measures.intake import BulkRedis, BulkSqlite, IntakeRedis, IntakeSqlite
-from benchmarks.measures.latency import LatencyRabbitMQ, LatencyRedis
+from benchmarks.measures.latency import LatencyRabbitMQ, LatencyRedis, LatencySqlite
 from benchmarks.measures.memory import Memory
 from benchmarks.measures.scale import HeldMessages, PipelinesRedis, PipelinesSqlite, Records
 from benchmarks.measures.starting import Starting
@@ -34,6 +34,7 @@ MEASURES: Final[tuple[type[Measure], ...]] = (
     Deliveries,
     LatencyRedis,
     LatencyRabbitMQ,
+    LatencySqlite,
     PipelinesRedis,
     PipelinesSqlite,
     HeldMessages,

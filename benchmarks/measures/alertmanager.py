@@ -18,7 +18,7 @@ from benchmarks.work import alert
 from benchmarks.workplace import Program, until_listens
 from benchmarks.wrk import drive, template
 
-SECONDS: Final = {"singly": 6.0, "hundreds": 2.0}
+SECONDS: Final = {"singly": 4.0, "hundreds": 2.0}
 """For how long alerts are posted; what is not delivered by then is waited for."""
 MANY: Final = {"singly": 1, "hundreds": 100}
 """Alerts in one request: both sides are sent arrays."""

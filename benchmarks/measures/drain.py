@@ -15,7 +15,7 @@ from benchmarks.siftbell import Filler, pipeline_file
 from benchmarks.workplace import REPOSITORY, Lines, Program, python, until
 
 MESSAGES: Final = 40_000
-CHAINS: Final = 1_200
+CHAINS: Final = 800
 WARM_UP: Final = 2_000
 WARM_UP_CHAINS: Final = 50
 

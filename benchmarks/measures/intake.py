@@ -17,8 +17,8 @@ from benchmarks.work import alert
 from benchmarks.workplace import Program, Workplace, python, until, until_listens
 from benchmarks.wrk import Load, drive, template
 
-SECONDS: Final = 6.0
-WARM_UP: Final = 2.0
+SECONDS: Final = 4.0
+WARM_UP: Final = 1.0
 MANY: Final = 100
 """Alerts in each request of the bulk measure."""
 NAME: Final = "load"
@@ -123,6 +123,7 @@ class IntakeSqlite(Intake):
 
     name = "intake-sqlite"
     broker = "sqlite"
+    extra = True
     targets: ClassVar = {"intake-sqlite": _singly("embedded file, fsynced")}
 
 
@@ -160,4 +161,5 @@ class BulkSqlite(Bulk):
 
     name = "bulk-sqlite"
     broker = "sqlite"
+    extra = True
     targets: ClassVar = {"bulk-sqlite": _in_bulk("embedded file, fsynced")}

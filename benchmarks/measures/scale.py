@@ -141,6 +141,7 @@ class PipelinesSqlite(ManyPipelines):
 
     name = "scale-pipelines-sqlite"
     broker = ""
+    extra = True
     targets: ClassVar = {"message": _target("embedded SQLite file")}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import ClassVar, Final
 
@@ -13,7 +14,7 @@ from benchmarks.workplace import until
 
 WAIT: Final = 0.2
 """Seconds that the sink takes: one worker makes 250 deliveries a second then, and eight leave a processor time to spare."""
-SECONDS: Final = 10.0
+SECONDS: Final = 4.0
 AT_ONCE: Final = 50
 """The default of a consumer's `concurrency:`."""
 ENOUGH: Final = 6_000
@@ -32,7 +33,8 @@ def _target(count: int) -> Target:
 class Workers(Measure):
     """What arrives at the sink in a stretch of time in which all workers are at work and the queue holds enough.
 
-    Each worker is `siftbell worker --only deliveries` with its defaults; all have one Redis and one store.
+    Each worker is `siftbell worker --only deliveries` with its defaults; all have one Redis and one store. In a round there
+    are two at first, then four, then eight.
     """
 
     name = "workers"
@@ -45,22 +47,30 @@ class Workers(Measure):
 
     def siftbell(self) -> Figures:
         """Give deliveries a second of several workers."""
-        return {name: self._rate(int(name)) for name in self.targets}
+        return self._rates([int(name) for name in self.targets])
 
     def yardstick(self) -> Figures:
         """Give those of one worker, as many times."""
-        alone = self._rate(1)
+        (alone,) = self._rates([1]).values()
         return {name: int(name) * alone for name in self.targets}
 
-    def _rate(self, workers: int) -> float:
-        """Give deliveries a second. All are at work as soon as as many requests wait as they may have under way together."""
-        place = self.place.new(f"{self.name}-{workers}")
+    def _rates(self, counts: Sequence[int]) -> Figures:
+        """Give deliveries a second by the number of workers, more and more of them.
+
+        All are at work as soon as as many requests wait as they may have under way together.
+        """
+        place = self.place.new(f"{self.name}-{counts[-1]}")
         seconds = max(4 * WAIT, SECONDS * self.scale)
-        with sink(place, wait=WAIT) as service, filled(self.place, place, service) as queue:
-            queue.fill(workers * ENOUGH)
-            with queue.workers(workers):
-                until(lambda: service.open >= workers * AT_ONCE, "all workers are at work")
+        rates = {}
+        with sink(place, wait=WAIT) as service, filled(self.place, place, service) as queue, ExitStack() as running:
+            queue.fill(sum(counts) * ENOUGH)
+            there = 0
+            for count in counts:
+                running.enter_context(queue.workers(count - there))
+                there = count
+                until(lambda: service.open >= there * AT_ONCE, "all workers are at work")  # noqa: B023 - called at once
                 time.sleep(2 * WAIT)
                 before, began = service.count, time.monotonic()
                 time.sleep(seconds)
-                return (service.count - before) / (time.monotonic() - began)
+                rates[str(count)] = (service.count - before) / (time.monotonic() - began)
+        return rates
