@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 from weakref import WeakSet
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
@@ -53,6 +53,9 @@ class Database:
             self.engine = self._sqlite() if self.file else self._postgres()
         except ImportError as error:
             raise ConfigError('the store needs: pip install "siftbell[postgres]"') from error
+        self._reader = self.engine if self.file else self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        """Of a server, statements that only read see what is committed when each begins, in a transaction or without."""
+        self._driver = self.engine.dialect.loaded_dbapi
         _databases.add(self)
 
     def __repr__(self) -> str:
@@ -68,7 +71,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Give a connection to read from. Raises StoreAway."""
-        with self._gate, self._translated(), self.engine.connect() as connection:
+        with self._gate, self._translated(), self._reader.connect() as connection:
             yield connection
 
     @contextmanager
@@ -125,8 +128,11 @@ class Database:
         try:
             yield
         except (DBAPIError, PoolTimeoutError) as error:
-            found = self._translate(error)
-            if found is None:
+            if (found := self._translate(error)) is None:
+                raise
+            raise found from error
+        except self._driver.Error as error:
+            if (found := self._translate(DBAPIError.instance(None, None, error, self._driver.Error))) is None:
                 raise
             raise found from error
 
@@ -147,7 +153,8 @@ class Database:
 
 def _sqlite_begin(connection: Connection) -> None:
     # A transaction that first reads and then writes would fail at once when another wrote in between.
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITE) else "BEGIN")
+    driver = cast("sqlite3.Connection", connection.connection.dbapi_connection)
+    driver.execute("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITE) else "BEGIN")
 
 
 def _checked(url: str) -> URL:

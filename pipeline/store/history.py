@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
-from functools import cache
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final
@@ -12,7 +12,6 @@ from typing import Any, Final
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Row,
     and_,
     bindparam,
     delete,
@@ -25,6 +24,7 @@ from sqlalchemy import (
     tuple_,
 )
 
+from pipeline.store.direct import Direct
 from pipeline.store.rows import Held, Outcome, Record, Why
 from pipeline.store.tables import clean, given_texts, held, insert, lane_messages, records, to_number, to_time
 
@@ -36,19 +36,19 @@ WENT_ON: Final = (Outcome.DROPPED, Outcome.REPLACED, Outcome.PASSED)
 
 def write_records(connection: Connection, new: Sequence[Record]) -> list[dict[str, Any]]:
     """Write each record by the rules of `Store.settle`; give the rows as they were handed to the database."""
-    return _write(connection, _record_upsert(connection.dialect.name), new)
+    return _write(connection, _UPSERT, new)
 
 
 def write_anew(connection: Connection, new: Sequence[Record]) -> None:
     """Write each record over the stored one unless that is of a later attempt: a person has the message tried once more."""
-    _write(connection, _record_anew(connection.dialect.name), new)
+    _write(connection, _ANEW, new)
 
 
 def read_records(connection: Connection, pipeline: str, step: str, message_ids: Sequence[str]) -> dict[str, Record]:
     """Give the records of these messages at a step."""
-    asked = {"message_ids": list(message_ids), "pipeline": pipeline, "step": step}
-    found = connection.execute(_records_at_step(connection.dialect.name), asked) if message_ids else ()
-    return {row.message_id: _record(row) for row in found}
+    asked = {"message_ids": json.dumps(list(message_ids)), "pipeline": pipeline, "step": step}
+    found = (_record(row) for row in _AT_STEP.rows(connection, asked)) if message_ids else ()
+    return {record.message_id: record for record in found}
 
 
 def read_history(connection: Connection, message_id: str) -> list[Record]:
@@ -115,26 +115,24 @@ def _replaced(connection: Connection, where: ColumnElement[bool]) -> list[Record
     return [_record(row) for row in connection.execute(query.order_by(records.c.message_id))]
 
 
-def _write(connection: Connection, statement: Any, new: Sequence[Record]) -> list[dict[str, Any]]:
+def _write(connection: Connection, statement: Direct, new: Sequence[Record]) -> list[dict[str, Any]]:
     ordered = sorted(new, key=_PLACE)  # one order for all: no deadlocks
     rows = [_alike(list(alike)) for _, alike in groupby(ordered, key=_DECISION)]
     if rows:
-        connection.execute(statement, rows)
+        statement.run(connection, rows)
     return rows
 
 
-@cache
 def _records_at_step(dialect: str) -> Any:
     asked = given_texts("message_ids", dialect)
     at_step = select(records).where(records.c.pipeline == bindparam("pipeline"), records.c.step == bindparam("step"))
     if dialect != "postgresql":
         return at_step.where(records.c.message_id.in_(select(asked)))
     # One look-up for each id. With IN, PostgreSQL reads the whole table until it has statistics, and for each row all ids.
-    looked_up = at_step.where(records.c.message_id == asked).limit(1).lateral()
+    looked_up = at_step.where(records.c.message_id == asked).limit(literal_column("1")).lateral()
     return select(looked_up).select_from(asked.table).join(looked_up, true())
 
 
-@cache
 def _record_upsert(dialect: str) -> Any:
     statement = _insert_alike(dialect)
     new = statement.excluded
@@ -147,7 +145,6 @@ def _record_upsert(dialect: str) -> Any:
     return statement.on_conflict_do_update(index_elements=("message_id", "pipeline", "step"), set_=changed, where=goes_on)
 
 
-@cache
 def _record_anew(dialect: str) -> Any:
     statement = _insert_alike(dialect)
     new = statement.excluded
@@ -172,8 +169,10 @@ def _literal(outcome: Outcome) -> ColumnElement[str]:
 
 def _alike(alike: Sequence[Record]) -> dict[str, Any]:
     one = alike[0]
+    ids = list(dict.fromkeys(record.message_id for record in alike))  # PostgreSQL changes no row twice at once
     return {
-        "message_ids": list(dict.fromkeys(record.message_id for record in alike)),  # PostgreSQL changes no row twice at once
+        "message_ids": json.dumps(ids),
+        "count": len(ids),
         "pipeline": one.pipeline,
         "step": one.step,
         "outcome": one.outcome.value,
@@ -185,15 +184,21 @@ def _alike(alike: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def _record(row: Row[Any]) -> Record:
+def _record(row: Sequence[Any]) -> Record:
+    message_id, pipeline, step, outcome, at, attempt, since, reason, became = row
     return Record(
-        message_id=row.message_id,
-        pipeline=row.pipeline,
-        step=row.step,
-        outcome=Outcome(row.outcome),
-        at=to_time(row.at),
-        attempt=row.attempt,
-        since=None if row.since is None else to_time(row.since),
-        reason=row.reason,
-        became=tuple(row.became.split()) if row.became else (),
+        message_id=message_id,
+        pipeline=pipeline,
+        step=step,
+        outcome=Outcome(outcome),
+        at=to_time(at),
+        attempt=attempt,
+        since=None if since is None else to_time(since),
+        reason=reason,
+        became=tuple(became.split()) if became else (),
     )
+
+
+_AT_STEP: Final = Direct(_records_at_step)
+_UPSERT: Final = Direct(_record_upsert)
+_ANEW: Final = Direct(_record_anew)

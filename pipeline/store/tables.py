@@ -20,6 +20,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     bindparam,
+    cast,
     func,
     text,
 )
@@ -267,6 +268,7 @@ def insert(table: Table, dialect: str) -> Any:
 
 
 def given_texts(name: str, dialect: str) -> Any:
-    """Give a column of texts that are handed over as one parameter, a list of whatever length: the statement stays the same."""
-    given = bindparam(name, type_=JSON)
-    return (func.json_array_elements_text if dialect == "postgresql" else func.json_each)(given).table_valued("value").c.value
+    """Give a column of texts that are handed over as one parameter, a JSON array of any length: the statement stays the same."""
+    given = bindparam(name, type_=Text)
+    texts = func.json_array_elements_text(cast(given, JSON)) if dialect == "postgresql" else func.json_each(given)
+    return texts.table_valued("value").c.value

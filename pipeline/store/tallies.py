@@ -10,12 +10,12 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from functools import cache
 from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy import Connection, delete, func, select
 
+from pipeline.store.direct import Direct
 from pipeline.store.rows import Outcome
 from pipeline.store.tables import insert, tallies, to_number
 
@@ -31,7 +31,7 @@ def add_tallies(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> No
     decided: Counter[tuple[int, str, str, str]] = Counter()
     added: Counter[tuple[int, str, str, str]] = Counter()
     for row in rows:
-        key, count = (row["at"] // HOUR * HOUR, *_PLACE(row)), len(row["message_ids"])
+        key, count = (row["at"] // HOUR * HOUR, *_PLACE(row)), row["count"]
         decided[key] += count
         added[key] += count if row["attempt"] == 1 else 0
     if decided:
@@ -42,7 +42,7 @@ def add_tallies(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> No
             {**dict(zip(names, key, strict=True)), "shard": shard, "decided": decided[key], "added": added[key]}
             for key in sorted(decided)  # one order for all: no deadlocks
         ]
-        connection.execute(_tally_upsert(dialect), counted)
+        _UPSERT.run(connection, counted)
 
 
 def sum_tallies(connection: Connection) -> dict[tuple[str, str, Outcome], int]:
@@ -78,8 +78,10 @@ def purge_tallies(connection: Connection, before: datetime) -> None:
     connection.execute(delete(tallies).where(tallies.c.hour <= to_number(before) - HOUR))
 
 
-@cache
 def _tally_upsert(dialect: str) -> Any:
     statement = insert(tallies, dialect)
     more = {name: tallies.c[name] + statement.excluded[name] for name in ("decided", "added")}
     return statement.on_conflict_do_update(index_elements=("hour", "pipeline", "step", "outcome", "shard"), set_=more)
+
+
+_UPSERT: Final = Direct(_tally_upsert)

@@ -92,8 +92,9 @@ def test_a_store_without_tables_says_what_to_do(empty_url, opened):
     store.migrate()
     with store._database.writing() as connection:
         connection.execute(text("DROP TABLE api_keys"))
+        connection.execute(text("DROP TABLE records"))
         connection.execute(text("ALTER TABLE cursors DROP COLUMN cursor"))
-    for call in (store.keys, lambda: store.cursor("p", "x")):
+    for call in (store.keys, lambda: store.cursor("p", "x"), lambda: store.records("p", "x", ["1"])):
         with pytest.raises(ConfigError, match="siftbell db upgrade"):
             call()
 
@@ -233,6 +234,30 @@ def test_a_server_that_ends_a_transaction_is_away(postgres_url, opened, make):
     assert store.counts() == before
 
 
+@pytest.mark.parametrize("moment", ["checkout", "begin"])
+def test_a_connection_that_ends_before_a_batchs_statements_is_away_and_then_another_one(
+    postgres_url, opened, make, caplog, moment
+):
+    store = opened(postgres_url)
+    record = make.record(new_id())
+    engine, ended = store._database.engine, []
+
+    def end(*_):
+        if not ended:
+            ended.append(terminate(postgres_url))
+
+    store.ping()
+    event.listen(engine, moment, end)
+    call = (lambda: store.records("p", "s", ["1"])) if moment == "checkout" else lambda: store.settle(records=[record])
+    with pytest.raises(StoreAway, match="terminat"):
+        call()
+    assert ended
+    assert ended[0] >= 1
+    call()
+    event.remove(engine, moment, end)
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize("where", ["127.0.0.1:1/x", "127.0.0.1:1/x?sslmode=disable"])
 def test_a_server_that_is_not_there_is_away_and_its_password_is_not_told(where, opened):
     store = opened(f"postgresql+psycopg://someone:geheim@{where}")
@@ -257,6 +282,9 @@ def test_what_is_not_allowed_is_a_matter_of_configuration(postgres_url, opened):
 def test_a_bug_is_not_taken_for_the_database_being_away(store, make):
     with pytest.raises(Exception, match=r"(?i)null value|not null") as caught, store._database.writing() as connection:
         connection.execute(text("INSERT INTO cursors VALUES ('p', :cursor, NULL)"), {"cursor": "geheim"})
+    assert not isinstance(caught.value, TemporaryError)
+    with pytest.raises(Exception, match=r"(?i)null value|not null") as caught:
+        store.settle(records=[make.record(new_id(), attempt=None)])
     assert not isinstance(caught.value, TemporaryError)
 
 
