@@ -27,6 +27,7 @@ from pipeline.processes import die_with_parent
 from pipeline.queue.app import PerProcess, add_tasks, make_app, queue_names
 from pipeline.queue.brokers import broker
 from pipeline.queue.consuming import add_steps
+from pipeline.queue.pool import Processes
 from pipeline.queue.publishing import CeleryQueue
 from pipeline.queue.suspects import trial
 from pipeline.queue.watchdog import Watchdog
@@ -87,7 +88,7 @@ def run_worker(settings: Settings, role: Role = "all", *, concurrency: int | Non
     threads = role == "deliveries"
     worker: Any = app.Worker(
         hostname=f"{role}@{socket.gethostname()}",
-        pool_cls="threads" if threads else "prefork",
+        pool_cls="threads" if threads else Processes,
         concurrency=concurrency or (_threads(app) if threads else os.cpu_count() or 1),
         loglevel=settings.log_level.upper(),
         without_gossip=True,
