@@ -6,10 +6,10 @@ import os
 import re
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 from weakref import WeakSet
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
@@ -17,6 +17,9 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, DBAPIError, 
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from pipeline.errors import ConfigError, TemporaryError
+from pipeline.store.gathering import Gathering
+
+T = TypeVar("T")
 
 BUSY_SECONDS: Final = 5
 """How long a statement waits for another's lock before the store counts as away."""
@@ -49,6 +52,7 @@ class Database:
         self._durable = durable
         self._inherited: list[Any] = []
         self._gate = ForkGate()
+        self._gathering: Gathering[Any] = Gathering()
         try:
             self.engine = self._sqlite() if self.file else self._postgres()
         except ImportError as error:
@@ -81,6 +85,18 @@ class Database:
         with self._gate, self._translated(), self.engine.connect().execution_options(**writing) as connection, connection.begin():
             yield connection
 
+    def write_together(self, rows: T, write: Callable[[Connection, Sequence[T]], None]) -> None:
+        """Have rows written, with those that other threads bring while a transaction of this kind is under way, in the next one.
+
+        Raises StoreAway, and what `write` raises for these rows alone; then nothing of them was written.
+        """
+
+        def write_all(gathered: Sequence[T]) -> None:
+            with self.writing() as connection:
+                write(connection, gathered)
+
+        self._gathering.do(rows, write_all)
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
@@ -100,6 +116,7 @@ class Database:
         self._inherited.append(self.engine.pool)  # or they would be closed when collected, which the parent would notice
         self.engine.dispose(close=False)
         self._gate = ForkGate()
+        self._gathering = Gathering()
 
     def _sqlite(self) -> Engine:
         engine = create_engine(self.url, hide_parameters=True, pool_timeout=BUSY_SECONDS, connect_args={"timeout": BUSY_SECONDS})

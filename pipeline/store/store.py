@@ -13,6 +13,7 @@ from pipeline.store.database import Database
 from pipeline.store.places import Standing, read_standings
 from pipeline.store.rows import ApiKey, Circuit, Claim, DeadLetter, Held, Lined, Outcome, Record, Why, Worked
 from pipeline.store.selection import ALL, LetterGroup, Moved, Placing, Selection
+from pipeline.store.settling import Decided, write
 from pipeline.store.tables import to_number, to_time
 
 
@@ -65,7 +66,7 @@ class Store:
         lined: Sequence[Lined] = (),
         worked: Worked | None = None,
     ) -> None:
-        """Write all that was decided about a batch, or nothing.
+        """Write all that was decided about a batch, or nothing. What several threads bring at once is one transaction.
 
         A batch that comes again undoes nothing: a record does not change a stored one of a higher attempt, nor a
         stored BURIED of the same attempt, and HELD does not change what went on at the same attempt. A stored DELIVERED
@@ -75,15 +76,12 @@ class Store:
         first, so that the same message may be held again. What is `lined` goes to the ends of its lanes, behind what was
         `worked` off; may raise LanesLostError.
         """
+        decided = Decided(records, held, dead, released, lined, worked)
+        if decided.sociable:
+            self._database.write_together(decided, write)
+            return
         with self._database.writing() as connection:
-            waiting.release(connection, released)
-            rows = history.write_records(connection, records)
-            waiting.write_held(connection, history.not_gone_on(connection, held))
-            letters.write_dead(connection, dead)
-            if worked is not None:
-                lanes.finish(connection, worked)
-            lanes.line_up(connection, lined)
-            tallies.add_tallies(connection, rows)
+            write(connection, [decided])
 
     def records(self, pipeline: str, step: str, message_ids: Sequence[str]) -> dict[str, Record]:
         """Give what is recorded of these messages at a step, by message id; those without a record are left out."""
