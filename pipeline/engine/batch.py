@@ -60,13 +60,13 @@ _decoder: Final = msgspec.json.Decoder(Batch)
 _readable: Final = msgspec.json.Decoder(_Readable)
 
 
-def encode(batch: Batch) -> str:
+def encode(batch: Batch) -> bytes:
     """Write a batch for the queue."""
-    return _encoder.encode(batch).decode()
+    return _encoder.encode(batch)
 
 
-def decode(text: str) -> Batch:
-    """Read a batch from the queue; raises `msgspec.MsgspecError` for what is not one."""
+def decode(text: bytes | str) -> Batch:
+    """Read a batch from the queue; raises ValueError for what is not one."""
     return _decoder.decode(text)
 
 

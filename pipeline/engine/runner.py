@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-import msgspec
 import structlog
 
 from pipeline.engine.attempts import Attempts
@@ -73,16 +72,16 @@ class Runner:
         self.lanes = Lanes(pipelines, store, queue, now)
         self._in_order = InOrder(store, self.lanes, self.circuits, self.attempts)
 
-    def read(self, text: str) -> Batch | None:
+    def read(self, text: bytes) -> Batch | None:
         """Read a batch as it came from the queue; what is none is buried as the text it is."""
         try:
             return decode(text)
-        except msgspec.MsgspecError as error:
-            unreadable = Message(source="queue", type="unreadable", data=text)
+        except ValueError as error:
+            unreadable = Message(source="queue", type="unreadable", data=text.decode(errors="replace"))
             bury_all(self.store, "", "", "", [unreadable], f"not a batch: {error}", self.now())
             return None
 
-    def run_text(self, text: str) -> None:
+    def run_text(self, text: bytes) -> None:
         """Read a batch and run it."""
         if (batch := self.read(text)) is not None:
             self.run(batch)
@@ -262,12 +261,14 @@ class Runner:
 
 def incoming(pipeline: Pipeline, messages: Sequence[Message]) -> list[Batch]:
     """Give the batches that start messages on their way through a pipeline."""
+    return [first_batch(pipeline, part) for part in split(messages, MAX_PROCESS)]
+
+
+def first_batch(pipeline: Pipeline, messages: list[Message]) -> Batch:
+    """Give the batch that starts these messages on their way, however many they are."""
     spec = pipeline.spec
     queue = (spec.filters[0].queue if spec.filters else None) or PROCESS_QUEUE
-    return [
-        Batch(job="process", queue=queue, pipeline=spec.name, messages=part, revision=spec.revision)
-        for part in split(messages, MAX_PROCESS)
-    ]
+    return Batch(job="process", queue=queue, pipeline=spec.name, messages=messages, revision=spec.revision)
 
 
 def _done(record: Record, attempt: int) -> bool:

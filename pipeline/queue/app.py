@@ -19,6 +19,7 @@ from pipeline.engine.runner import Runner
 from pipeline.queue.brokers import Broker
 from pipeline.queue.request import BatchRequest
 from pipeline.queue.suspects import Try, work
+from pipeline.queue.wire import CONTENT_TYPE, register
 from pipeline.spec.model import Configuration
 
 log = structlog.get_logger()
@@ -45,6 +46,7 @@ def queue_names(configuration: Configuration) -> tuple[list[str], list[str]]:
 
 def make_app(broker: Broker, queues: Iterable[str] = ()) -> Celery:
     """Make an app on a broker; `queues` are those that a worker consumes when it is not told which (`-Q`)."""
+    register()
     app = Celery("siftbell", set_as_current=False, autofinalize=True)
     app.conf.update(
         broker_url=broker.url,
@@ -63,7 +65,7 @@ def make_app(broker: Broker, queues: Iterable[str] = ()) -> Celery:
         task_ignore_result=True,
         task_store_errors_even_if_ignored=False,
         task_serializer="json",
-        accept_content=["json"],
+        accept_content=[CONTENT_TYPE, "json"],  # JSON: batches of former versions, remote control
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         task_publish_retry=True,
@@ -111,9 +113,10 @@ def add_tasks(app: Celery, runner: Callable[[], Runner], hold_trial: Try | None 
     """Give the app its two tasks. Nothing may escape them but `Reject`: Celery acknowledges a task that fails otherwise."""
     request = type("Request", (BatchRequest,), {"runner": staticmethod(runner), "apart": hold_trial is not None})
 
-    def run(task: Any, text: str) -> None:
+    def run(task: Any, *bodies: bytes | str) -> None:
+        texts = [body.encode() if isinstance(body, str) else body for body in bodies]  # of a batch that came as JSON
         try:
-            work(runner(), task.request, text, hold_trial)
+            work(runner(), task.request, texts, hold_trial)
         except Exception as error:
             log.exception("a batch goes back to its queue")
             time.sleep(random.uniform(0.5, 2))  # noqa: S311 - so that a store that is away is not asked in a tight loop

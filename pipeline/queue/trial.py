@@ -94,7 +94,7 @@ def main() -> int:
     settings = Settings()
     configure_logging(settings.log_level, settings.log_format, part="trial")
     configuration = load_configuration(settings)
-    batch = decode(sys.stdin.read())
+    batch = decode(sys.stdin.buffer.read())
     return Trial(lambda: make_runner(settings, configuration, CeleryQueue.from_settings(settings))).judge(batch)
 
 

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]  # new in kombu 5.7, the stubs lag
 from kombu.log import get_logger
 from kombu.transport import virtual
-from kombu.utils.json import dumps
 from redis.exceptions import RedisError
 
 from pipeline.queue.redis.address import PRIORITIES
 from pipeline.queue.redis.unsettled import Unsettled
-from pipeline.queue.redis.wire import UnreadableError, read
+from pipeline.queue.redis.wire import UnreadableError, read, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -39,7 +38,7 @@ class Batch:
     def __init__(self, channel: Channel, max_size: int) -> None:
         self.channel = channel
         self._max_size = max_size
-        self._pending: list[tuple[str, str, str]] = []
+        self._pending: list[tuple[str, str, bytes]] = []
 
     def publish(self, message: dict[str, Any], exchange: str, routing_key: str, **_: Any) -> None:
         """Take a message; queues what has gathered when that is `max_size`."""
@@ -125,34 +124,27 @@ class Channel(virtual.Channel):
         """Return what `Producer.batch()` publishes through."""
         return Batch(self, max_size)
 
-    def outgoing(self, message: dict[str, Any], exchange: str, routing_key: str) -> list[tuple[str, str, str]]:
-        """Give what `send` takes: kind (push or publish), the queue or exchange, the envelope."""
-        self._inplace_augment_message(message, exchange or "", routing_key)
-        envelope = dumps(message)
+    def outgoing(self, message: dict[str, Any], exchange: str, routing_key: str) -> list[tuple[str, str, bytes]]:
+        """Give what `send` takes: kind (push or publish), the queue or exchange, the item."""
+        message["properties"]["delivery_info"] |= {"exchange": exchange or "", "routing_key": routing_key}
+        item = write(message)
         if exchange and self.typeof(exchange).type == "fanout":
-            return [("publish", exchange, envelope)]
+            return [("publish", exchange, item)]
         priority = self._priority(message)
-        return [("push", queue + priority, envelope) for queue in self._lookup(exchange, routing_key) if queue]
+        return [("push", queue + priority, item) for queue in self._lookup(exchange, routing_key) if queue]
 
-    def send(self, messages: Iterable[tuple[str, str, str]]) -> None:
+    def send(self, messages: Iterable[tuple[str, str, bytes]]) -> None:
         """Queue messages, all or none, and ring the bell of each queue; raises RedisError."""
         keys = self.connection.keys
         commands, bells = [], set()
-        for kind, name, envelope in messages:
+        for kind, name, item in messages:
             if kind == "publish":
-                commands.append(("PUBLISH", keys.fanout(name), envelope))
+                commands.append(("PUBLISH", keys.fanout(name), item))
             else:
-                commands.append(("LPUSH", f"{keys.prefix}{name}", envelope))
+                commands.append(("LPUSH", f"{keys.prefix}{name}", item))
                 bells.add(keys.bell(name.partition(BINDING)[0]))
         self.connection.commands().together(commands + [("PUBLISH", bell, "") for bell in bells])
         self.connection.stir()
-
-    def encode_body(self, body: Any, encoding: str | None = None) -> tuple[Any, str]:
-        """Keep text as it is: only bytes need kombu's base64 to travel as JSON."""
-        if isinstance(body, str):
-            return body, "utf-8"
-        encoded: tuple[Any, str] = super().encode_body(body, encoding)
-        return encoded
 
     def _priority(self, message: dict[str, Any]) -> str:
         steps = [int(ending.removeprefix(BINDING) or 0) for ending in PRIORITIES]

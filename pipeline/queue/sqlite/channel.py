@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 from amqp.protocol import queue_declare_ok_t
 from kombu.exceptions import BatchPublishError, ChannelError  # type: ignore[attr-defined]  # new in kombu 5.7, the stubs lag
 from kombu.log import get_logger
 from kombu.transport import virtual
 from kombu.transport.base import to_rabbitmq_queue_arguments  # type: ignore[attr-defined]  # not in the stubs
-from kombu.utils.json import dumps, loads
 from kombu.utils.uuid import uuid
 
 from pipeline.queue.sqlite import routes
@@ -207,15 +207,15 @@ class Channel(virtual.Channel):
 
     def outgoing(self, message: dict[str, Any], exchange: str, routing_key: str, mandatory: bool = False, **_: Any) -> Outgoing:
         """Return the message as it is stored."""
-        properties = dict(message["properties"])
-        info = dict(properties.get("delivery_info") or {}, exchange=exchange or "", routing_key=routing_key)
+        properties = message["properties"]
+        properties["delivery_info"] |= {"exchange": exchange or "", "routing_key": routing_key}
         expiration = properties.get("expiration")
-        envelope = {key: value for key, value in message.items() if key != "body"}
+        envelope = {name: value for name, value in message.items() if name != "body"}
         return Outgoing(
             exchange=exchange or "",
             routing_key=routing_key or "",
             priority=self._get_message_priority(message),
-            envelope=dumps(envelope | {"properties": properties | {"delivery_info": info}}),
+            envelope=msgspec.json.encode(envelope).decode(),
             body=message["body"],
             lifetime=None if expiration is None else int(expiration) / 1000,
             mandatory=mandatory,
@@ -282,7 +282,7 @@ class Channel(virtual.Channel):
         self.connection.stir()
 
     def _received(self, row: Claimed) -> Any:
-        payload = loads(row.envelope)
+        payload = msgspec.json.decode(row.envelope)
         payload["body"] = row.body
         payload["headers"]["x-delivery-count"] = row.failures
         payload["properties"]["delivery_tag"] = str(row.id)

@@ -60,7 +60,7 @@ class MixingQueue:
     largest = 10**9
 
     def __init__(self) -> None:
-        self.texts: list[str] = []
+        self.texts: list[bytes] = []
         self.lock = threading.Lock()
 
     def publish(self, batches) -> None:
@@ -70,11 +70,11 @@ class MixingQueue:
             for batch in batches:
                 self.texts += [encode(batch)] * (2 if world.roll() < 0.2 else 1)
 
-    def take(self) -> str | None:
+    def take(self) -> bytes | None:
         with self.lock:
             return self.texts.pop(int(len(self.texts) * world.dice.random())) if self.texts else None
 
-    def put_back(self, text: str) -> None:
+    def put_back(self, text: bytes) -> None:
         with self.lock:
             self.texts.append(text)
 

@@ -221,7 +221,7 @@ def test_what_has_no_place_any_more_stays_with_the_reason(run, message):
         given = {"message": message(), "pipeline": "toy", "step": "mail", "error": "no", "at": run.moment[0]}
         return DeadLetter(**given | fields)
 
-    run.runner.run_text("nonsense")
+    run.runner.run_text(b"nonsense")
     delivered = letter()
     others = [letter(pipeline="old"), letter(step="fax"), delivered]
     held = DeadLetter(

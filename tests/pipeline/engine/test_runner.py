@@ -445,11 +445,12 @@ def test_what_stands_where_nothing_is_any_more_is_buried(engine, filter_step, co
     }
 
 
-def test_a_text_that_is_no_batch_is_buried_as_it_is(engine, message):
+@pytest.mark.parametrize("text", [b'{"job": "dance"}', b"", b'{"job": "process", "queue": "\xff"}'])
+def test_a_text_that_is_no_batch_is_buried_as_it_is(engine, message, text):
     run = engine()
-    run.runner.run_text('{"job": "dance"}')
+    run.runner.run_text(text)
     (letter,) = run.store.dead_letters()
-    assert letter.message.data == '{"job": "dance"}'
+    assert letter.message.data == text.decode(errors="replace")
     assert letter.error.startswith("not a batch")
     run.runner.run_text(encode(Batch(job="process", queue="in", pipeline="toy", messages=[message()])))
     assert len(run.store.dead_letters()) == 1
