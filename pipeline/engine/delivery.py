@@ -101,34 +101,36 @@ def deliver(
     """
     course = _Course(fuse or Fuse(len(messages) + 1), turns or {}, monotonic() + BATCH_LIMIT)
     if isinstance(consumer, BatchConsumer):
-        return _at_once(consumer, messages, course)
+        return _at_once(consumer, messages, concurrency, course)
     if inspect.iscoroutinefunction(consumer.consume):
         return _asynchronously(consumer, messages, concurrency, course)
     return _in_threads(consumer, messages, concurrency, course)
 
 
-def _at_once(consumer: BatchConsumer[Any], messages: Sequence[Message], course: _Course) -> Outcomes:
-    time.sleep(max(map(course.wait, messages)))
-    outcomes = _all_at_once(consumer, messages)
+def _at_once(consumer: BatchConsumer[Any], messages: Sequence[Message], concurrency: int, course: _Course) -> Outcomes:
+    if wait := max(map(course.wait, messages)):
+        time.sleep(wait)
+    outcomes = _all_at_once(consumer, messages, concurrency)
     # It was one call: a success of one message is its success, the failures of all are one failure.
     course.fuse.note(None if None in outcomes.values() else next(iter(outcomes.values())))
     return outcomes
 
 
-def _all_at_once(consumer: BatchConsumer[Any], messages: Sequence[Message]) -> Outcomes:
+def _all_at_once(consumer: BatchConsumer[Any], messages: Sequence[Message], concurrency: int) -> Outcomes:
     def all_of_them() -> Outcomes:
         try:
             return _told(consumer.consume_many(messages), messages)
         except BaseException as error:  # noqa: BLE001 - whatever a plugin raises is the outcome of its messages
             return dict.fromkeys((message.id for message in messages), _as_exception(error))
 
-    pool = ThreadPoolExecutor(1, thread_name_prefix="consumer")
+    call = _threads(consumer, concurrency).submit(all_of_them)
     try:
-        return pool.submit(all_of_them).result(BATCH_LIMIT)
+        return call.result(BATCH_LIMIT)
     except TimeoutError:
+        if call.cancel():
+            return dict.fromkeys((message.id for message in messages), _out_of_time())
+        _pools.pop(consumer, None)
         return dict.fromkeys((message.id for message in messages), _too_slow(BATCH_LIMIT))
-    finally:
-        pool.shutdown(wait=False)
 
 
 def _told(failures: Mapping[str, Exception], messages: Sequence[Message]) -> Outcomes:
@@ -144,13 +146,14 @@ def _told(failures: Mapping[str, Exception], messages: Sequence[Message]) -> Out
 
 def _asynchronously(consumer: Consumer[Any], messages: Sequence[Message], concurrency: int, course: _Course) -> Outcomes:
     outcomes: Outcomes = {}
-    late = _too_slow(BATCH_LIMIT)
     try:
         run_on_loop(_on_loop(consumer, messages, concurrency, course, outcomes), timeout=BATCH_LIMIT + 1.1 * CALL_LIMIT)
     except TimeoutError:
         _places.pop(consumer, None)  # calls that cannot be ended keep theirs for ever
         log.warning("the event loop of the consumers stands still: one of them blocks it", consumer=repr(consumer))
-    return {message.id: outcomes[message.id] if message.id in outcomes else course.fuse.note(late) for message in messages}
+    known = outcomes.copy()  # a loop that goes on after all still writes to the other one
+    late = (message.id for message in messages if message.id not in known)
+    return known | {message_id: course.fuse.note(_too_slow(BATCH_LIMIT)) for message_id in late}
 
 
 async def _on_loop(
@@ -199,7 +202,7 @@ def _in_threads(consumer: Consumer[Any], messages: Sequence[Message], concurrenc
             return course.fuse.note(_as_exception(error))
         return course.fuse.note(None)
 
-    pool = _pools.setdefault(consumer, ThreadPoolExecutor(concurrency, thread_name_prefix="consumer"))
+    pool = _threads(consumer, concurrency)
     calls = {message.id: pool.submit(one, message) for message in messages}
     outcomes: Outcomes = {}
     for message_id, call in calls.items():
@@ -210,8 +213,15 @@ def _in_threads(consumer: Consumer[Any], messages: Sequence[Message], concurrenc
                 outcomes[message_id] = _out_of_time()
                 continue
             outcomes[message_id] = course.fuse.note(_too_slow())
-            _pools.pop(consumer, None)  # its thread may hang for ever; the next batch has threads of its own
+            _pools.pop(consumer, None)
     return outcomes
+
+
+def _threads(consumer: AnyConsumer, concurrency: int) -> ThreadPoolExecutor:
+    """Give the threads in which a consumer's calls are made. Where one may hang for ever, they are left, and others made."""
+    if (pool := _pools.get(consumer)) is not None:
+        return pool
+    return _pools.setdefault(consumer, ThreadPoolExecutor(concurrency, thread_name_prefix="consumer"))
 
 
 def _as_exception(error: BaseException) -> Exception:
