@@ -28,6 +28,8 @@ Status = Literal["firing", "resolved"]
 
 def normal_severity(word: str) -> str:
     """Give the one of `SEVERITIES` that a sender means (`WARN` is `warning`); an unknown word passes in lower case."""
+    if (known := _SEVERITIES.get(word)) is not None:
+        return known
     word = word.strip().lower()
     return _SEVERITIES.get(word, word)
 
@@ -47,12 +49,12 @@ def derived_id(parent: str, *parts: str | int) -> str:
     return str(UUID(int=time | 7 << 76 | (digest & 0xFFF) << 64 | 2 << 62 | digest >> 66))
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What every ops tool agrees on, as one frozen value.
 
     Make a changed copy with `replace`; never change `labels` or `data` in place.
 
-    `data` is the payload as it came: what JSON can hold. Times bear a time zone.
+    `data` is the payload as it came: what JSON can hold, so no cycle leads back to the message. Times bear a time zone.
     """
 
     id: str = msgspec.field(default_factory=new_id)

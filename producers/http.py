@@ -90,8 +90,9 @@ class Http(WebhookProducer[HttpConfig]):
         messages: list[Message] = []
         problems: list[Problem] = []
         by_our_names = not (event or self.config.fields)
+        now = datetime.now(UTC)
         for index, payload in enumerate(payloads):
-            if by_our_names and (message := _plainly(payload, self.config.source)):
+            if by_our_names and (message := _plainly(payload, self.config.source, now)):
                 messages.append(message)
                 continue
             where = f"[{index}]" if listed else ""
@@ -117,7 +118,7 @@ class Http(WebhookProducer[HttpConfig]):
             raise RequestError(f"the signature in the header {wanted.header} does not fit the body", status=403)
 
 
-class _Plain(msgspec.Struct):
+class _Plain(msgspec.Struct, gc=False):
     """A payload under our names in which next to nothing needs to be understood first."""
 
     title: str = ""
@@ -132,11 +133,11 @@ class _Plain(msgspec.Struct):
     type: str = ""
 
 
-def _plainly(payload: Any, source: str) -> Message | None:
+def _plainly(payload: Any, source: str, now: datetime) -> Message | None:
     """Give the message of a `_Plain` payload, the one that `_Reader` would make: in a tenth of its time. None for any other."""
     try:
         plain = msgspec.convert(payload, _Plain)
-        time = datetime.now(UTC) if plain.time is None else _time(plain.time)
+        time = now if plain.time is None else _time(plain.time)
     except ValueError:
         return None
     return Message(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, Literal, Protocol, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Literal, Protocol
 from uuid import UUID
 
 import msgspec
@@ -79,11 +79,6 @@ def kept_form(message: object) -> bytes:
         told = str(error)
         raise ValueError("its id is no UUID" if told.startswith("Invalid UUID") else told) from error
     return text
-
-
-def written(texts: Iterable[bytes]) -> list[Message]:
-    """Give messages by their `kept_form` for a batch that is only put on the queue: what is written is not written again."""
-    return cast("list[Message]", [msgspec.Raw(text) for text in texts])
 
 
 def refuse_unreadable(message: object) -> None:

@@ -14,11 +14,12 @@ from typing import Final
 
 import structlog
 
-from pipeline.engine.batch import Batch, Queue, written
+from pipeline.engine.batch import Batch, Queue
 from pipeline.engine.decisions import Now, utc_now
 from pipeline.engine.lanes import in_line
 from pipeline.engine.pipeline import Pipeline
-from pipeline.engine.runner import incoming
+from pipeline.engine.runner import first_batch, incoming
+from pipeline.engine.written import Written, divide
 from pipeline.errors import TemporaryError
 from pipeline.message import Message
 from pipeline.store import Store
@@ -43,7 +44,7 @@ class _Handed:
     pipeline: Pipeline
     producer: str
     messages: Sequence[Message]
-    texts: Sequence[bytes]
+    written: Sequence[Written]
     accepted: asyncio.Future[None]
 
 
@@ -81,9 +82,9 @@ class Publisher:
         return self._queue.largest
 
     def submit(
-        self, pipeline: Pipeline, producer: str, messages: Sequence[Message], texts: Sequence[bytes]
+        self, pipeline: Pipeline, producer: str, messages: Sequence[Message], written: Sequence[Written]
     ) -> asyncio.Future[None]:
-        """Hand messages in, with the `kept_form` of each; called on an event loop, it does not wait.
+        """Hand messages in, and as they are written; called on an event loop, it does not wait.
 
         The future is done when they are accepted: on the queue, or fsynced in the spool. It fails with `TemporaryError` when
         neither could be had, or when too many messages wait already. Whoever awaits it may give up: they may be accepted still.
@@ -95,7 +96,7 @@ class Publisher:
             elif self._count + len(messages) > MAX_WAITING:
                 accepted.set_exception(TemporaryError("more messages arrive than the broker takes", retry_after=1))
             else:
-                self._waiting.append(_Handed(pipeline, producer, messages, texts, accepted))
+                self._waiting.append(_Handed(pipeline, producer, messages, written, accepted))
                 self._count += len(messages)
                 self._wake.notify()
         return accepted
@@ -192,7 +193,7 @@ def _messages(group: _Group) -> list[Message]:
 
 
 def _batches(group: _Group) -> list[Batch]:
-    return incoming(group[0].pipeline, written(text for one in group for text in one.texts))
+    return [first_batch(group[0].pipeline, part) for part in divide(piece for one in group for piece in one.written)]
 
 
 def _settle(handed: Sequence[_Handed], error: Exception | None) -> None:

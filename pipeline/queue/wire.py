@@ -21,7 +21,7 @@ def register() -> None:
 
 def headers(number: str, batch: Batch) -> dict[str, Any]:
     """Give what Celery needs to know of a task; what it may log instead of the arguments is `argsrepr`."""
-    told = f"[{len(batch.messages)} messages of {batch.pipeline}]"
+    told = f"[messages of {batch.pipeline}]"
     return {"id": number, "task": f"siftbell.{batch.job}", "argsrepr": told, "kwargsrepr": "{}"}
 
 

@@ -85,8 +85,8 @@ def json_response(status: int, value: Any, headers: Mapping[str, str] | None = N
 
 
 async def send_json(send: Send, status: int, body: bytes) -> None:
-    """Answer what is JSON already, without a framework's objects."""
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    """Answer what is JSON already, without a framework's objects and outside of `Edge`."""
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *ON_ALL]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -70,7 +70,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.draining = False
     app.state.checks = checks_of(services)
     app.add_middleware(Edge)
-    app.intake = Edge(Intake(services, access))
+    app.intake = Intake(services, access)
     app.include_router(health_routes(app.state.checks))
     app.include_router(api_routes(services, access))
 

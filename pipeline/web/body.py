@@ -1,8 +1,7 @@
-"""Reading a request's body within bounds of size and time."""
+"""Reading a request's body within bounds of size; the server sees to its time (`web.protocol`)."""
 
 from __future__ import annotations
 
-import asyncio
 import zlib
 from collections.abc import Mapping
 from typing import Final
@@ -11,8 +10,6 @@ from starlette.types import Receive
 
 from pipeline.web.answers import Refusal
 
-PATIENCE: Final = 30.0
-"""Seconds within which a body must have arrived."""
 _GZIP: Final = 16 + zlib.MAX_WBITS
 
 
@@ -20,7 +17,7 @@ async def read_body(receive: Receive, headers: Mapping[str, str], most: int) -> 
     """Give the body, decompressed where it says `content-encoding: gzip`.
 
     Raises `Refusal`: 413 for more than `most` bytes, before or after decompressing, as soon as that is known; 415 for
-    another encoding; 400 for what is not gzip or ends early; 408 for one that takes longer than `PATIENCE`.
+    another encoding; 400 for what is not gzip or ends early.
     """
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding not in {"identity", "gzip", "x-gzip"}:
@@ -30,11 +27,7 @@ async def read_body(receive: Receive, headers: Mapping[str, str], most: int) -> 
         raise Refusal(400, "content-length is not a number")
     if int(length) > most:
         raise _too_large(most)
-    try:
-        async with asyncio.timeout(PATIENCE):
-            body = await _collect(receive, most)
-    except TimeoutError:
-        raise Refusal(408, f"the body did not arrive within {PATIENCE:g} s", headers={"Connection": "close"}) from None
+    body = await _collect(receive, most)
     return body if encoding == "identity" else _decompress(body, most)
 
 

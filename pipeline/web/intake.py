@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from pipeline.engine.batch import kept_form
 from pipeline.engine.pipeline import Pipeline
+from pipeline.engine.written import Written, write
 from pipeline.errors import PermanentError, Problem, RequestError, TemporaryError
 from pipeline.message import Message
 from pipeline.plugin import WebhookProducer
@@ -21,7 +22,7 @@ from pipeline.request import Request, refuse_unstorable
 from pipeline.spec.model import ProducerStep
 from pipeline.telemetry import REFUSED
 from pipeline.web.access import Access
-from pipeline.web.answers import Refusal, error_response, send_json, unavailable
+from pipeline.web.answers import ON_ALL, Refusal, error_response, send_json, unavailable
 from pipeline.web.body import read_body
 from pipeline.web.services import Services
 
@@ -58,6 +59,7 @@ class Intake:
             await send_json(send, 202, msgspec.json.encode({"ids": ids, "count": len(ids)}))
             return
         REFUSED.labels(name if pipeline else "", str(response.status_code)).inc()
+        response.raw_headers += ON_ALL
         await response(scope, receive, send)
 
     async def _take(self, scope: Scope, receive: Receive, pipeline: Pipeline | None, name: str, label: str) -> list[str]:
@@ -81,15 +83,17 @@ class Intake:
         body = await read_body(receive, headers, self._services.settings.max_body)
         query = dict(QueryParams(scope["query_string"])) if scope["query_string"] else {}
         messages = _receive(producer, Request(body=body, headers=headers, query=query, path=scope["path"]))
-        texts = self._written(messages)
+        written = self._written(messages)
         if messages:
-            await self._publish(pipeline, label, messages, texts)
+            await self._publish(pipeline, label, messages, written)
         return [message.id for message in messages]
 
-    def _written(self, messages: Sequence[Message]) -> list[bytes]:
+    def _written(self, messages: Sequence[Message]) -> list[Written]:
         """Write messages as JSON; refuse what would fail behind the queue, where one could spoil the batch it is in."""
-        texts, problems = [], []
         largest = self._services.publisher.largest
+        if (written := write(messages, largest)) is not None:
+            return written
+        written, problems = [], []
         for index, message in enumerate(messages):
             where = f"[{index}]"
             try:
@@ -100,13 +104,13 @@ class Intake:
             if len(text) > largest:
                 told = f"{where} makes a message of {len(text)} bytes; the queue takes {largest}"
                 raise Refusal(413, told, problems=[Problem(where, f"larger than {largest} bytes")])
-            texts.append(text)
+            written.append(Written(text, 1))
         if problems:
             raise Refusal(422, "the request does not make messages that can be kept", problems=problems)
-        return texts
+        return written
 
-    async def _publish(self, pipeline: Pipeline, label: str, messages: Sequence[Message], texts: Sequence[bytes]) -> None:
-        accepted = self._services.publisher.submit(pipeline, label, messages, texts)
+    async def _publish(self, pipeline: Pipeline, label: str, messages: Sequence[Message], written: Sequence[Written]) -> None:
+        accepted = self._services.publisher.submit(pipeline, label, messages, written)
         patience = accepted.get_loop().call_later(self._patience, _give_up, accepted)
         try:
             await accepted
@@ -146,8 +150,12 @@ def _missing(name: str, label: str, pipeline: Pipeline | None) -> str:
 
 def _headers(scope: Scope) -> dict[str, str]:
     """Give each header once; the values of one that was sent several times are joined with commas."""
-    found: dict[str, str] = {}
-    for raw, value in scope["headers"]:
+    headers = scope["headers"]
+    found = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+    if len(found) == len(headers):
+        return found
+    found = {}
+    for raw, value in headers:
         name, text = raw.decode("latin-1"), value.decode("latin-1")
         found[name] = f"{found[name]}, {text}" if name in found else text
     return found

@@ -1,4 +1,4 @@
-"""HTTP as uvicorn speaks it, with bounds on the time and size of a request's head, which uvicorn leaves open."""
+"""HTTP as uvicorn speaks it, with bounds on the time of a request, and on the size of its head, which uvicorn leaves open."""
 
 from __future__ import annotations
 
@@ -12,31 +12,50 @@ from pipeline.web.answers import error_response
 
 PATIENCE: Final = 15.0
 """Seconds that a connection may take to send a request's head, and that what follows a refused request is read and discarded."""
+BODY_PATIENCE: Final = 30.0
+"""Seconds that a request's body may take."""
 MOST_HEAD: Final = 64 * 1024
 """Bytes that a request's head may have."""
-_REASONS: Final = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
+_REASONS: Final = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 
 
 class Deadline:
-    """Closes a connection on which no request is being answered, unless the next one's head arrives in time."""
+    """Ends a connection whose next request does not arrive in time: first its head, then its body."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
+        self._cycle: Any = None
+        self._patience = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self.update(None)
 
     def update(self, cycle: Any) -> None:
-        """Look, after each piece of data, whether a request is being answered: uvicorn's cycle is None before the first."""
-        if cycle is not None and not cycle.response_complete:
-            self.drop()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._transport.close)
+        """Look, after each piece of data, for what is still to come: uvicorn's cycle is None before the first request."""
+        patience = _patience(cycle)
+        if patience == self._patience and cycle is self._cycle:
+            return
+        self.drop()
+        self._cycle, self._patience = cycle, patience
+        if patience:
+            self._timer = asyncio.get_running_loop().call_later(patience, self._end)
 
     def drop(self) -> None:
         """Forget about it."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _end(self) -> None:
+        if self._cycle is None or self._cycle.response_started:
+            self._transport.close()
+        else:
+            refuse(self._transport, 408, f"the body did not arrive within {self._patience:g} s")
+
+
+def _patience(cycle: Any) -> float:
+    if cycle is None or cycle.response_complete:
+        return PATIENCE
+    return BODY_PATIENCE if cycle.more_body else 0.0
 
 
 def refuse(transport: asyncio.Transport, status: int, text: str) -> None:

@@ -104,7 +104,7 @@ def test_a_plain_payload_makes_the_same_message_the_quick_way(payload):
     ],
 )
 def test_which_payloads_go_the_quick_way(payload, quick):
-    assert (_plainly(payload, "http") is not None) is quick
+    assert (_plainly(payload, "http", datetime.now(UTC)) is not None) is quick
 
 
 def test_a_payload_with_none_of_our_names():

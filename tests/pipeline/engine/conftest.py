@@ -16,11 +16,12 @@ import pytest
 
 from pipeline import Message, NoOptions, TemporaryError
 from pipeline.condition import Condition
-from pipeline.engine.batch import Batch, decode, encode, kept_form
+from pipeline.engine.batch import Batch, decode, encode
 from pipeline.engine.clock import Clock
 from pipeline.engine.pipeline import Pipeline, Pipelines
 from pipeline.engine.publisher import Publisher
 from pipeline.engine.runner import Runner, incoming
+from pipeline.engine.written import write
 from pipeline.memory import open_memory
 from pipeline.plugin import Plugin
 from pipeline.spec.model import Configuration, ConsumerStep, FilterStep, PipelineSpec, Position, ProducerStep
@@ -122,7 +123,7 @@ def hand_in():
 
     def hand_in(publisher: Publisher, pipeline: Pipeline, producer: str, messages: Sequence[Message]) -> Future[None]:
         async def submit() -> asyncio.Future[None]:
-            return publisher.submit(pipeline, producer, messages, [kept_form(message) for message in messages])
+            return publisher.submit(pipeline, producer, messages, write(messages, publisher.largest))
 
         async def outcome(accepted: asyncio.Future[None]) -> None:
             await accepted

@@ -9,8 +9,8 @@ import pytest
 
 from pipeline import TemporaryError
 from pipeline.engine import publisher as module
-from pipeline.engine.batch import kept_form
 from pipeline.engine.publisher import Publisher
+from pipeline.engine.written import write
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_loop_that_is_gone_does_not_stop_the_publisher(publisher, queue, pipel
     queue.before = lambda: entered.set() or go.wait(5)
 
     async def leave():
-        publisher.submit(pipeline, "http", [one := message()], [kept_form(one)])
+        publisher.submit(pipeline, "http", [one := message()], write([one], publisher.largest))
 
     asyncio.run(leave())
     assert entered.wait(5)

@@ -7,7 +7,6 @@ import socket
 import pytest
 from prometheus_client import REGISTRY
 
-from pipeline.web import body as body_module
 from pipeline.web import protocol as protocol_module
 from pipeline.web.protocol import MOST_HEAD
 
@@ -68,7 +67,7 @@ def test_a_sender_that_goes_away_in_the_middle_leaves_nothing_behind(web):
 
 
 def test_a_body_that_does_not_arrive_is_408_and_the_connection_ends(web, monkeypatch):
-    monkeypatch.setattr(body_module, "PATIENCE", 0.2)
+    monkeypatch.setattr(protocol_module, "BODY_PATIENCE", 0.2)
 
     received = web.raw(header(web, b"Content-Length: 100") + b"{")
 

@@ -1,0 +1,80 @@
+"""Messages written as JSON where they are accepted: what is known to be readable behind the queue is not written again for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Annotated, Final, NamedTuple, cast
+from uuid import UUID
+
+import msgspec
+
+from pipeline.engine.batch import MAX_BYTES, MAX_PROCESS
+from pipeline.message import Message
+
+TOGETHER: Final = 50
+"""Messages of a request that are written in one go, and stay in one batch."""
+
+
+class Written(NamedTuple):
+    """The JSON of some messages, with commas between them."""
+
+    text: bytes
+    count: int
+
+
+# A message's fields as they have to be; `data` may be whatever JSON can hold, which shows when it is written.
+_Sound: Final = msgspec.defstruct(
+    "_Sound",
+    [
+        (field.name, {"id": UUID, "time": Annotated[datetime, msgspec.Meta(tz=True)]}.get(field.name, field.type))
+        for field in msgspec.structs.fields(Message)
+        if field.name != "data"
+    ],
+)
+_encoder: Final = msgspec.json.Encoder()
+
+
+def write(messages: Sequence[Message], largest: int) -> list[Written] | None:
+    """Write messages that can all be read again and stored; None where that cannot be said so soon of each of them.
+
+    `largest`: the bytes of the largest message that the queue takes.
+    """
+    most = min(largest, MAX_BYTES)
+    pieces = []
+    try:
+        for message in messages:
+            if type(message) is not Message:
+                return None
+            msgspec.convert(message, _Sound, from_attributes=True)
+        for start in range(0, len(messages), TOGETHER):
+            some = messages[start : start + TOGETHER]
+            text = _encoder.encode(some)[1:-1]
+            if len(text) > most or b"\\u0000" in text:
+                return None
+            pieces.append(Written(text, len(some)))
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return None
+    return pieces
+
+
+def divide(pieces: Iterable[Written]) -> Iterator[list[Message]]:
+    """Give the `messages` of batches that are only put on the queue, each of at most `MAX_PROCESS` messages and `MAX_BYTES`.
+
+    A piece that is larger stands alone.
+    """
+    part: list[bytes] = []
+    size = count = 0
+    for text, more in pieces:
+        if part and (count + more > MAX_PROCESS or size + len(text) > MAX_BYTES):
+            yield _as_messages(part)
+            part, size, count = [], 0, 0
+        part.append(text)
+        size += len(text)
+        count += more
+    if part:
+        yield _as_messages(part)
+
+
+def _as_messages(texts: Iterable[bytes]) -> list[Message]:
+    return cast("list[Message]", [msgspec.Raw(text) for text in texts])
