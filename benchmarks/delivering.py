@@ -13,7 +13,7 @@ from redis import Redis
 from benchmarks.siftbell import PIPELINE, Filler, as_message, pipeline_file
 from benchmarks.sink import Sink
 from benchmarks.workplace import Program, Workplace, python
-from pipeline.engine.runner import delivery
+from pipeline.engine.routes import delivery
 
 
 @contextmanager

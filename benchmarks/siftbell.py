@@ -12,7 +12,7 @@ from benchmarks.work import FILTERS, alert
 from pipeline.engine.assembly import load_configuration
 from pipeline.engine.batch import Batch
 from pipeline.engine.pipeline import Pipeline, Pipelines
-from pipeline.engine.runner import incoming
+from pipeline.engine.routes import incoming
 from pipeline.message import Message
 from pipeline.queue.publishing import CeleryQueue
 from pipeline.settings import Settings

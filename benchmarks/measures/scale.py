@@ -20,7 +20,7 @@ from benchmarks.measure import Figures, Measure, Target
 from benchmarks.siftbell import as_message, pipeline_file, settings
 from benchmarks.workplace import Lines, Workplace, until
 from pipeline.engine.pipeline import Pipelines
-from pipeline.engine.runner import incoming
+from pipeline.engine.routes import incoming
 from pipeline.message import new_id
 from pipeline.queue.publishing import CeleryQueue
 from pipeline.spec.loader import load

@@ -15,7 +15,8 @@ from pipeline.engine.lanes import BY_CLOCK
 from pipeline.engine.listeners import Listeners
 from pipeline.engine.pipeline import Pipeline, UnknownStepError
 from pipeline.engine.polls import Polls
-from pipeline.engine.runner import Runner, delivery
+from pipeline.engine.routes import delivery
+from pipeline.engine.runner import Runner
 from pipeline.engine.trouble import Trouble
 from pipeline.errors import PermanentError, TemporaryError
 from pipeline.message import Message, derived_id, new_id

@@ -30,6 +30,14 @@ class Pipeline:
         self.mask = masker(secret for step in steps for secret in secrets_in(step.config))
         """Hides the secrets of all its plugins in a text."""
 
+    @property
+    def straight(self) -> ConsumerStep | None:
+        """The consumer that its messages go to at once, if it is the only one and nothing is decided about them before it."""
+        if self.spec.filters or self.spec.ordered or len(self.spec.consumers) != 1:
+            return None
+        (step,) = self.spec.consumers
+        return step if step.when is None else None
+
     def producer(self, label: str) -> ProducerStep | None:
         """Give the producer of that label, or None."""
         return next((step for step in self.spec.producers if step.label == label), None)

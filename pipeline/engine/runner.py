@@ -11,9 +11,6 @@ import structlog
 
 from pipeline.engine.attempts import Attempts
 from pipeline.engine.batch import (
-    DELIVER_QUEUE,
-    MAX_AT_ONCE,
-    MAX_DELIVER,
     MAX_PROCESS,
     PROCESS_QUEUE,
     Batch,
@@ -30,13 +27,14 @@ from pipeline.engine.inorder import InOrder
 from pipeline.engine.lanes import Lanes
 from pipeline.engine.pipeline import Pipeline, Pipelines, UnknownStepError, comes_next
 from pipeline.engine.retry import NotTriedError
+from pipeline.engine.routes import delivery, incoming
 from pipeline.engine.together import Together
 from pipeline.engine.underway import Underway
 from pipeline.errors import PermanentError, TemporaryError
 from pipeline.memory import MemoryBackend
 from pipeline.message import Message
 from pipeline.plugin import BatchConsumer, PollingProducer
-from pipeline.spec.model import ConsumerStep, FilterStep
+from pipeline.spec.model import FilterStep
 from pipeline.store import Store
 from pipeline.store.rows import Outcome, Record, Why
 from pipeline.telemetry import ACCEPTED, DELIVERY_SECONDS, FILTER_SECONDS
@@ -259,18 +257,6 @@ class Runner:
         return batches
 
 
-def incoming(pipeline: Pipeline, messages: Sequence[Message]) -> list[Batch]:
-    """Give the batches that start messages on their way through a pipeline."""
-    return [first_batch(pipeline, part) for part in split(messages, MAX_PROCESS)]
-
-
-def first_batch(pipeline: Pipeline, messages: list[Message]) -> Batch:
-    """Give the batch that starts these messages on their way, however many they are."""
-    spec = pipeline.spec
-    queue = (spec.filters[0].queue if spec.filters else None) or PROCESS_QUEUE
-    return Batch(job="process", queue=queue, pipeline=spec.name, messages=messages, revision=spec.revision)
-
-
 def _done(record: Record, attempt: int) -> bool:
     """Say whether a delivery is on record: at this attempt, or a later one, or made at whatever attempt.
 
@@ -278,13 +264,3 @@ def _done(record: Record, attempt: int) -> bool:
     retry does not deliver again.
     """
     return record.outcome is Outcome.DELIVERED or record.attempt >= attempt
-
-
-def delivery(pipeline: str, step: ConsumerStep, messages: Sequence[Message], *, revision: str, attempt: int = 1) -> list[Batch]:
-    """Give the batches that bring messages to a consumer."""
-    queue = DELIVER_QUEUE.format(step.queue)
-    most = MAX_AT_ONCE if issubclass(step.type, BatchConsumer) else MAX_DELIVER
-    return [
-        Batch(job="deliver", queue=queue, pipeline=pipeline, step=step.label, messages=part, attempt=attempt, revision=revision)
-        for part in split(messages, most)
-    ]

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from pipeline.engine.batch import MAX_BYTES, MAX_PROCESS
+from pipeline.engine.batch import MAX_BYTES
 from pipeline.message import Message
 
 TOGETHER: Final = 50
@@ -58,15 +58,15 @@ def write(messages: Sequence[Message], largest: int) -> list[Written] | None:
     return pieces
 
 
-def divide(pieces: Iterable[Written]) -> Iterator[list[Message]]:
-    """Give the `messages` of batches that are only put on the queue, each of at most `MAX_PROCESS` messages and `MAX_BYTES`.
+def divide(pieces: Iterable[Written], most: int) -> Iterator[list[Message]]:
+    """Give the `messages` of batches that are only put on the queue, each of at most `most` messages and `MAX_BYTES`.
 
     A piece that is larger stands alone.
     """
     part: list[bytes] = []
     size = count = 0
     for text, more in pieces:
-        if part and (count + more > MAX_PROCESS or size + len(text) > MAX_BYTES):
+        if part and (count + more > most or size + len(text) > MAX_BYTES):
             yield _as_messages(part)
             part, size, count = [], 0, 0
         part.append(text)

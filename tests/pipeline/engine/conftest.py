@@ -20,7 +20,8 @@ from pipeline.engine.batch import Batch, decode, encode
 from pipeline.engine.clock import Clock
 from pipeline.engine.pipeline import Pipeline, Pipelines
 from pipeline.engine.publisher import Publisher
-from pipeline.engine.runner import Runner, incoming
+from pipeline.engine.routes import incoming
+from pipeline.engine.runner import Runner
 from pipeline.engine.written import write
 from pipeline.memory import open_memory
 from pipeline.plugin import Plugin

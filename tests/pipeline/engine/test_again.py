@@ -138,7 +138,6 @@ def test_what_one_of_two_workers_delivered_the_other_ones_retry_does_not_deliver
     run = engine(consumers=[consumer(Box)])
     one = message()
     run.send(one)
-    run.runner.run(run.queue.take()[0])
     (batch,) = run.queue.take()
     elsewhere = engine(consumers=[consumer(Box)])  # a process of its own would not know either what is under way here
     worker = threading.Thread(target=elsewhere.runner.run, args=(batch,))
@@ -197,7 +196,6 @@ def test_a_delivery_that_others_overtook_with_failures_is_not_made_again(engine,
     run, other = (engine(consumers=[consumer(Slow)]) for _ in range(2))
     one = message()
     run.send(one)
-    run.runner.run(run.queue.take()[0])
     (batch,) = run.queue.take()
 
     def two_failures():

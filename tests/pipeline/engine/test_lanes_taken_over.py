@@ -76,7 +76,6 @@ def test_a_message_that_waits_outside_too_loses_neither_place_for_the_other(engi
     one = message(title="1", key="k")
     slow.meanwhile.append(lambda: None)
     run.send(one)
-    run.runner.run(run.queue.take()[0])
     (batch,) = run.queue.take()
     run.runner.run(batch)
     assert run.store.held_counts() == {("toy", "slow", Why.RETRY): 1}

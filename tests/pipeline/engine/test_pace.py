@@ -16,7 +16,8 @@ from pipeline import Config, Consumer, HttpConsumer, HttpRequest, NoOptions, Tem
 from pipeline.engine import pace
 from pipeline.engine.clock import Clock
 from pipeline.engine.pipeline import Pipelines
-from pipeline.engine.runner import Runner, delivery
+from pipeline.engine.routes import delivery
+from pipeline.engine.runner import Runner
 from pipeline.memory import open_memory
 from pipeline.spec.model import Configuration
 from pipeline.store import Store, Why

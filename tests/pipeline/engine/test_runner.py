@@ -15,8 +15,11 @@ from pipeline import BatchConsumer, Config, Consumer, Filter, NoOptions, Permane
 from pipeline.engine import decisions, delivery
 from pipeline.engine.batch import MAX_AT_ONCE, MAX_DELIVER, MAX_PROCESS, Batch, encode
 from pipeline.engine.retry import NotTriedError
+from pipeline.engine.routes import first_batch, most_at_first
 from pipeline.engine.runner import DEATHS_BEFORE_BURIAL
+from pipeline.engine.written import divide, write
 from pipeline.spec.model import Retry
+from pipeline.store import Held, Outcome, Why
 
 
 class Box(Consumer[NoOptions]):
@@ -239,10 +242,66 @@ def test_a_consumer_that_takes_batches_gets_larger_ones(engine, consumer, box, m
     assert (len(box.got), archive.calls) == (500, [500])
 
 
+def test_where_nothing_is_decided_before_the_only_consumer_messages_go_straight_to_it(engine, consumer, box, message):
+    archive = type("Archive", (Archive,), {"calls": []})
+    messages = [message() for _ in range(250)]
+    for plugin, sizes in ((box, [100, 100, 50]), (archive, [250])):
+        run = engine(consumers=[consumer(plugin)])
+        run.send(*messages)
+        batches = run.queue.take()
+        assert [len(batch.messages) for batch in batches] == sizes
+        step = plugin.__name__.lower()
+        assert {(b.job, b.queue, b.step, b.attempt, b.revision) for b in batches} == {("deliver", f"out.{step}", step, 1, "r1")}
+        run.queue.publish([*batches, *batches])
+        run.work()
+    assert len(box.got) == sum(archive.calls) == 250
+    assert run.store.counts() == {("toy", step, Outcome.DELIVERED): 250 for step in ("box", "archive")}
+
+
+def test_what_went_straight_to_its_consumer_and_to_the_spool_as_well_is_delivered_once(engine, consumer, box, message):
+    """So it is where the broker confirmed too late, or some of several batches only."""
+    run = engine(consumers=[consumer(box)])
+    messages = [message() for _ in range(3)]
+    run.send(*messages[:2])
+    now = run.runner.now()
+    run.store.settle(held=[Held(message=m, pipeline="toy", step="", why=Why.SPOOL, due=now, revision="r1") for m in messages])
+    run.later(seconds=1)
+    assert {one.id for one in box.got} == {one.id for one in messages}
+    assert len(box.got) == 3
+    assert run.store.held_counts() == {}
+
+
+def test_what_the_intake_has_written_goes_straight_too(engine, consumer, box, message):
+    run = engine(consumers=[consumer(box)])
+    pipeline = run.runner.pipelines["toy"]
+    messages = [message(title=str(number)) for number in range(120)]
+    pieces = write(messages, run.queue.largest)
+    run.queue.publish([first_batch(pipeline, part) for part in divide(pieces, most_at_first(pipeline))])
+    assert [(batch.job, len(batch.messages)) for batch in run.queue.batches] == [("deliver", 100), ("deliver", 20)]
+    run.work()
+    assert sorted(box.got, key=lambda one: one.id) == sorted(messages, key=lambda one: one.id)
+
+
+@pytest.mark.parametrize("how", ["a filter", "a condition", "another consumer", "in order"])
+def test_what_is_decided_before_consumers_is_decided_by_workers(engine, filter_step, consumer, box, message, how):
+    class Through(Filter[NoOptions]):
+        """Lets everything through."""
+
+        def filter(self, one):
+            yield one
+
+    siblings = {"a condition": {"when": 'source == "test"'}, "in order": {"ordered": True}}.get(how, {})
+    more = [consumer(type("Archive", (Archive,), {"calls": []}))] if how == "another consumer" else []
+    run = engine(filters=[filter_step(Through)] if how == "a filter" else (), consumers=[consumer(box, **siblings), *more])
+    run.send(message())
+    assert [batch.job for batch in run.queue.batches] == ["process"]
+    run.work()
+    assert len(box.got) == 1
+
+
 def test_a_redelivered_batch_is_not_delivered_again(engine, consumer, box, message):
     run = engine(consumers=[consumer(box)])
     run.send(message())
-    run.runner.run(run.queue.take()[0])
     (batch,) = run.queue.take()
     run.runner.run(batch)
     run.runner.run(batch)
@@ -254,7 +313,6 @@ def test_a_temporary_error_is_tried_again_and_the_others_go_through(engine, cons
     first, second = message(title="1"), message(title="2")
     box.answers = [TemporaryError("busy", retry_after=30)]
     run.send(first, second)
-    run.runner.run(run.queue.take()[0])
     (batch,) = run.queue.take()
     run.runner.run(batch)
     assert [m.title for m in box.got] == ["2"]
@@ -457,7 +515,7 @@ def test_a_text_that_is_no_batch_is_buried_as_it_is(engine, message, text):
 
 
 def test_the_queue_away_leaves_the_batch_to_be_run_again(engine, consumer, box, message):
-    run = engine(consumers=[consumer(box)])
+    run = engine(consumers=[consumer(box, when='source == "test"')])
     run.send(message())
     (batch,) = run.queue.take()
     run.queue.away = True
@@ -476,7 +534,7 @@ def test_a_batch_that_kills_workers_is_taken_apart_until_the_poison_is_alone(eng
     deaths = 0
     while batches := run.queue.take():
         for batch in batches:
-            if batch.job == "process" and poison in batch.messages:
+            if poison in batch.messages:
                 deaths += 1
                 run.runner.lost(batch)
             else:
@@ -522,7 +580,7 @@ def test_a_secret_in_what_a_plugin_raises_shows_nowhere(engine, consumer, messag
 
 def test_what_is_larger_than_the_queue_takes_is_buried_and_holds_up_nothing(engine, consumer, message, box):
     """It came through another broker, or a filter made it grow: no later try would fare better."""
-    run = engine(consumers=[consumer(box)])
+    run = engine(consumers=[consumer(box, when='source == "test"')])
     small, large = message(title="small"), message(title="large", text="x" * 300_000)
     run.send(large, small)
     run.queue.largest = 200_000

@@ -20,7 +20,7 @@ def test_what_was_written_is_read_again_in_order(message):
     messages = [message(title=f"ä\u2028{number}", labels={"a": "b"}, data={"deep": [1, 2.5, None]}) for number in range(120)]
     pieces = write(messages, sys.maxsize)
     assert [piece.count for piece in pieces] == [TOGETHER, TOGETHER, 120 - 2 * TOGETHER]
-    (part,) = divide(pieces)
+    (part,) = divide(pieces, MAX_PROCESS)
     assert read_again(part) == messages
     assert write([], sys.maxsize) == []
 
@@ -61,7 +61,7 @@ def test_what_is_larger_than_the_queue_takes_or_a_batch_may_be_is_left_to_be_loo
 
 def test_batches_are_cut_by_count_and_by_size_in_order():
     many = [Written(b"%d" % number, MAX_PROCESS * 2 // 5) for number in range(5)]
-    assert [[bytes(raw) for raw in part] for part in divide(many)] == [[b"0", b"1"], [b"2", b"3"], [b"4"]]
+    assert [[bytes(raw) for raw in part] for part in divide(many, MAX_PROCESS)] == [[b"0", b"1"], [b"2", b"3"], [b"4"]]
     small, large = Written(b"x", 1), Written(b"x" * (MAX_BYTES + 1), 1)
-    assert [len(part) for part in divide([small, large, small, small])] == [1, 1, 2]
-    assert list(divide([])) == []
+    assert [len(part) for part in divide([small, large, small, small], MAX_PROCESS)] == [1, 1, 2]
+    assert list(divide([], MAX_PROCESS)) == []
