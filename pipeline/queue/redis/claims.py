@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from kombu.exceptions import OperationalError
 from kombu.log import get_logger
@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from pipeline.queue.redis import scripts
 from pipeline.queue.redis.address import PRIORITIES
+from pipeline.queue.redis.commands import Script
 from pipeline.queue.redis.owners import Watch, new_owner
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Claims:
         self._thread.start()
 
     def claim(self, queues: Sequence[str], most: int) -> list[Claimed]:
-        """Take up to `most` items, in turn from each queue that has some, the first first.
+        """Take up to `most` items, in turn from each queue that has some, the first first; Redis is told what is owed as well.
 
         Raises RedisError, and ClaimsLostError when others have taken this owner for gone. What a call took that failed
         goes back when the owner leaves.
@@ -77,11 +78,8 @@ class Claims:
         with self._lock:
             first, self._next = self._next, self._next + most
         lists = [key for queue in queues for key in self._keys.lists(queue)]
-        found = self._commands.script(
-            scripts.CLAIM,
-            [self._keys.owners, self._hash, *lists],
-            [self.owner, int(self._registered), first, most, len(PRIORITIES)],
-        )
+        told = [self.owner, int(self._registered), first, most, len(PRIORITIES)]
+        [found] = self._tell(Script(scripts.CLAIM, [self._keys.owners, self._hash, *lists], told))
         if found is None:
             self.lost = True
             raise ClaimsLostError("this worker did not answer for a while: others have what it held")
@@ -94,15 +92,19 @@ class Claims:
 
         A claim that has gone to another owner meanwhile is left alone.
         """
-        if not tags or self._pid != os.getpid():
-            return
-        self._owed.append((outcome, list(tags)))
-        if self._away:
-            return  # the next poll asks Redis again: this caller need not wait
+        if not self.owe(outcome, tags) or self._away:
+            return  # while it is away, the next poll asks Redis again: this caller need not wait
         try:
             self.pay()
         except RedisError as error:
             logger.warning("Redis is told later that %d messages are settled: %s", len(tags), error)
+
+    def owe(self, outcome: Outcome, tags: Sequence[int]) -> bool:
+        """Note how claims end, given the oldest first, until Redis is told; says whether there is anything to tell."""
+        if not tags or self._pid != os.getpid():
+            return False
+        self._owed.append((outcome, list(tags)))
+        return True
 
     def hand_back(self, tags: Sequence[int]) -> bool:
         """Put claims, given the oldest first, back at their places as not delivered; says whether Redis could be told."""
@@ -110,42 +112,41 @@ class Claims:
             return False
         try:
             self.pay()
-            self._settle("back", tags)
+            self._tell(self._settling("back", tags))
         except RedisError:
             self._away = True
         return not self._away
 
     def pay(self) -> None:
         """Tell Redis what is owed, by whichever thread; raises RedisError."""
+        while self._owed:
+            self._tell()
+
+    def _tell(self, *more: Script) -> list[Any]:
+        """Tell Redis what is owed first, and call more scripts in the same exchange; gives their answers."""
         with self._paying:
-            while self._owed:
-                outcome, tags = self._first_owed()
-                try:
-                    settled = self._settle(outcome, tags)
-                except RedisError:
-                    self._away = True
-                    raise
-                self._away = False
+            owed = list(itertools.takewhile(lambda one: one[0] == self._owed[0][0], list(self._owed)))
+            tags = [tag for _, some in owed for tag in some]
+            calls = [self._settling(owed[0][0], tags), *more] if owed else more
+            try:
+                answers = self._commands.scripts(calls)
+            except RedisError:
+                self._away = True
+                raise
+            self._away = False
+            if owed:
+                settled, *answers = answers
+                for _ in owed:
+                    self._owed.popleft()
                 if settled < len(tags):
                     logger.warning(
                         "%d of %d messages were settled late: they are delivered again", len(tags) - settled, len(tags)
                     )
-                self._forget(len(tags))
+            return answers
 
-    def _settle(self, outcome: Outcome, tags: Sequence[int]) -> int:
-        """Tell Redis how claims ended, given the oldest first; gives how many of them were still claimed."""
-        settled: int = self._commands.script(scripts.SETTLE, [self._hash, self._keys.unreadable], [outcome, *reversed(tags)])
-        return settled
-
-    def _first_owed(self) -> tuple[Outcome, list[int]]:
-        """Give all of what is owed first that can be told at once."""
-        first = self._owed[0][0]
-        alike = itertools.takewhile(lambda owed: owed[0] == first, list(self._owed))
-        return first, [tag for _, tags in alike for tag in tags]
-
-    def _forget(self, count: int) -> None:
-        while count:
-            count -= len(self._owed.popleft()[1])
+    def _settling(self, outcome: Outcome, tags: Sequence[int]) -> Script:
+        """Give the script that says how claims ended, given the oldest first; it gives how many of them were still claimed."""
+        return Script(scripts.SETTLE, [self._hash, self._keys.unreadable], [outcome, *reversed(tags)])
 
     def close(self) -> None:
         """Give back all that is still claimed, at its old place; while Redis is away, as soon as it answers. Never fails."""

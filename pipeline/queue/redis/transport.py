@@ -32,6 +32,9 @@ BATCH: Final = 4
 PAUSE: Final = 0.1
 """Seconds to the next poll at rest. Our own publishers ring; the polls are for others' messages and for what goes back."""
 
+TELL_WITHIN: Final = 0.005
+"""Seconds within which Redis is told what is done, where no claim takes that along before: a batch is one exchange, not two."""
+
 
 def register() -> None:
     """Make kombu and Celery understand the URLs that `address.url` gives. May be called again."""
@@ -70,6 +73,7 @@ class Transport(virtual.Transport):
         self._rota = Rota(self.keys.bell(""))
         self._more = True  # there may be more than the last poll found: a queue was not asked, or gave all it was asked for
         self._unasked = False  # of the queues that may have something, some were not asked, although there was room
+        self._telling = False  # a timer runs at whose end Redis is told what is owed
         self._wake = threading.Event()
         self._loop: Any = None
         self._timer: Any = None
@@ -152,6 +156,20 @@ class Transport(virtual.Transport):
             self._warn_of_eviction(self.opened())
             self._claims = Claims(self.commands(), self.keys, self.settings.beat)
         return self._claims
+
+    def tells(self, claims: Claims) -> bool:
+        """Say whether the event loop tells Redis within `TELL_WITHIN` what these claims owe, and see to it that it does."""
+        if self._loop is None or claims is not self._claims:
+            return False
+        if not self._telling:
+            self._telling = True
+            self._loop.call_later(TELL_WITHIN, self._tell)
+        return True
+
+    def _tell(self) -> None:
+        self._telling = False
+        if self._claims is not None:
+            self._claims.pay()
 
     def retire(self) -> None:
         """Be an owner no longer when nothing is consumed or held: a connection may stay in a pool for long."""
@@ -265,10 +283,8 @@ class Transport(virtual.Transport):
 
     def _poll(self, limit: int) -> int:
         """Claim and deliver up to `limit` messages; returns how many."""
-        if self._claims is not None:
-            self._claims.pay()
-            if self._claims.lost:
-                raise ClaimsLostError("this worker did not answer for a while: others have what it held")
+        if self._claims is not None and self._claims.lost:
+            raise ClaimsLostError("this worker did not answer for a while: others have what it held")
         found, more, unasked = 0, False, False
         for channel in self._channels():
             if channel.routes:
@@ -277,6 +293,8 @@ class Transport(virtual.Transport):
                 found += served
                 more |= served == room
                 unasked |= bool(room) and self._rota.waiting
+        if self._claims is not None:
+            self._claims.pay()
         self._more, self._unasked = more or unasked, unasked
         return found
 

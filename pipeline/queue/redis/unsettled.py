@@ -72,7 +72,12 @@ class Unsettled(virtual.QoS):
 
     def _settle(self, outcome: Outcome, tags: list[str]) -> None:
         held = [(int(tag), self._held.pop(tag)[1]) for tag in tags if tag in self._held]
+        transport = self.channel.connection
         for claims in {claims for _, claims in held}:
-            claims.settle(outcome, [tag for tag, whose in held if whose is claims])
-        if self.channel.connection is not None:
-            self.channel.connection.stir()
+            ended = [tag for tag, whose in held if whose is claims]
+            if outcome == "done" and transport is not None and transport.tells(claims):
+                claims.owe(outcome, ended)
+            else:
+                claims.settle(outcome, ended)
+        if transport is not None:
+            transport.stir()

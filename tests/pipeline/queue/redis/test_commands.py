@@ -9,7 +9,7 @@ from redis import ConnectionPool
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as LateError
 
-from pipeline.queue.redis.commands import Commands
+from pipeline.queue.redis.commands import Commands, Script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,8 @@ def connections(server: Any) -> int:
     return len(server.client.client_list(_type="normal")) - 1
 
 
-def test_a_connection_that_was_cut_at_rest_is_made_anew(commands: Commands, server: Any) -> None:
+def test_a_connection_that_was_cut_at_rest_is_made_anew(commands: Commands, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.queue.redis.commands.RESTED", 0)
     assert commands.call("PING") == b"PONG"
     cut(server)
     assert commands.call("PING") == b"PONG"
@@ -62,6 +63,15 @@ def test_a_script_is_sent_again_where_redis_has_lost_it(commands: Commands, serv
     assert commands.script("return ARGV[1]", [], ["one"]) == b"one"
     server.client.script_flush()
     assert commands.script("return ARGV[1]", [], ["two"]) == b"two"
+
+
+def test_one_of_two_scripts_may_be_new_or_wrong(commands: Commands, server: Any) -> None:
+    known = Script("return redis.call('INCR', KEYS[1])", ["known"], [])
+    assert commands.scripts([known]) == [1]
+    assert commands.scripts([known, Script("return 'new'", [], [])]) == [2, b"new"]
+    with pytest.raises(ResponseError, match="wrong"):
+        commands.scripts([Script("return redis.error_reply('wrong')", [], []), known])
+    assert commands.scripts([known]) == [4]
 
 
 def test_what_is_closed_while_it_is_used_leaves_no_connection(commands: Commands, server: Any) -> None:

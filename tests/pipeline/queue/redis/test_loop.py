@@ -85,6 +85,17 @@ def test_what_is_acknowledged_makes_room(sender: kombu.Connection, worker: Worke
         worker.held.clear()
 
 
+def test_what_is_done_is_told_with_the_next_claim_or_soon(sender: kombu.Connection, worker: Worker, server: Any) -> None:
+    for count in (1, 2, 3):
+        put(sender, count)
+        worker.until(count)
+        assert server.claimed() == 1
+        worker.held.pop().ack()
+    while server.claimed():
+        worker.hub.run_once()
+    assert server.ready() == 0
+
+
 def test_a_queue_that_is_taken_up_again_is_asked_at_once(sender: kombu.Connection, worker: Worker) -> None:
     put(sender, 0)
     worker.until(1)
