@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]  # new in kombu 5.7, the stubs lag
@@ -136,14 +137,15 @@ class Channel(virtual.Channel):
     def send(self, messages: Iterable[tuple[str, str, bytes]]) -> None:
         """Queue messages, all or none, and ring the bell of each queue; raises RedisError."""
         keys = self.connection.keys
-        commands, bells = [], set()
+        published, pushed, bells = [], defaultdict(list), set()
         for kind, name, item in messages:
             if kind == "publish":
-                commands.append(("PUBLISH", keys.fanout(name), item))
+                published.append(("PUBLISH", keys.fanout(name), item))
             else:
-                commands.append(("LPUSH", f"{keys.prefix}{name}", item))
+                pushed[f"{keys.prefix}{name}"].append(item)
                 bells.add(keys.bell(name.partition(BINDING)[0]))
-        self.connection.commands().together(commands + [("PUBLISH", bell, "") for bell in bells])
+        commands = published + [("LPUSH", key, *items) for key, items in pushed.items()]
+        self.connection.commands().together(commands, then=[("PUBLISH", bell, "") for bell in bells])
         self.connection.stir()
 
     def _priority(self, message: dict[str, Any]) -> str:

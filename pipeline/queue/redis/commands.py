@@ -55,9 +55,12 @@ class Commands:
                 [answers[at]] = self._exchange([("EVAL", text, len(keys), *keys, *args)])
         return _given(answers)
 
-    def together(self, commands: Sequence[Sequence[Any]]) -> None:
-        """Have Redis do all of them or none."""
-        _given(_given(self._exchange([("MULTI",), *commands, ("EXEC",)]))[-1])
+    def together(self, commands: Sequence[Sequence[Any]], then: Sequence[Sequence[Any]]) -> None:
+        """Have Redis do all commands or none, `then` the others."""
+        alone = len(commands) == 1
+        answers = _given(self._exchange([*(commands if alone else (("MULTI",), *commands, ("EXEC",))), *then]))
+        if not alone:
+            _given(answers[len(commands) + 1])
 
     def close(self) -> None:
         """Close the connections; one that is in use is closed by its user."""

@@ -42,9 +42,9 @@ def test_a_connection_that_was_cut_at_rest_is_made_anew(commands: Commands, serv
 def test_what_redis_refuses_leaves_the_connection_in_step(commands: Commands, server: Any) -> None:
     server.client.set("text", "")
     with pytest.raises(ResponseError, match="WRONGTYPE"):
-        commands.together([("LPUSH", "list", "one"), ("LPUSH", "text", "two")])
+        commands.together([("LPUSH", "list", "one"), ("LPUSH", "text", "two")], then=[("SET", "text", "")])
     with pytest.raises(ResponseError, match="unknown command"):
-        commands.together([("LPUSH", "other", "one"), ("NONSENSE",)])
+        commands.together([("LPUSH", "other", "one"), ("NONSENSE",)], then=[])
     assert commands.call("LLEN", "other") == 0
     assert connections(server) == 1
 
