@@ -56,7 +56,8 @@ class Request:
             raise RequestError("the body is not JSON: it is not UTF-8") from None
         except (msgspec.MsgspecError, ValueError) as error:
             raise RequestError(f"the body is not JSON: {error}") from None
-        if b"\\u0000" in self.body or not _fits(value, MAX_DEPTH):  # else there is nothing to refuse, and no walk to find it
+        nul = b"\\" in self.body and b"\\u0000" in self.body  # the first is fifty times as fast, and mostly tells
+        if nul or not _fits(value, MAX_DEPTH):  # else there is nothing to refuse, and no walk to find it
             refuse_unstorable(value)
         return value
 

@@ -20,7 +20,7 @@ class Written(NamedTuple):
     """The JSON of some messages, with commas between them."""
 
     text: bytes
-    count: int
+    number: int
 
 
 # A message's fields as they have to be; `data` may be whatever JSON can hold, which shows when it is written.
@@ -50,7 +50,7 @@ def write(messages: Sequence[Message], largest: int) -> list[Written] | None:
         for start in range(0, len(messages), TOGETHER):
             some = messages[start : start + TOGETHER]
             text = _encoder.encode(some)[1:-1]
-            if len(text) > most or b"\\u0000" in text:
+            if len(text) > most or _holds_nul(text):
                 return None
             pieces.append(Written(text, len(some)))
     except (TypeError, ValueError, OverflowError, RecursionError):
@@ -74,6 +74,10 @@ def divide(pieces: Iterable[Written], most: int) -> Iterator[list[Message]]:
         count += more
     if part:
         yield _as_messages(part)
+
+
+def _holds_nul(text: bytes) -> bool:
+    return b"\\" in text and b"\\u0000" in text  # the first is fifty times as fast, and mostly tells
 
 
 def _as_messages(texts: Iterable[bytes]) -> list[Message]:

@@ -19,7 +19,7 @@ def read_again(messages):
 def test_what_was_written_is_read_again_in_order(message):
     messages = [message(title=f"ä\u2028{number}", labels={"a": "b"}, data={"deep": [1, 2.5, None]}) for number in range(120)]
     pieces = write(messages, sys.maxsize)
-    assert [piece.count for piece in pieces] == [TOGETHER, TOGETHER, 120 - 2 * TOGETHER]
+    assert [piece.number for piece in pieces] == [TOGETHER, TOGETHER, 120 - 2 * TOGETHER]
     (part,) = divide(pieces, MAX_PROCESS)
     assert read_again(part) == messages
     assert write([], sys.maxsize) == []
