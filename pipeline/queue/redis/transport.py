@@ -9,23 +9,22 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from kombu.exceptions import OperationalError
-from kombu.log import get_logger
 from kombu.transport import TRANSPORT_ALIASES, virtual
 from redis import ConnectionPool, Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from pipeline.queue.redis.address import SCHEMES, Keys, alias, read_settings
+from pipeline.queue.redis.bell import Bell
 from pipeline.queue.redis.channel import Channel as RedisChannel
 from pipeline.queue.redis.claims import Claims, ClaimsLostError
 from pipeline.queue.redis.commands import Commands
 from pipeline.queue.redis.rota import Rota
+from pipeline.queue.redis.server import refuse_cluster, warn_of_eviction
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-logger = get_logger(__name__)
+    from pipeline.queue.redis.bell import Heard
 
 BATCH: Final = 4
 """Messages claimed in one call, over all queues, when polled from an event loop: what the worker has no room for goes back."""
@@ -66,8 +65,7 @@ class Transport(virtual.Transport):
         self._redis: Redis | None = None
         self._commands: Commands | None = None
         self._claims: Claims | None = None
-        self._bell: Any = None
-        self._listened: set[str] = set()
+        self._bell: Bell | None = None
         self._bell_socket: Any = None
         self._bell_number = -1
         self._rota = Rota(self.keys.bell(""))
@@ -83,7 +81,7 @@ class Transport(virtual.Transport):
         if self._redis is None:
             self._redis = self._client()
             self._redis.ping()
-        self._refuse_cluster(self._redis)
+        refuse_cluster(self._redis, self.settings.place())
         super().establish_connection()
         return self
 
@@ -98,26 +96,6 @@ class Transport(virtual.Transport):
         self._commands = Commands(pool)
         return Redis(connection_pool=pool)
 
-    def _refuse_cluster(self, client: Redis) -> None:
-        try:
-            enabled = client.info("cluster").get("cluster_enabled")
-        except ResponseError:  # this user may not ask
-            return
-        if enabled:
-            raise OperationalError(f"{self.settings.place()} is a Redis Cluster: one server is needed")
-
-    def _warn_of_eviction(self, client: Redis) -> None:
-        try:
-            policy = str(client.info("memory").get("maxmemory_policy"))
-        except ResponseError:
-            return
-        if policy.startswith("allkeys"):
-            logger.error(
-                "%s drops queued messages when it is full (maxmemory-policy %s): set it to noeviction",
-                self.settings.place(),
-                policy,
-            )
-
     def close_connection(self, connection: Any) -> None:
         """Hand back what is claimed, and close the sockets."""
         self.unregister_from_event_loop(connection, self._loop)
@@ -128,7 +106,6 @@ class Transport(virtual.Transport):
         if self._bell is not None:
             self._bell.close()
             self._bell = None
-            self._listened.clear()
         if self._redis is not None and self._commands is not None:
             self._commands.close()
             self._redis.connection_pool.disconnect()
@@ -153,7 +130,7 @@ class Transport(virtual.Transport):
     def claims(self) -> Claims:
         """Return the claims of this connection, which becomes an owner with the first call."""
         if self._claims is None:
-            self._warn_of_eviction(self.opened())
+            warn_of_eviction(self.opened(), self.settings.place())
             self._claims = Claims(self.commands(), self.keys, self.settings.beat)
         return self._claims
 
@@ -201,7 +178,7 @@ class Transport(virtual.Transport):
                     raise TimeoutError("no message came in time")
             if self._more or self._bell is None:
                 self._wake.wait(wait)
-            elif self._hear(wait):
+            elif (heard := self._bell.hear(wait)) and self._take(heard):
                 return
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:  # noqa: ARG002 - kombu's signature
@@ -228,10 +205,8 @@ class Transport(virtual.Transport):
     def listen(self, channel: str) -> None:
         """Be woken by what is published on a channel of Redis; what is there already is found by the next poll."""
         if self._bell is None:
-            self._bell = self.opened().pubsub()  # type: ignore[no-untyped-call] # redis-py leaves it untyped
-        if channel not in self._listened:
-            self._bell.subscribe(channel)
-            self._listened.add(channel)
+            self._bell = Bell(self.opened().connection_pool)
+        self._bell.listen(channel)
         self._rota.heard(channel)
         self._add_reader()
         self._more = True
@@ -239,8 +214,8 @@ class Transport(virtual.Transport):
     def _add_reader(self) -> None:
         if self._loop is None or self._bell is None:
             return
-        now = self._bell.connection._sock  # noqa: SLF001 - redis-py has no other way to wait for several things
-        if now is not self._bell_socket:  # redis-py has connected anew where it was cut
+        now = self._bell.socket
+        if now is not self._bell_socket:
             self._remove_reader()
             self._loop.add_reader(now.fileno(), self._rung)
             self._bell_socket, self._bell_number = now, now.fileno()
@@ -251,23 +226,19 @@ class Transport(virtual.Transport):
         self._bell_socket = None
 
     def _rung(self, *_: Any) -> None:
-        while self._bell is not None and (heard := self._bell.get_message(timeout=0)):
+        while self._bell is not None and (heard := self._bell.hear()):
             self._take(heard)
         self._add_reader()
         self._poll_once()
 
-    def _hear(self, wait: float) -> bool:
-        """Wait for one thing published; says whether it was a message, and delivers that."""
-        heard = self._bell.get_message(timeout=wait)
-        return heard is not None and self._take(heard)
-
-    def _take(self, heard: Mapping[str, Any]) -> bool:
-        name, start = heard["channel"].decode(), self.keys.fanout("")
-        self._rota.heard(name)
-        if heard["type"] != "message" or not name.startswith(start):
+    def _take(self, heard: Heard) -> bool:
+        """Note that a bell rang, or deliver a message of a fanout exchange; says whether it was one."""
+        start = self.keys.fanout("")
+        self._rota.heard(heard.channel)
+        if heard.message is None or not heard.channel.startswith(start):
             return False
         for channel in self._channels():
-            channel.receive_fanout(name.removeprefix(start), heard["data"])
+            channel.receive_fanout(heard.channel.removeprefix(start), heard.message)
         return True
 
     def stir(self) -> None:

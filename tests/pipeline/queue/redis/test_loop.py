@@ -74,6 +74,16 @@ def test_what_is_published_rings(sender: kombu.Connection, worker: Worker) -> No
     assert worker.got == list(range(5))
 
 
+def test_a_bell_that_was_cut_rings_again(sender: kombu.Connection, worker: Worker, server: Any) -> None:
+    for number in range(3):
+        put(sender, number)
+        worker.until(number + 1)
+        server.client.client_kill_filter(_type="pubsub")
+        while not server.client.pubsub_numsub("siftbell:queue:bell:q")[0][1]:
+            worker.hub.run_once()
+    assert worker.got == list(range(3))
+
+
 def test_what_is_acknowledged_makes_room(sender: kombu.Connection, worker: Worker) -> None:
     worker.consumer.qos(prefetch_count=2)
     put(sender, *range(6))
