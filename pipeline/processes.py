@@ -1,4 +1,4 @@
-"""A process and its parent: so that nothing goes on running when what started it is gone. Nothing is done outside of Linux."""
+"""A process and its parent, so that nothing goes on running when what started it is gone; its name and memory. For Linux only."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import Final
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
+_M_TRIM_THRESHOLD: Final = -1
+_M_ARENA_MAX: Final = -8
+_TRIM_FROM: Final = 128 * 1024
 
 
 def die_with_parent() -> None:
@@ -25,6 +28,17 @@ def adopt_orphans() -> None:
 def name_process(name: str) -> None:
     """Set the name that `ps` and `top` show for this process, and for those that it forks; 15 characters of it are kept."""
     _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()))
+
+
+def give_memory_back() -> None:
+    """Have what this process and its threads free go back to the system.
+
+    glibc gives each thread a heap of its own, and keeps the more of what is freed the larger the pieces were.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:  # musl's allocator gives back what is freed, and has nothing to set
+        mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_TRIM_THRESHOLD, _TRIM_FROM)
 
 
 def _prctl(option: int, value: object) -> None:

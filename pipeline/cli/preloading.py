@@ -37,7 +37,7 @@ def _use(broker_url: str) -> None:
     from pipeline.condition import Condition
     from pipeline.queue.worker import preload_worker
     from pipeline.template import Template
-    from pipeline.web.protocol import best_protocol
+    from pipeline.web.server import preload_web
 
     Condition('labels.env.matches("^prod") && ["warning", "error"].exists(one, one == severity)')
     Template("{{ title | upper }}{% for name in ['env'] %}{{ labels[name] }}{% endfor %}")
@@ -46,4 +46,4 @@ def _use(broker_url: str) -> None:
             if entry.dist is not None and entry.dist.name == "siftbell" and not entry.extras:
                 entry.load()
     preload_worker(broker_url)
-    best_protocol()
+    preload_web()

@@ -125,9 +125,10 @@ def run_role(arguments: Sequence[str]) -> NoReturn:
 def _begin(config: list[Path] | None, data: Path | None, part: str) -> Settings:
     """Read the settings, begin to log, and tie this process to its supervisor where it has one."""
     from pipeline.cli.orphan import end_with_supervisor
-    from pipeline.processes import name_process
+    from pipeline.processes import give_memory_back, name_process
     from pipeline.telemetry import configure_logging
 
+    give_memory_back()  # before there are threads, which would have their heaps already
     end_with_supervisor()
     if PART in os.environ:
         name_process(os.environ[PART])
@@ -159,10 +160,29 @@ def _edges(settings: Settings) -> Iterator[tuple[Store, CeleryQueue]]:
         store = Store(settings.store_url)
         closing.callback(store.close)
         if not os.environ.get(MIGRATED):
-            store.migrate()
+            _migrate(store)
         queue = CeleryQueue.from_settings(settings)
         closing.callback(queue.close)
         yield store, queue
+
+
+def _migrate(store: Store) -> None:
+    """Bring the store's tables up to date: in a child where it can be, for what is imported for it is 23 MB and used once."""
+    from pipeline.cli.forkserver import FORKS
+    from pipeline.processes import die_with_parent
+
+    if FORKS:
+        child = os.fork()
+        if not child:
+            try:
+                die_with_parent()
+                store.migrate()
+            except BaseException:  # noqa: BLE001 - whatever it is, it is met again below
+                os._exit(1)
+            os._exit(0)
+        if os.waitpid(child, 0)[1] == 0:
+            return
+    store.migrate()
 
 
 @contextmanager

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Final
 
@@ -24,6 +26,14 @@ MOST_CONNECTIONS: Final = 800
 KEEP_ALIVE: Final = 75
 """Seconds that an idle connection is kept: senders of webhooks come again on the same one."""
 
+_IMPORTED_LATE: Final = (
+    "anyio._backends._asyncio",
+    "fastapi.telemetry._runtime",
+    "pydantic.v1",
+    "uvicorn.lifespan.on",
+    "uvicorn.loops.uvloop",
+)
+"""What the framework and uvicorn import by name while routes are made, and when they begin to serve."""
 COLLECTED: Final = 10_000
 """Objects made and kept before Python looks for cycles among them: those of requests have none."""
 
@@ -80,3 +90,11 @@ def serve(app: FastAPI, listening: socket.socket, *, started: Callable[[], None]
     gc.freeze()  # else each full collection goes through all of it, and a fifth of the time of large requests went there
     gc.set_threshold(COLLECTED)
     Server(app, started=started).run([listening])
+
+
+def preload_web() -> None:
+    """Import what a server imports when it begins to serve, for processes that will be forked from this one."""
+    for name in _IMPORTED_LATE:
+        with suppress(ImportError):  # uvloop is not everywhere
+            importlib.import_module(name)
+    best_protocol()
