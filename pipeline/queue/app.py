@@ -113,10 +113,10 @@ def add_tasks(app: Celery, runner: Callable[[], Runner], hold_trial: Try | None 
     """Give the app its two tasks. Nothing may escape them but `Reject`: Celery acknowledges a task that fails otherwise."""
     request = type("Request", (BatchRequest,), {"runner": staticmethod(runner), "apart": hold_trial is not None})
 
-    def run(task: Any, body: bytes | str) -> None:
-        text = body.encode() if isinstance(body, str) else body  # of a batch that came as JSON
+    def run(task: Any, *bodies: bytes | str) -> None:
+        texts = [body.encode() if isinstance(body, str) else body for body in bodies]  # of a batch that came as JSON
         try:
-            work(runner(), task.request, text, hold_trial)
+            work(runner(), task.request, texts, hold_trial)
         except Exception as error:
             log.exception("a batch goes back to its queue")
             time.sleep(random.uniform(0.5, 2))  # noqa: S311 - so that a store that is away is not asked in a tight loop

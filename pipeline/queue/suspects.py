@@ -7,14 +7,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
 
 import structlog
 
-from pipeline.engine.batch import Batch
+from pipeline.engine.batch import Batch, encode
+from pipeline.engine.joined import joined
 from pipeline.engine.runner import Runner
 from pipeline.errors import TemporaryError
 from pipeline.settings import Settings
@@ -54,14 +55,15 @@ def trial(settings: Settings) -> Try:
     return run
 
 
-def work(runner: Runner, request: Any, text: bytes, hold_trial: Try | None) -> None:
-    """Run a batch, or hold its trial. Raises only when nothing may be acknowledged."""
-    batch = runner.read(text)
-    if batch is None:
+def work(runner: Runner, request: Any, texts: Sequence[bytes], hold_trial: Try | None) -> None:
+    """Run a batch and its company as one, or hold a trial. Raises only when nothing may be acknowledged."""
+    batches = [batch for text in texts if (batch := runner.read(text)) is not None]
+    if not batches:
         return
+    batch = joined(batches)
     if hold_trial is not None and batch.deaths:
-        _judge(runner, batch, text, hold_trial)
-    elif hold_trial is None or not _came_before(request):
+        _judge(runner, batch, hold_trial)
+    elif hold_trial is None or not came_before(request):
         runner.run(batch)
     else:
         with _counted(runner, request.id) as starts:
@@ -69,11 +71,11 @@ def work(runner: Runner, request: Any, text: bytes, hold_trial: Try | None) -> N
                 runner.run(batch)
             else:
                 log.error("workers died over a batch, or were killed; it is run apart", task=request.id, starts=starts)
-                _judge(runner, batch, text, hold_trial)
+                _judge(runner, batch, hold_trial)
 
 
-def _judge(runner: Runner, batch: Batch, text: bytes, hold_trial: Try) -> None:
-    code = hold_trial(text)
+def _judge(runner: Runner, batch: Batch, hold_trial: Try) -> None:
+    code = hold_trial(encode(batch))
     if code > 0:
         raise TemporaryError("the store or the queue was away while a batch was run apart")
     if code < 0:  # a signal: not even the witness survived
@@ -81,8 +83,9 @@ def _judge(runner: Runner, batch: Batch, text: bytes, hold_trial: Try) -> None:
         runner.lost(batch)
 
 
-def _came_before(request: Any) -> bool:
-    info = request.delivery_info or {}
+def came_before(request: Any) -> bool:
+    """Say whether the broker delivered a batch before; takes a request, or what Celery keeps of it."""
+    info = request.get("delivery_info") or {}
     return bool(info.get("redelivered") or request.get("x-delivery-count"))
 
 

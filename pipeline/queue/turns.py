@@ -15,6 +15,9 @@ AT_ONCE: Final = 16
 """Batches that a broker's transport may hand over at once, before the worker can stop taking from their queue."""
 
 
+TOGETHER: Final = 16
+"""Batches that are started as one, at most."""
+
 SHARE: Final = 16
 """Batches of one delivery queue that are worked on at once, where there are places for more."""
 
@@ -38,11 +41,16 @@ class Turn(Protocol):
     def acknowledge(self) -> None:
         """Tell the broker that it is done. Calls `Turns.went`."""
 
+    def take_along(self, other: Turn) -> bool:
+        """Be started as one with another that waits, where they are alike and have room in one; says whether they will be."""
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
 class _Came:
     turn: Turn
     start: Callable[[], None]
+    along: bool = False
+    """Whether it was started with another, and has no place of its own."""
 
 
 @dataclass(slots=True)
@@ -52,8 +60,10 @@ class _Lane:
     share: int
     """How many batches of it may be worked on at once."""
     most: int
-    """How many of it the worker takes in advance, those under way included."""
+    """How many of it the worker takes in advance, those under way included: together with others counts once."""
     running: int = 0
+    along: int = 0
+    """How many are under way together with others, beyond those that have a place."""
     held: set[Turn] = field(default_factory=set)
     """What came by this connection, and the broker waits to be told about: it fills the window."""
     waiting: deque[_Came] = field(default_factory=deque)
@@ -64,8 +74,9 @@ class Turns:
     """Lets batches start: at most half of the places work for one delivery queue, and each queue has a place of its own.
 
     Where more delivery queues stand idle than half of the places, half of the places is kept for them. Filter queues may
-    have all places but those that deliveries have: filtering waits for nobody. May be called from any thread; `start` is
-    called in the thread that made it possible, outside of the lock.
+    have all places but those that deliveries have: filtering waits for nobody. What waits when a place becomes free is
+    started together where it is alike: nobody waits for others to come, and the further a worker falls behind, the less
+    each batch costs. May be called from any thread; `start` is called in the thread that made it possible, outside of the lock.
 
     `flow` is called when a queue has as many batches here as it may (`lane.most`), or room again: on brokers whose
     window is one for all queues, the worker then stops or goes on taking from it, so that no queue fills the window.
@@ -85,6 +96,8 @@ class Turns:
         """Those of the lanes in which something waits: of a thousand few do, and batches start often."""
         self._busy = 0
         """How many of the lanes have something under way."""
+        self._taken = 0
+        """How many of the places have something under way."""
         self._lock = threading.Lock()
         self._open = True
         self._running: dict[str, _Came] = {}
@@ -94,7 +107,7 @@ class Turns:
     @property
     def window(self) -> int:
         """How many batches the worker takes in advance from all queues together."""
-        return min(WIDEST, sum(lane.most + AT_ONCE for lane in self._lanes.values()))
+        return min(WIDEST, sum(lane.most + AT_ONCE for lane in self._lanes.values()) + TOGETHER * self._places)
 
     @property
     def largest(self) -> int:
@@ -139,8 +152,7 @@ class Turns:
             came = self._running.get(turn.id)
             ran = came is not None and came.turn is turn
             if came is not None and ran:
-                del self._running[turn.id]
-                self._count(lane, -1)
+                self._leave(lane, came)
             lane.held.discard(turn)
             again = self._again.pop(turn.id, []) if ran else []
             if done:
@@ -167,10 +179,9 @@ class Turns:
         """
         with self._lock:
             self._open = False
-            for name, came in list(self._running.items()):
+            for came in list(self._running.values()):
                 if not came.turn.begun:
-                    del self._running[name]
-                    self._count(self._lane(came.turn), -1)
+                    self._leave(self._lane(came.turn), came)
             self._again.clear()
             self._waiting.clear()
             for lane in self._lanes.values():
@@ -181,24 +192,44 @@ class Turns:
     def _take(self) -> list[_Came]:
         """Take out what may start now, queue by queue, the one with the least under way first."""
         taken: list[_Came] = []
-        while self._open and len(self._running) < self._places:
+        while self._open and self._taken < self._places:
             name = self._next()
             if name is None:
                 break
             lane = self._waiting[name]
             came = lane.waiting.popleft()
-            if not lane.waiting:
-                del self._waiting[name]
             if came.turn.id in self._done:
                 taken.append(_Came(came.turn, came.turn.acknowledge))
-                continue
-            if came.turn.id in self._running:
+            elif came.turn.id in self._running:
                 self._again.setdefault(came.turn.id, []).append(came)
-                continue
-            self._running[came.turn.id] = came
-            self._count(lane, 1)
-            taken.append(came)
+            else:
+                self._running[came.turn.id] = came
+                self._count(lane, 1)
+                self._take_along(lane, came.turn)
+                taken.append(came)
+            if not lane.waiting:
+                del self._waiting[name]
         return taken
+
+    def _take_along(self, lane: _Lane, first: Turn) -> None:
+        """Have as much of what waits as can be started as one with the first, which has a place, the oldest first."""
+        before = lane.along
+        for came in list(lane.waiting):
+            if lane.along - before + 1 == TOGETHER:
+                break
+            if came.turn.id not in self._running and came.turn.id not in self._done and first.take_along(came.turn):
+                lane.waiting.remove(came)
+                came.along = True
+                self._running[came.turn.id] = came
+                lane.along += 1
+        self._watch(lane)
+
+    def _leave(self, lane: _Lane, came: _Came) -> None:
+        del self._running[came.turn.id]
+        if came.along:
+            lane.along -= 1
+        else:
+            self._count(lane, -1)
 
     def _next(self) -> str | None:
         """Give the queue whose turn it is: of those that may start something, the one with the least under way."""
@@ -211,6 +242,7 @@ class Turns:
         return found
 
     def _count(self, lane: _Lane, change: Literal[1, -1]) -> None:
+        self._taken += change
         self._busy -= bool(lane.running)
         lane.running += change
         self._busy += bool(lane.running)
@@ -219,7 +251,7 @@ class Turns:
         if not lane.running or name not in self._deliveries:
             return True
         kept = len(self._lanes) - self._busy
-        return lane.running < lane.share and self._places - len(self._running) > min(kept, self._places // 2)
+        return lane.running < lane.share and self._places - self._taken > min(kept, self._places // 2)
 
     def _lane(self, turn: Turn) -> _Lane:
         found = self._lanes.get(turn.queue)
@@ -229,9 +261,8 @@ class Turns:
 
     def _watch(self, lane: _Lane) -> None:
         """Note when a queue has enough here, and again when half of what it had in advance is gone."""
-        paused = (
-            len(lane.held) >= lane.most if not lane.paused else len(lane.held) > min(lane.most - 1, (lane.most + lane.share) // 2)
-        )
+        here = len(lane.held) - lane.along
+        paused = here >= lane.most if not lane.paused else here > min(lane.most - 1, (lane.most + lane.share) // 2)
         if paused is not lane.paused:
             lane.paused = paused
             self._flow()

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from pipeline.engine.batch import decode
+from pipeline.message import new_id
 from pipeline.queue import suspects
 from pipeline.queue.suspects import AGAIN, STARTS_BEFORE_TRIAL, work
 
@@ -54,8 +55,7 @@ class Request:
     id = "task"
 
     def __init__(self, **fields):
-        self.fields = fields
-        self.delivery_info = {"redelivered": fields.pop("redelivered", False)}
+        self.fields = {"delivery_info": {"redelivered": fields.pop("redelivered", False)}, **fields}
 
     def get(self, name):
         return self.fields.get(name)
@@ -73,21 +73,21 @@ def test_starts_that_ended_count_nothing_and_others_lead_to_a_trial(request_of):
         return 0
 
     for _ in range(10):
-        work(runner, Request(**request_of), TEXT, hold_trial)
+        work(runner, Request(**request_of), [TEXT], hold_trial)
     assert (len(runner.ran), tried, runner.memory.counts) == (10, [], {})
     runner.error = OSError("the store is away")
     with pytest.raises(OSError, match="store"):
-        work(runner, Request(**request_of), TEXT, hold_trial)
+        work(runner, Request(**request_of), [TEXT], hold_trial)
     assert runner.memory.counts == {}, "a batch that goes back in an orderly way has killed nobody"
     runner.memory.counts = {"task": STARTS_BEFORE_TRIAL - 1}
-    work(runner, Request(**request_of), TEXT, hold_trial)
-    assert tried == [TEXT]
+    work(runner, Request(**request_of), [TEXT], hold_trial)
+    assert [decode(text) for text in tried] == [decode(TEXT)]
 
 
 def test_a_batch_that_comes_for_the_first_time_is_not_counted():
     runner = Runner()
     runner.memory = None
-    work(runner, Request(), TEXT, lambda text: 0)
+    work(runner, Request(), [TEXT], lambda text: 0)
     assert runner.ran == [decode(TEXT)]
 
 
@@ -97,14 +97,22 @@ def test_what_a_trial_tells_is_done(monkeypatch):
     suspected = TEXT.replace("[]}", '[], "deaths": 1}')
     for unknown in (AGAIN, 1):  # 1: a configuration that cannot be read proves nothing against a message
         with pytest.raises(suspects.TemporaryError, match="was away"):
-            work(runner, Request(), suspected, lambda text, code=unknown: code)
+            work(runner, Request(), [suspected], lambda text, code=unknown: code)
     assert runner.taken_apart == []
-    work(runner, Request(), suspected, lambda text: -9)
+    work(runner, Request(), [suspected], lambda text: -9)
     assert [batch.deaths for batch in runner.taken_apart] == [1]
     assert runner.ran == []
 
 
+def test_what_came_together_is_run_as_one_and_what_is_no_batch_is_the_runners_to_bury():
+    runner = Runner()
+    one, other = (TEXT.replace("[]", f'[{{"id": "{new_id()}", "source": "{name}"}}]') for name in "ab")
+    work(runner, Request(), [one, "what", other], lambda text: 0)
+    assert [[message.source for message in batch.messages] for batch in runner.ran] == [["a", "b"]]
+    assert runner.buried == ["what"]
+
+
 def test_what_is_no_batch_is_the_runners_to_bury():
     runner = Runner()
-    work(runner, Request(redelivered=True), "what", lambda text: 0)
+    work(runner, Request(redelivered=True), ["what"], lambda text: 0)
     assert (runner.ran, runner.buried) == ([], ["what"])

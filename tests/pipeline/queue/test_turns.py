@@ -13,7 +13,14 @@ class Toy:
 
     def __init__(self, turns, queue, name, started):
         self.turns, self.queue, self.id, self.acknowledged, self.begun = turns, queue, name, False, True
-        self._started = started
+        self._started, self._kind = started, name.rpartition("-")[0]
+        self.company = []
+
+    def take_along(self, other):
+        if self._kind and self._kind == other._kind:
+            self.company.append(other.id)
+            return True
+        return False
 
     def come(self):
         self.turns.came(self, lambda: self._started.append(self.id))
@@ -125,6 +132,48 @@ def test_what_waited_is_forgotten_with_its_connection_and_what_ran_keeps_its_pla
     assert started == ["x", "y"], "nothing starts while the worker stops"
 
 
+def test_what_waits_is_started_with_its_like_when_a_place_becomes_free(toys):
+    turns, started, _, come = toys(1, filters=["in"], deliveries=())
+    first, *waiting = [come("in", name) for name in ["x-0", "x-1", "y-0", "x-2", "y-1", "plain", "plain too"]]
+    assert (started, first.company) == (["x-0"], []), "nobody waits for others to come"
+    first.acknowledge()
+    assert started[1:] == ["x-1"]
+    assert waiting[0].company == ["x-2"]
+    again = come("in", "x-2")
+    waiting[0].acknowledge()
+    assert started[2:] == ["y-0"]
+    assert not again.acknowledged, "it is still under way"
+    waiting[2].acknowledge()
+    assert again.acknowledged
+    for turn in (waiting[1], waiting[3], waiting[4], waiting[5]):
+        turn.acknowledge()
+    assert started[3:] == ["plain", "plain too"]
+    assert turns.idle()
+
+
+def test_no_more_than_so_many_are_started_together_and_they_leave_room_for_further_ones(toys):
+    turns, started, _, come = toys(1, filters=["in"], deliveries=(), prefetch=20)
+    first, second, *_ = [come("in", f"x-{n}") for n in range(20)]
+    assert turns.paused() == {"in"}
+    first.acknowledge()
+    assert (started, len(second.company)) == (["x-0", "x-1"], module.TOGETHER - 1)
+    assert turns.paused() == set(), "what waits behind them is to come as well"
+
+
+def test_what_goes_back_by_itself_after_it_was_started_with_others_is_started_anew(toys):
+    turns, started, _, come = toys(1, filters=["in"], deliveries=())
+    first, leader, other = (come("in", f"x-{n}") for n in range(3))
+    first.acknowledge()
+    assert leader.company == ["x-2"]
+    leader.go_back()
+    other.go_back()
+    assert turns.idle()
+    again = come("in", "x-2")
+    assert started == ["x-0", "x-1", "x-2"]
+    again.acknowledge()
+    assert turns.idle()
+
+
 def test_a_queue_that_has_enough_here_is_paused_until_half_of_what_waits_is_gone(toys):
     turns, _, flows, come = toys(8, prefetch=2)
     many = [come("a", str(n)) for n in range(8)]
@@ -133,7 +182,7 @@ def test_a_queue_that_has_enough_here_is_paused_until_half_of_what_waits_is_gone
     assert turns.paused() == {"a"}
     many[1].acknowledge()
     assert (turns.paused(), len(flows)) == (set(), 2)
-    assert turns.window == 2 * (8 + module.AT_ONCE)
+    assert turns.window == 2 * (8 + module.AT_ONCE) + 8 * module.TOGETHER
     assert turns.largest == 8
 
 

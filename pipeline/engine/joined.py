@@ -1,0 +1,50 @@
+"""Batches that are run as one: small ones that waited at the same place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal
+
+import msgspec
+
+from pipeline.engine.batch import MAX_DELIVER, MAX_PROCESS, Batch
+
+
+class Outline(msgspec.Struct, frozen=True):
+    """What a batch says beside its messages, which are not read."""
+
+    job: Literal["process", "deliver"]
+    pipeline: str
+    messages: list[msgspec.Raw]
+    step: str = ""
+    attempt: int = 1
+    revision: str = ""
+    deaths: int = 0
+    claim: str = ""
+
+    def join(self, other: Outline) -> Outline | None:
+        """Give that of both as one; None where more than their messages differs, they have too many, or a story of their own."""
+        messages = [*self.messages, *other.messages]
+        if self._place() != other._place() or self.deaths or self.claim or len(messages) > _MOST[self.job]:
+            return None
+        return msgspec.structs.replace(self, messages=messages)
+
+    def _place(self) -> tuple[object, ...]:
+        return self.job, self.pipeline, self.step, self.attempt, self.revision, self.deaths, self.claim
+
+
+_MOST: Final = {"process": MAX_PROCESS, "deliver": MAX_DELIVER}
+_decoder: Final = msgspec.json.Decoder(Outline)
+
+
+def outline(text: bytes | str) -> Outline | None:
+    """Give what a batch says beside its messages; None for what is no batch."""
+    try:
+        return _decoder.decode(text)
+    except ValueError:
+        return None
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Give batches that differ in their messages only as one."""
+    return batches[0].replace(messages=[message for batch in batches for message in batch.messages])
