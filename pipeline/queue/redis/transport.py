@@ -201,6 +201,7 @@ class Transport(virtual.Transport):
             self._timer.cancel()
         self._remove_reader()
         self._loop = self._timer = None
+        self._telling = False
 
     def listen(self, channel: str) -> None:
         """Be woken by what is published on a channel of Redis; what is there already is found by the next poll."""
