@@ -89,7 +89,8 @@ class Turns:
         self._places = places
         self._flow = flow
         self._deliveries = frozenset(deliveries)
-        self._lanes = {name: _Lane(places, prefetch * places) for name in filters}
+        # One more fetch than the places need: what is fetched while they are busy finds room, and nothing goes back unseen.
+        self._lanes = {name: _Lane(places, prefetch * (places + 1)) for name in filters}
         # What a worker has in advance bridges the way to the broker; beyond that, other workers stand idle for it.
         self._lanes |= {name: _Lane(half, min(prefetch * half, half + 2 * prefetch)) for name in self._deliveries}
         self._waiting: dict[str, _Lane] = {}
