@@ -152,7 +152,7 @@ def test_what_waits_is_started_with_its_like_when_a_place_becomes_free(toys):
 
 
 def test_no_more_than_so_many_are_started_together_and_they_leave_room_for_further_ones(toys):
-    turns, started, _, come = toys(1, filters=["in"], deliveries=(), prefetch=20)
+    turns, started, _, come = toys(1, filters=["in"], deliveries=(), prefetch=10)
     first, second, *_ = [come("in", f"x-{n}") for n in range(20)]
     assert turns.paused() == {"in"}
     first.acknowledge()
@@ -224,13 +224,13 @@ def test_what_the_pool_had_not_begun_when_the_connection_ended_is_started_when_i
 
 def test_what_came_by_a_connection_that_ended_takes_no_room_and_gives_none_when_it_is_done(toys):
     turns, _, _, come = toys(2, filters=["in"], deliveries=[], prefetch=1)
-    old = [come("in", "old 1"), come("in", "old 2")]
+    old = [come("in", f"old {n}") for n in range(3)]
     assert turns.paused() == {"in"}
     old[1].begun = False
     turns.close()
     turns.open()
     assert turns.paused() == set()
-    new = [come("in", "new 1"), come("in", "new 2")]
+    new = [come("in", f"new {n}") for n in range(3)]
     assert turns.paused() == {"in"}
     for one in old:
         one.acknowledge()
