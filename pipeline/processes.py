@@ -11,8 +11,12 @@ _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
-_TRIM_FROM: Final = 128 * 1024
+_KEPT: Final = 4 * 2**20
+"""Bytes of free memory that a heap keeps at its end; less, and the buffers of each batch would be taken from the system anew."""
+_LARGE: Final = 2**20
+"""Pieces from this size on stand outside of the heap, and go back when they are freed."""
 
 
 def die_with_parent() -> None:
@@ -31,14 +35,15 @@ def name_process(name: str) -> None:
 
 
 def give_memory_back() -> None:
-    """Have what this process and its threads free go back to the system.
+    """Have what this process and its threads free go back to the system, but for a little that is used again and again.
 
-    glibc gives each thread a heap of its own, and keeps the more of what is freed the larger the pieces were.
+    glibc gives each thread a heap of its own, and keeps up to 64 MB of what is freed: the more, the larger the pieces were.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:  # musl's allocator gives back what is freed, and has nothing to set
         mallopt(_M_ARENA_MAX, 1)
-        mallopt(_M_TRIM_THRESHOLD, _TRIM_FROM)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT)
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
 
 def _prctl(option: int, value: object) -> None:
