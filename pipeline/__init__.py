@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from pipeline.request import Request
     from pipeline.template import HtmlTemplate, Template
+    from pipeline.text import shorten, shorten_key
     from pipeline.units import Duration, Size, parse_time
 
 __all__ = [
@@ -64,6 +65,8 @@ __all__ = [
     "WindowFilter",
     "normal_severity",
     "parse_time",
+    "shorten",
+    "shorten_key",
 ]
 
 _MODULES = {
@@ -76,6 +79,7 @@ _MODULES = {
     "RememberingFilter WebhookProducer Window WindowFilter",
     "request": "Request",
     "template": "HtmlTemplate Template",
+    "text": "shorten shorten_key",
     "units": "Duration Size parse_time",
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
