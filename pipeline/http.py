@@ -78,13 +78,20 @@ class HttpConsumer(Consumer[C]):
 
     async def consume(self, message: Message) -> None:
         """Send the request, and judge the answer by `check`."""
-        request = self.request(message)
+        await self.send(self.request(message))
+
+    async def send(self, request: HttpRequest) -> bytes:
+        """Send a request, judge the answer by `check`, and give its body: for a delivery that takes more than one request.
+
+        What is raised is of the class that `check` raised, so a subclass of an error can tell one refusal from another.
+        """
         try:
-            self.check(*await self._send(request))
-        except TemporaryError as error:
-            raise TemporaryError(self._told(request, error), retry_after=error.retry_after) from None
-        except PermanentError as error:
-            raise PermanentError(self._told(request, error)) from None
+            answer = await self._send(request)
+            self.check(*answer)
+        except (TemporaryError, PermanentError) as error:
+            error.args = (self._told(request, error),)
+            raise error from None
+        return answer.body
 
     async def aclose(self) -> None:
         """Close the connections. The engine awaits this on the loop that `consume` ran on, then calls `close`."""
