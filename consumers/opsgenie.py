@@ -81,8 +81,8 @@ class ResponderConfig(Config):
 
     def rendered(self, message: Message) -> dict[str, str] | None:
         """Give the responder as Opsgenie takes it; None where the name is rendered empty."""
-        (named,) = ((name, value.render(message).strip()) for name, value in self if isinstance(value, Template))
-        return {"type": self.type, named[0]: named[1]} if named[1] else None
+        ((by, name),) = ((by, named.render(message).strip()) for by, named in self if isinstance(named, Template))
+        return {"type": self.type, by: name} if name else None
 
 
 class OpsgenieConfig(Config):
@@ -94,7 +94,7 @@ class OpsgenieConfig(Config):
     region: Literal["us", "eu"] = Field(default="us", description="Where the account is.")
     message: Template = Field(default=Template("{{ title or text }}"), description="What the alert is called.")
     description: Template = Field(
-        default=Template("{{ text }}{% if url %}\n\n{{ url }}{% endif %}"), description="The text below."
+        default=Template("{% if url %}{{ url }}\n\n{% endif %}{{ text }}"), description="The text below."
     )
     priorities: dict[Annotated[str, StringConstraints(to_lower=True)], Priority] = Field(
         default_factory=dict, description="What other words mean, such as `blocker: P1`."

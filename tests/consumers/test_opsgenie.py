@@ -114,7 +114,7 @@ def test_an_alert_holds_what_people_look_at(api):
         {
             "message": "disk full",
             "alias": "c8ce2ad3ba2f9a9d",
-            "description": "2 % left\n\nhttp://prometheus:9090/graph",
+            "description": "http://prometheus:9090/graph\n\n2 % left",
             "priority": "P1",
             "source": "http://prometheus:9090",
             "entity": "db-1",
