@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pipeline.errors import ConfigError, PermanentError, PipelineError, Problem, RequestError, TemporaryError
     from pipeline.http import HttpConsumer, HttpRequest
     from pipeline.matchers import Matchers
-    from pipeline.message import FIELDS, SEVERITIES, Message, normal_severity
+    from pipeline.message import FIELDS, SEVERITIES, Message, colour, headline, normal_severity
     from pipeline.plugin import (
         BatchConsumer,
         Config,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         WindowFilter,
     )
     from pipeline.request import Request
+    from pipeline.secrecy import SecretUrl
     from pipeline.template import HtmlTemplate, Template
     from pipeline.text import shorten, shorten_key
     from pipeline.units import Duration, Size, parse_time
@@ -57,12 +58,15 @@ __all__ = [
     "RememberingFilter",
     "Request",
     "RequestError",
+    "SecretUrl",
     "Size",
     "Template",
     "TemporaryError",
     "WebhookProducer",
     "Window",
     "WindowFilter",
+    "colour",
+    "headline",
     "normal_severity",
     "parse_time",
     "shorten",
@@ -74,10 +78,11 @@ _MODULES = {
     "errors": "ConfigError PermanentError PipelineError Problem RequestError TemporaryError",
     "http": "HttpConsumer HttpRequest",
     "matchers": "Matchers",
-    "message": "FIELDS SEVERITIES Message normal_severity",
+    "message": "FIELDS SEVERITIES Message colour headline normal_severity",
     "plugin": "BatchConsumer Config Consumer Filter ListeningProducer Memory NoOptions PollingProducer Publish "
     "RememberingFilter WebhookProducer Window WindowFilter",
     "request": "Request",
+    "secrecy": "SecretUrl",
     "template": "HtmlTemplate Template",
     "text": "shorten shorten_key",
     "units": "Duration Size parse_time",
