@@ -91,7 +91,7 @@ def colour(message: Message) -> str:
 
 
 def headline(message: Message) -> str:
-    """Give the one line that a message is shown by, never empty: its title, or the first line of its text, marked where resolved."""
+    """Give the line that a message is shown by, never empty: its title or the first line of its text, marked where resolved."""
     first = next(filter(None, (" ".join(line.split()) for line in (message.title, *message.text.split("\n", 20)))), "")
     line = first or f"{message.type} from {message.source}"
     return f"Resolved: {line}" if message.status == "resolved" else line
