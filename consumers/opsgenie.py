@@ -52,6 +52,7 @@ from pipeline import (
     PermanentError,
     Template,
     TemporaryError,
+    headline,
     shorten,
 )
 
@@ -92,7 +93,7 @@ class OpsgenieConfig(Config):
 
     api_key: SecretStr = Field(min_length=1, description="The key of an API integration.")
     region: Literal["us", "eu"] = Field(default="us", description="Where the account is.")
-    message: Template = Field(default=Template("{{ title or text }}"), description="What the alert is called.")
+    message: Template | None = Field(default=None, description="What the alert is called; else the message's title.")
     description: Template = Field(
         default=Template("{% if url %}{{ url }}\n\n{% endif %}{{ text }}"), description="The text below."
     )
@@ -153,11 +154,11 @@ class Opsgenie(HttpConsumer[OpsgenieConfig]):
 
     def _alert(self, message: Message) -> dict[str, Any]:
         config = self.config
-        title = " ".join(config.message.render(message).split()) or f"{message.type} from {message.source}"
+        title = " ".join(config.message.render(message).split()) if config.message else ""
         tags = (shorten(tag.render(message).strip(), 50) for tag in config.tags)
         details = message.labels | {name: template.render(message) for name, template in config.details.items()}
         alert = {
-            "message": shorten(title, 130),
+            "message": shorten(title or headline(message), 130),
             "alias": _alias(message),
             "description": shorten(config.description.render(message).strip(), 15_000),
             "priority": config.priorities.get(message.severity) or _PRIORITIES.get(message.severity, "P3"),

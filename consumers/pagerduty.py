@@ -37,7 +37,18 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 import msgspec
 from pydantic import Field, SecretStr, StringConstraints, field_validator
 
-from pipeline import Condition, Config, HttpConsumer, HttpRequest, Message, PermanentError, Template, shorten, shorten_key
+from pipeline import (
+    Condition,
+    Config,
+    HttpConsumer,
+    HttpRequest,
+    Message,
+    PermanentError,
+    Template,
+    headline,
+    shorten,
+    shorten_key,
+)
 
 Severity = Literal["critical", "error", "warning", "info"]
 
@@ -79,7 +90,7 @@ class PagerdutyConfig(Config):
     region: Literal["us", "eu"] = Field(
         default="us", description="Where the account is: its address ends in eu.pagerduty.com or not."
     )
-    summary: Template = Field(default=Template("{{ title or text }}"), description="What the incident is called.")
+    summary: Template | None = Field(default=None, description="What the incident is called; else the message's title.")
     source: Template = Field(default=Template(_SOURCE), description="What is affected, such as a host.")
     component: Template | None = Field(default=None, description="The part of the source that is to blame.")
     group: Template | None = Field(default=None, description="What the source belongs to, such as a cluster.")
@@ -139,9 +150,9 @@ class Pagerduty(HttpConsumer[PagerdutyConfig]):
 
     def _payload(self, message: Message) -> dict[str, Any]:
         config = self.config
-        summary = " ".join(config.summary.render(message).split()) or f"{message.type} from {message.source}"
+        summary = " ".join(config.summary.render(message).split()) if config.summary else ""
         payload = {
-            "summary": shorten(summary, 1024),
+            "summary": shorten(summary or headline(message), 1024),
             "source": config.source.render(message).strip() or "unknown",
             "severity": config.severities.get(message.severity) or _SEVERITIES.get(message.severity, "error"),
             "timestamp": message.time.isoformat(),

@@ -188,7 +188,7 @@ def test_what_is_too_long_is_cut_with_a_mark(api):
 
 def test_an_alert_always_has_a_message(api):
     send(api, message(title="", text="first\nsecond"), message(title="", type="push", source="git"))
-    assert [body["message"] for body in api.bodies] == ["first second", "push from git"]
+    assert [body["message"] for body in api.bodies] == ["first", "push from git"]
 
 
 def test_a_wrong_key_and_a_refusal_say_what_opsgenie_says(api):

@@ -192,7 +192,7 @@ def test_the_source_is_the_host_where_there_is_one(api, fields, source):
 def test_a_summary_is_there_short_and_one_line(api):
     send(api, message(title="t" * 2000), message(title="", text="first\nsecond"), message(title="", type="push", source="git"))
     summaries = [event["payload"]["summary"] for event in api.events]
-    assert summaries == ["t" * 1023 + "…", "first second", "push from git"]
+    assert summaries == ["t" * 1023 + "…", "first", "push from git"]
 
 
 def test_a_long_key_resolves_what_it_triggered(api):
