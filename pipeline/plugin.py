@@ -91,11 +91,12 @@ class PollingProducer(Producer[C]):
     """Asks another system, on the step's `schedule:` or on demand."""
 
     @abstractmethod
-    def poll(self, cursor: str | None) -> Iterable[tuple[Message, str]]:
+    def poll(self, cursor: str | None) -> Iterable[tuple[Message | None, str]]:
         """Give what is new since `cursor`, each with the cursor that stands just behind it; None means the first poll.
 
         Called by one clock at a time. A cursor is stored only after the messages up to it are on the queue, so what
-        was given may be asked for again. Raise `TemporaryError` to be called again later from the last stored cursor.
+        was given may be asked for again. `None, cursor` tells of no message, and moves the cursor. Raise
+        `TemporaryError` to be called again later from the last stored cursor.
         """
 
 
