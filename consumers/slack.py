@@ -1,0 +1,269 @@
+r"""Posts messages to a Slack channel, as a bot or through an incoming webhook, and keeps one thread for each key.
+
+As a bot: make an app on https://api.slack.com/apps, give it the scope `chat:write`, install it, invite it into the channel
+(`/invite @its-name`), and give its token and the channel's id, which the channel's details show.
+
+```yaml
+name: oncall
+producers:
+  - prometheus
+consumers:
+  - slack:
+      token: "${SLACK_TOKEN:-xoxb-not-set}"
+      channel: C0123456789
+      mention: '{% if severity == "critical" and status == "firing" %}<!here>{% endif %}'
+    rate: 60/m
+    ordered: true
+```
+
+Through an incoming webhook, which posts to its one channel and can neither change nor answer what it posted:
+
+```yaml
+name: deploys
+producers:
+  - http
+consumers:
+  - slack: {url: "${SLACK_URL:-https://hooks.slack.com/services/T000/B000/not-set}"}
+    rate: 60/m
+```
+
+A message is its title, linked to its `url`, and below it, beside a bar in the colour of its severity (green where it is
+resolved), its text, its labels, and where and when it came from. Values are escaped; `text`, a template in Slack's own
+markup (`*bold*`, `_italic_`, `<https://…|link>`), writes something else in the text's place.
+
+As a bot, later messages with the `key` of an earlier one belong to it. `follow_up: both`, the default, changes the first one
+into what holds now and tells the change in its thread; `update` and `reply` do one of the two, and `post` none: each message
+stands in the channel. Once it was resolved, the next message of the key begins anew. `ordered: true` keeps a resolved message
+from overtaking its firing one. Which message is which is remembered for 30 days after it last changed; where that is lost, or
+somebody deleted the message, the next one is posted anew.
+
+Slack takes about one message a second for each channel: `rate: 60/m`. A wait that it asks for is kept. Of a text of more than
+8000 bytes the rest is cut, of more than ten labels the rest is counted. What Slack cannot take now is tried again; a channel
+or a token that it does not know buries the message, and the error says what to do.
+
+Protocol: https://docs.slack.dev/reference/methods/chat.postMessage, …/chat.update, https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks,
+and for the limits https://docs.slack.dev/reference/block-kit/blocks; that of all blocks together is nowhere written, and is
+about 13,000 characters (https://github.com/slackapi/bolt-js/issues/2509).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, ClassVar, Final, Literal, Self
+
+import msgspec
+from pydantic import Field, SecretStr, model_validator
+
+from pipeline import (
+    Config,
+    HtmlTemplate,
+    HttpConsumer,
+    HttpRequest,
+    Message,
+    PermanentError,
+    SecretUrl,
+    TemporaryError,
+    colour,
+    headline,
+    shorten,
+)
+
+_REMEMBERED: Final = timedelta(days=30)
+_TEXT: Final = 8_000
+_SECTION: Final = 3_000
+_FIELDS: Final = 10
+_MAY_PASS: Final = frozenset(
+    (
+        *("external_channel_migrating", "fatal_error", "internal_error", "org_login_required", "request_timeout"),
+        *("service_unavailable", "team_added_to_org", "update_failed"),
+    )
+)
+_LIMITED: Final = frozenset({"rate_limited", "ratelimited"})
+_GONE: Final = frozenset({"cant_update_message", "edit_window_closed", "message_not_found", "thread_not_found"})
+_ADVICE: Final = {
+    "account_inactive": "the app was removed or its workspace deleted; install it and give its new token",
+    "channel_not_found": "give the channel's id, as its details show it, and invite the bot where the channel is private",
+    "invalid_auth": "Slack does not know the token",
+    "is_archived": "the channel is archived",
+    "missing_scope": "give the app the scope chat:write and install it again",
+    "not_in_channel": "invite the bot into the channel: /invite @its-name",
+    "token_expired": "the token has expired",
+    "token_revoked": "the token was revoked; install the app again and give its new token",
+}
+
+
+class SlackConfig(Config):
+    """The options of `slack`."""
+
+    shorthand: ClassVar[str | None] = "url"
+
+    url: SecretUrl | None = Field(default=None, description="The URL of an incoming webhook; else give `token` and `channel`.")
+    token: SecretStr | None = Field(default=None, min_length=1, description="A bot's token: xoxb-….")
+    channel: str | None = Field(default=None, min_length=1, description="The channel's id, for a bot.")
+    text: HtmlTemplate | None = Field(
+        default=None, description="What stands below the title: Slack's markup, values are escaped."
+    )
+    labels: tuple[str, ...] | None = Field(default=None, description="The labels that are shown; else all of them.")
+    mention: HtmlTemplate = Field(default=HtmlTemplate(""), description="Who is called: `<!here>`, `<@U…>`, `<!subteam^S…>`.")
+    follow_up: Literal["both", "update", "reply", "post"] = Field(
+        default="both", description="What a later message of a key does to the first, for a bot."
+    )
+    username: str | None = Field(default=None, description="The name that is shown; a bot needs the scope chat:write.customize.")
+    icon_emoji: str | None = Field(
+        default=None, pattern="^:.+:$", description="The icon that is shown, as :fire:, as `username`."
+    )
+    base_url: str = Field(default="https://slack.com/api", pattern="^https?://", description="The Web API's address.")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        bot = (self.token is not None, self.channel is not None)
+        if (self.url is None) != all(bot) or (self.url is not None and any(bot)):
+            raise ValueError("give either `url`, or `token` and `channel`")
+        return self
+
+
+class SlackGoneError(PermanentError):
+    """The message that was to be changed or answered is not there any more, or may not be changed."""
+
+
+class Slack(HttpConsumer[SlackConfig]):
+    """Posts messages to a Slack channel, as a bot or through an incoming webhook."""
+
+    def request(self, message: Message) -> HttpRequest:
+        """Give the request that posts the message to the channel."""
+        return self._request("chat.postMessage", self._content(message))
+
+    async def consume(self, message: Message) -> None:
+        """Post the message, or change and answer the first one of its key."""
+        if self.config.token is None or self.config.follow_up == "post" or not message.key or self.memory is None:
+            await super().consume(message)
+            return
+        first = await asyncio.to_thread(self.memory.recall, message.key)
+        place = ""
+        if first:
+            with suppress(SlackGoneError):
+                place = await self._follow_up(message, first)
+        place = place or await self._post(message)
+        with suppress(TemporaryError):  # the channel has the message; what is forgotten costs a thread
+            if message.status == "resolved":
+                await asyncio.to_thread(self.memory.forget, message.key)
+            else:
+                await asyncio.to_thread(self.memory.remember, message.key, place, _REMEMBERED)
+
+    def check(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """Judge an answer: the Web API says in the body of a 200 how it went."""
+        super().check(status, headers, body)
+        answer = _json(body)
+        if answer.get("ok") is True or (self.config.token is None and "ok" not in answer):
+            return
+        code = str(answer.get("error", "nothing that its API would say"))
+        if code in _LIMITED:
+            super().check(429, headers, body)
+        if code in _MAY_PASS or "error" not in answer:
+            raise TemporaryError(f"Slack says {code}")
+        text = f"Slack says {code}{_details(answer)}" + (f": {_ADVICE[code]}" if code in _ADVICE else "")
+        raise (SlackGoneError if code in _GONE else PermanentError)(text)
+
+    async def _post(self, message: Message) -> str:
+        """Post the message to the channel, and give where it is."""
+        answer = _json(await self.send(self.request(message)))
+        return f"{answer.get('channel', self.config.channel)} {answer.get('ts', '')}"
+
+    async def _follow_up(self, message: Message, first: str) -> str:
+        channel, _, ts = first.partition(" ")
+        content = self._content(message) | {"channel": channel}
+        if self.config.follow_up in ("both", "update"):
+            change = {name: content[name] for name in ("channel", "text", "attachments")}
+            await self.send(self._request("chat.update", change | {"ts": ts}))
+        if self.config.follow_up in ("both", "reply"):
+            await self.send(self._request("chat.postMessage", content | {"thread_ts": ts}))
+        return first
+
+    def _request(self, method: str, content: dict[str, Any]) -> HttpRequest:
+        config = self.config
+        headers = {"content-type": "application/json; charset=utf-8"}
+        if config.token is not None:
+            headers["authorization"] = f"Bearer {config.token.get_secret_value()}"
+        url = config.url.get_secret_value() if config.url else f"{config.base_url.rstrip('/')}/{method}"
+        return HttpRequest(url, msgspec.json.encode(content), headers=headers)
+
+    def _content(self, message: Message) -> dict[str, Any]:
+        config = self.config
+        text = f"{_plain(config.mention.render(message))} {_title(message)}".strip()
+        attachment = {"color": colour(message), "blocks": [*self._blocks(message)]}
+        content = {"text": text, "attachments": [attachment], "unfurl_links": False, "unfurl_media": False}
+        named = {"channel": config.channel, "username": config.username, "icon_emoji": config.icon_emoji}
+        return content | {name: value for name, value in named.items() if value}
+
+    def _blocks(self, message: Message) -> Iterator[dict[str, Any]]:
+        written = self.config.text
+        text = _plain(written.render(message)) if written else _escaped(message.text)
+        for part in _parts(text.strip()):
+            yield {"type": "section", "text": _mrkdwn(part)}
+        known = message.labels if self.config.labels is None else self.config.labels
+        labels = [name for name in known if message.labels.get(name)]
+        if labels:
+            fields = [_mrkdwn(_field(name, message.labels[name])) for name in labels[:_FIELDS]]
+            yield {"type": "section", "fields": fields}
+        when = f"<!date^{int(message.time.timestamp())}^{{date_short_pretty}} {{time_secs}}|{message.time.isoformat()}>"
+        more = f"{len(labels) - _FIELDS} more labels" if len(labels) > _FIELDS else ""
+        origin = (shorten(part, 150) for part in (message.severity, message.source, more))
+        yield {"type": "context", "elements": [_mrkdwn(" · ".join([*(_escaped(part) for part in origin if part), when]))]}
+
+
+def _title(message: Message) -> str:
+    title = f"*{_escaped(shorten(headline(message), 500))}*"
+    link = re.sub(r'[\s<>|"]', lambda found: f"%{ord(found[0]):02X}", message.url)
+    return f"<{link.replace('&', '&amp;')}|{title}>" if re.match("https?://.", link) and len(link) <= 2_000 else title
+
+
+def _field(name: str, value: str) -> str:
+    return f"*{_escaped(shorten(name, 60))}*\n{_escaped(shorten(value, 200))}"
+
+
+def _mrkdwn(text: str) -> dict[str, str]:
+    return {"type": "mrkdwn", "text": text}
+
+
+def _escaped(text: str) -> str:
+    """Escape what Slack reads as markup of its own: links, mentions, dates."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _plain(text: str) -> str:
+    """Take back what is escaped for HTML alone: Slack shows it as it is."""
+    return text.replace("&#39;", "'").replace("&#34;", '"')
+
+
+def _parts(text: str) -> Iterator[str]:
+    """Cut a text that is too long, and give it in parts of what a section may have, at a line's end where there is one."""
+    text = re.sub(r"&[a-z]{0,3}…$", "…", shorten(text, _TEXT, unit="bytes"))
+    most = (
+        _SECTION if max(text, default="") <= "\uffff" else _SECTION // 2
+    )  # whether Slack counts these once or twice is not said
+    while text:
+        part = text
+        if len(text) > most:
+            part = text[: text.rfind("\n", most // 2, most) + 1] or re.sub("&[a-z]{0,3}$", "", text[:most])
+        text = text[len(part) :]
+        if part.strip():
+            yield part
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    """Read an answer; what is no JSON object is an empty one."""
+    try:
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _details(answer: dict[str, Any]) -> str:
+    metadata = answer.get("response_metadata")
+    told = metadata.get("messages") if isinstance(metadata, dict) else None
+    return f" ({'; '.join(map(str, told[:3]))})" if isinstance(told, list) and told else ""
