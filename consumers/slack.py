@@ -48,11 +48,8 @@ about 13,000 characters (https://github.com/slackapi/bolt-js/issues/2509).
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from datetime import timedelta
 from typing import Any, ClassVar, Final, Literal, Self
 
 import msgspec
@@ -60,6 +57,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from pipeline import (
     Config,
+    GoneError,
     HtmlTemplate,
     HttpConsumer,
     HttpRequest,
@@ -68,11 +66,11 @@ from pipeline import (
     SecretUrl,
     TemporaryError,
     colour,
+    follow,
     headline,
     shorten,
 )
 
-_REMEMBERED: Final = timedelta(days=30)
 _TEXT: Final = 8_000
 _SECTION: Final = 3_000
 _FIELDS: Final = 10
@@ -126,10 +124,6 @@ class SlackConfig(Config):
         return self
 
 
-class SlackGoneError(PermanentError):
-    """The message that was to be changed or answered is not there any more, or may not be changed."""
-
-
 class Slack(HttpConsumer[SlackConfig]):
     """Posts messages to a Slack channel, as a bot or through an incoming webhook."""
 
@@ -139,20 +133,8 @@ class Slack(HttpConsumer[SlackConfig]):
 
     async def consume(self, message: Message) -> None:
         """Post the message, or change and answer the first one of its key."""
-        if self.config.token is None or self.config.follow_up == "post" or not message.key or self.memory is None:
-            await super().consume(message)
-            return
-        first = await asyncio.to_thread(self.memory.recall, message.key)
-        place = ""
-        if first:
-            with suppress(SlackGoneError):
-                place = await self._follow_up(message, first)
-        place = place or await self._post(message)
-        with suppress(TemporaryError):  # the channel has the message; what is forgotten costs a thread
-            if message.status == "resolved":
-                await asyncio.to_thread(self.memory.forget, message.key)
-            else:
-                await asyncio.to_thread(self.memory.remember, message.key, place, _REMEMBERED)
+        follows = self.config.token is not None and self.config.follow_up != "post"
+        await follow(message, self.memory if follows else None, self._post, self._follow_up)
 
     def check(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Judge an answer: the Web API says in the body of a 200 how it went."""
@@ -166,14 +148,14 @@ class Slack(HttpConsumer[SlackConfig]):
         if code in _MAY_PASS or "error" not in answer:
             raise TemporaryError(f"Slack says {code}")
         text = f"Slack says {code}{_details(answer)}" + (f": {_ADVICE[code]}" if code in _ADVICE else "")
-        raise (SlackGoneError if code in _GONE else PermanentError)(text)
+        raise (GoneError if code in _GONE else PermanentError)(text)
 
     async def _post(self, message: Message) -> str:
         """Post the message to the channel, and give where it is."""
         answer = _json(await self.send(self.request(message)))
         return f"{answer.get('channel', self.config.channel)} {answer.get('ts', '')}"
 
-    async def _follow_up(self, message: Message, first: str) -> str:
+    async def _follow_up(self, message: Message, first: str) -> None:
         channel, _, ts = first.partition(" ")
         content = self._content(message) | {"channel": channel}
         if self.config.follow_up in ("both", "update"):
@@ -181,7 +163,6 @@ class Slack(HttpConsumer[SlackConfig]):
             await self.send(self._request("chat.update", change | {"ts": ts}))
         if self.config.follow_up in ("both", "reply"):
             await self.send(self._request("chat.postMessage", content | {"thread_ts": ts}))
-        return first
 
     def _request(self, method: str, content: dict[str, Any]) -> HttpRequest:
         config = self.config

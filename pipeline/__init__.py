@@ -8,6 +8,7 @@ TYPE_CHECKING = False  # as type checkers read it; to import `typing` for it tak
 if TYPE_CHECKING:
     from pipeline.condition import Condition
     from pipeline.errors import ConfigError, PermanentError, PipelineError, Problem, RequestError, TemporaryError
+    from pipeline.following import GoneError, follow
     from pipeline.http import HttpConsumer, HttpRequest
     from pipeline.matchers import Matchers
     from pipeline.message import FIELDS, SEVERITIES, Message, colour, headline, normal_severity
@@ -42,6 +43,7 @@ __all__ = [
     "Consumer",
     "Duration",
     "Filter",
+    "GoneError",
     "HtmlTemplate",
     "HttpConsumer",
     "HttpRequest",
@@ -66,6 +68,7 @@ __all__ = [
     "Window",
     "WindowFilter",
     "colour",
+    "follow",
     "headline",
     "normal_severity",
     "parse_time",
@@ -76,6 +79,7 @@ __all__ = [
 _MODULES = {
     "condition": "Condition",
     "errors": "ConfigError PermanentError PipelineError Problem RequestError TemporaryError",
+    "following": "GoneError follow",
     "http": "HttpConsumer HttpRequest",
     "matchers": "Matchers",
     "message": "FIELDS SEVERITIES Message colour headline normal_severity",
