@@ -51,6 +51,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Final, Literal, Self
+from urllib.parse import quote
 
 import msgspec
 from pydantic import Field, SecretStr, model_validator
@@ -68,6 +69,7 @@ from pipeline import (
     colour,
     follow,
     headline,
+    json_object,
     shorten,
 )
 
@@ -139,7 +141,7 @@ class Slack(HttpConsumer[SlackConfig]):
     def check(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Judge an answer: the Web API says in the body of a 200 how it went."""
         super().check(status, headers, body)
-        answer = _json(body)
+        answer = json_object(body)
         if answer.get("ok") is True or (self.config.token is None and "ok" not in answer):
             return
         code = str(answer.get("error", "nothing that its API would say"))
@@ -152,8 +154,8 @@ class Slack(HttpConsumer[SlackConfig]):
 
     async def _post(self, message: Message) -> str:
         """Post the message to the channel, and give where it is."""
-        answer = _json(await self.send(self.request(message)))
-        return f"{answer.get('channel', self.config.channel)} {answer.get('ts', '')}"
+        answer = json_object(await self.send(self.request(message)))
+        return f"{answer['channel']} {answer['ts']}" if "channel" in answer and "ts" in answer else ""
 
     async def _follow_up(self, message: Message, first: str) -> None:
         channel, _, ts = first.partition(" ")
@@ -198,7 +200,7 @@ class Slack(HttpConsumer[SlackConfig]):
 
 def _title(message: Message) -> str:
     title = f"*{_escaped(shorten(headline(message), 500))}*"
-    link = re.sub(r'[\s<>|"]', lambda found: f"%{ord(found[0]):02X}", message.url)
+    link = re.sub(r'[\s\x00-\x1f<>|"]', lambda found: quote(found[0]), message.url)
     return f"<{link.replace('&', '&amp;')}|{title}>" if re.match("https?://.", link) and len(link) <= 2_000 else title
 
 
@@ -233,15 +235,6 @@ def _parts(text: str) -> Iterator[str]:
         text = text[len(part) :]
         if part.strip():
             yield part
-
-
-def _json(body: bytes) -> dict[str, Any]:
-    """Read an answer; what is no JSON object is an empty one."""
-    try:
-        answer = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
-        return {}
-    return answer if isinstance(answer, dict) else {}
 
 
 def _details(answer: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pipeline.condition import Condition
     from pipeline.errors import ConfigError, PermanentError, PipelineError, Problem, RequestError, TemporaryError
     from pipeline.following import GoneError, follow
-    from pipeline.http import HttpConsumer, HttpRequest
+    from pipeline.http import HttpConsumer, HttpRequest, json_object
     from pipeline.matchers import Matchers
     from pipeline.message import FIELDS, SEVERITIES, Message, colour, headline, normal_severity
     from pipeline.plugin import (
@@ -70,6 +70,7 @@ __all__ = [
     "colour",
     "follow",
     "headline",
+    "json_object",
     "normal_severity",
     "parse_time",
     "shorten",
@@ -80,7 +81,7 @@ _MODULES = {
     "condition": "Condition",
     "errors": "ConfigError PermanentError PipelineError Problem RequestError TemporaryError",
     "following": "GoneError follow",
-    "http": "HttpConsumer HttpRequest",
+    "http": "HttpConsumer HttpRequest json_object",
     "matchers": "Matchers",
     "message": "FIELDS SEVERITIES Message colour headline normal_severity",
     "plugin": "BatchConsumer Config Consumer Filter ListeningProducer Memory NoOptions PollingProducer Publish "

@@ -28,9 +28,10 @@ async def follow(
 ) -> None:
     """Post a message, or follow up on the first one of its key where that is known.
 
-    `post` gives what the other side calls the message, by which `follow_up` changes or answers it; where that raises `GoneError`
-    the message is posted. A resolved message is the last of its key: the next one is posted again. Without a key or a memory
-    each one is. Raises what the two raise, and `TemporaryError` where the memory is away before anything was sent.
+    `post` gives what the other side calls the message (nothing where it does not say), by which `follow_up` changes or answers
+    it; where that raises `GoneError` the message is posted. A resolved message is the last of its key: the next one is posted
+    again. Without a key or a memory each one is. Raises what the two raise, and `TemporaryError` where the memory is away before
+    anything was sent.
     """
     if not message.key or memory is None:
         await post(message)

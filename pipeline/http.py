@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from ssl import SSLCertVerificationError
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
+
+import msgspec
 
 from pipeline.address import Place, place_of
 from pipeline.errors import PermanentError, TemporaryError
@@ -135,6 +137,15 @@ class HttpConsumer(Consumer[C]):
     @cached_property
     def _masked(self) -> Callable[[str], str]:
         return masker(secrets_in(self.config))
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """Give the JSON object that an answer is; one without fields where it is none."""
+    try:
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+    return answer if isinstance(answer, dict) else {}
 
 
 def _origin(url: str) -> str:

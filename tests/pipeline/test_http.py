@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from pydantic import Field, SecretBytes, SecretStr
 
-from pipeline import Config, HttpConsumer, HttpRequest, Message, PermanentError, TemporaryError
+from pipeline import Config, HttpConsumer, HttpRequest, Message, PermanentError, TemporaryError, json_object
 from pipeline.testing import Answer, HttpConsumerContract, LoopbackServer
 from pipeline.testing.consumers import deliver
 
@@ -81,6 +81,12 @@ def test_a_service_that_answers_200_with_an_error(server):
     with pytest.raises(TemporaryError) as caught:
         deliver(post(server.url), MESSAGE)
     assert caught.value.retry_after == 3
+
+
+@pytest.mark.parametrize("body", [b"", b"[1]", b"<html>", b"\xff", b"[" * 100_000, b"null"])
+def test_an_answer_that_is_no_object_is_an_empty_one(body):
+    assert json_object(body) == {}
+    assert json_object(b'{"ok": true}') == {"ok": True}
 
 
 class BusyError(TemporaryError):
