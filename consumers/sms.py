@@ -36,7 +36,22 @@ What may pass is tried again: no answer, 429, 5xx, and what a service calls thro
 of credit (Twilio 14107, 20429, 21611, 30001, 63017, 63038; Vonage 1, 5, 9, 10; Clickatell 18, 19, 20, 43). All else is a
 refusal, such as a number that is none (Twilio 21211, 21614) or has unsubscribed (21610). An SMS that got no answer is sent
 again, though it may have gone out: no service tells. The log has a line for each SMS with its id and, where it is told at
-once, its price. Twilio and Vonage post what becomes of it to `callback`, which may be a producer `http` of another pipeline.
+once, its price.
+
+That a service has an SMS does not say that a phone gets it. With `callback`, Twilio and Vonage (set to POST-JSON) post what
+becomes of it: `callback: "https://twilio:${INTAKE_KEY}@bell.example.com/in/sms-lost/http"` leads Twilio to this pipeline, by
+a key of `siftbell keys create`.
+
+```yaml
+name: sms-lost
+producers:
+  - http: {fields: {title: MessageStatus, key: MessageSid}}
+filters:
+  - match: data.MessageStatus in ["undelivered", "failed"]
+  - render: "to {{ data.To }}, error {{ data.ErrorCode | default('unknown') }}"
+consumers:
+  - log
+```
 
 Protocols: https://www.twilio.com/docs/messaging/api/message-resource, https://www.twilio.com/docs/api/errors,
 https://developer.vonage.com/en/api/sms, https://developer.vonage.com/en/api-errors/sms,

@@ -15,9 +15,10 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from consumers.sms import Sms, SmsConfig, count_parts, fit
-from pipeline import Message, PermanentError, TemporaryError
+from pipeline import Message, PermanentError, Request, TemporaryError
 from pipeline.testing import Answer, HttpConsumerContract, LoopbackServer, Recollection
 from pipeline.testing.consumers import deliver
+from producers.http import Http, HttpConfig
 
 ACCOUNT, TOKEN = "AC00000000000000000000000000000000", "a-made-up-token"
 ANNA, BERT, CLEO = "+4915112345678", "+14155550100", "+27999000001"
@@ -416,6 +417,15 @@ def test_the_log_has_id_and_price(network, service, told):
     with capture_logs() as lines:
         deliver(sms(network, service), message(title="t" * 200))
     assert lines == [{"event": "an SMS is on its way", "log_level": "info", "to": ANNA, "parts": 2} | told]
+
+
+def test_the_callback_of_twilio_is_understood_as_the_manual_says():
+    body = b"MessageSid=SM1&MessageStatus=undelivered&To=%2B4915112345678&ErrorCode=30003"
+    told = Http(HttpConfig.model_validate({"fields": {"title": "MessageStatus", "key": "MessageSid"}})).receive(
+        Request(body, {"content-type": "application/x-www-form-urlencoded"})
+    )
+    ((title, key, data),) = [(one.title, one.key, one.data) for one in told]
+    assert (title, key, data["To"], data["ErrorCode"]) == ("undelivered", "SM1", ANNA, "30003")
 
 
 def test_a_number_that_is_none_keeps_nobody_else_from_it(network):
