@@ -278,8 +278,11 @@ class Sms(HttpConsumer[SmsConfig]):
     total_timeout: ClassVar[float] = 20.0
 
     def request(self, message: Message) -> HttpRequest:
-        """Give the request to the first receiver: each has one of its own."""
-        return self._service.request(self.config, self._numbers(message)[0], self._text(message))
+        """Give the request to the first receiver: each has one of its own. Raises `PermanentError` where there is none."""
+        numbers, wrong = self._numbers(message)
+        if not numbers:
+            raise next(iter(wrong.values()))
+        return self._service.request(self.config, numbers[0], self._text(message))
 
     def check(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Judge by the status, and by the service's own code in the body."""
@@ -298,26 +301,38 @@ class Sms(HttpConsumer[SmsConfig]):
 
     async def consume(self, message: Message) -> None:
         """Send it to all who do not have it yet, at once; raises what became of those who could not be reached."""
-        numbers, text = self._numbers(message), self._text(message)
-        errors = await asyncio.gather(*(self._send_to(number, text, message, alone=len(numbers) == 1) for number in numbers))
+        (numbers, wrong), text = self._numbers(message), self._text(message)
+        alone = len(numbers) + len(wrong) == 1
+        errors = await asyncio.gather(*(self._send_to(number, text, message, alone=alone) for number in numbers))
         failed = {number: error for number, error in zip(numbers, errors, strict=True) if error is not None}
-        if failed:
-            raise _together(failed, len(numbers))
+        if failed or wrong:
+            raise _together(failed | wrong, len(numbers) + len(wrong))
 
     def preview(self, message: Message) -> object:
         """Give the receivers, the text and the number of its parts."""
         text = self._text(message)
-        return {"to": self._numbers(message), "text": text, "parts": count_parts(text)}
+        numbers, wrong = self._numbers(message)
+        return {"to": [*numbers, *wrong], "text": text, "parts": count_parts(text)}
 
     @property
     def _service(self) -> _Service:
         return _SERVICES[self.config.via]
 
-    def _numbers(self, message: Message) -> list[str]:
-        numbers = [*dict.fromkeys(number for template in self.config.to for number in _split(template.render(message)))]
-        if not numbers:
+    def _numbers(self, message: Message) -> tuple[list[str], dict[str, PermanentError]]:
+        """Give all numbers, once each, and what is written in place of one with what is wrong with it."""
+        numbers: dict[str, None] = {}
+        wrong: dict[str, PermanentError] = {}
+        for template in self.config.to:
+            try:
+                found = _split(template.render(message))
+            except PermanentError as error:
+                wrong[template.text] = error
+                continue
+            numbers |= dict.fromkeys(filter(_NUMBER.fullmatch, found))
+            wrong |= {number: PermanentError(_NO_NUMBER) for number in found if not _NUMBER.fullmatch(number)}
+        if not numbers and not wrong:
             raise PermanentError("`to` names nobody for this message")
-        return numbers
+        return [*numbers], wrong
 
     def _text(self, message: Message) -> str:
         title = headline(message)
@@ -326,8 +341,6 @@ class Sms(HttpConsumer[SmsConfig]):
         return fit(_plain(text) or _plain(title), self.config.max_parts)
 
     async def _send_to(self, number: str, text: str, message: Message, *, alone: bool) -> TemporaryError | PermanentError | None:
-        if not _NUMBER.fullmatch(number):
-            return PermanentError(_NO_NUMBER)
         memory, key = None if alone else self.memory, f"{message.id} {number}"
         try:
             if memory is not None and await asyncio.to_thread(memory.recall, key) is not None:

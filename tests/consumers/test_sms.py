@@ -428,11 +428,31 @@ def test_the_callback_of_twilio_is_understood_as_the_manual_says():
     assert (title, key, data["To"], data["ErrorCode"]) == ("undelivered", "SM1", ANNA, "30003")
 
 
-def test_a_number_that_is_none_keeps_nobody_else_from_it(network):
-    plugin = sms(network, to=[ANNA, "{{ labels.phone }}"])
-    with pytest.raises(PermanentError, match="1 of 2 receivers have it; 0151123: a number is written with"):
-        deliver(plugin, message(labels={"phone": "0151-123"}))
-    assert [*network.went_out] == [ANNA]
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ({"phone": "0151-123"}, "1 of 2 receivers have it; 0151123: a number is written with"),
+        ({}, r"1 of 2 receivers have it; \{\{ labels\.phone \}\}: .*no labels\.phone"),
+    ],
+)
+def test_a_number_that_is_none_keeps_nobody_else_from_it(network, labels, told):
+    plugin, alert = sms(network, to=[ANNA, "{{ labels.phone }}"], memory=Recollection()), message(labels=labels)
+    for _ in range(2):  # the second time as a redrive does it
+        with pytest.raises(PermanentError, match=told):
+            deliver(plugin, alert)
+    assert network.went_out == {ANNA: ["disk full"]}
+    assert len(plugin.preview(alert)["to"]) == 2
+
+
+def test_a_number_that_is_none_and_nobody_else(network):
+    plugin = sms(network, to=["{{ labels.phone }}"])
+    for tried in (
+        lambda: deliver(plugin, message(labels={"phone": "x"})),
+        lambda: plugin.request(message(labels={"phone": "x"})),
+    ):
+        with pytest.raises(PermanentError, match="a number is written with"):
+            tried()
+    assert network.received == []
 
 
 def test_nobody_is_named(network):
