@@ -221,7 +221,7 @@ class _Vonage:
     def request(config: SmsConfig, number: str, text: str) -> HttpRequest:
         form = {"to": number[1:], "from": config.sender(""), "text": text, "type": "text" if _is_gsm(text) else "unicode"}
         if config.callback is not None:
-            form |= {"callback": config.callback.get_secret_value(), "status-report-req": "1"}
+            form |= {"callback": config.callback.get_secret_value(), "status-report-req": "true"}
         return _form(config.url("https://rest.nexmo.com", "/sms/json"), form, config.account, config.token)
 
     @classmethod
@@ -244,11 +244,11 @@ class _Clickatell:
     class Sms(msgspec.Struct, rename="camel"):
         accepted: bool
         api_message_id: str | None = None
-        error: _Clickatell.Error | None = None
+        error: _Clickatell.Error | str | None = None
 
     class Answer(msgspec.Struct):
         messages: list[_Clickatell.Sms] = []
-        error: _Clickatell.Error | None = None
+        error: _Clickatell.Error | str | None = None
 
     @staticmethod
     def request(config: SmsConfig, number: str, text: str) -> HttpRequest:
@@ -262,7 +262,11 @@ class _Clickatell:
         answer = _read(body, cls.Answer) or cls.Answer()
         sms = answer.messages[0] if answer.messages else None
         if error := answer.error or (sms and sms.error):
-            return _Sent(code=str(error.code), text=error.description)
+            return (
+                _Sent(code="unknown", text=error)
+                if isinstance(error, str)
+                else _Sent(code=str(error.code), text=error.description)
+            )
         return _Sent(sms.api_message_id or "") if sms and sms.accepted else None
 
 

@@ -220,7 +220,7 @@ def test_what_vonage_is_told(network):
         "text": "voll 🔔",
         "type": "unicode",
         "callback": "https://bell.example.com/x",
-        "status-report-req": "1",
+        "status-report-req": "true",
     }
     assert network.forms == [told, told | later]
 
@@ -396,6 +396,14 @@ def test_an_answer_that_says_nothing_of_the_sms_is_no_success(network, service, 
     network.answers.append(Answer(200, body=body))
     with pytest.raises(TemporaryError, match="says nothing of the SMS"):
         deliver(sms(network, service), message())
+
+
+@pytest.mark.parametrize("status", [202, 207, 400])
+def test_clickatell_may_tell_an_error_in_words_alone(network, status):
+    message_of = {"apiMessageId": None, "accepted": False, "to": ANNA[1:], "error": "Invalid destination address."}
+    network.answers.append(network.json(status, {"messages": [message_of], "error": None}))
+    with pytest.raises(PermanentError, match="Invalid destination address"):
+        deliver(sms(network, "clickatell"), message())
 
 
 def test_one_refused_part_of_several_is_a_refusal(network):
