@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from pipeline.request import Request
     from pipeline.secrecy import SecretUrl
+    from pipeline.sql import SqlDatabase, SqlUrl, Statement
     from pipeline.template import HtmlTemplate, Template
     from pipeline.text import shorten, shorten_key
     from pipeline.units import Duration, Size, parse_time
@@ -62,6 +63,9 @@ __all__ = [
     "RequestError",
     "SecretUrl",
     "Size",
+    "SqlDatabase",
+    "SqlUrl",
+    "Statement",
     "Template",
     "TemporaryError",
     "WebhookProducer",
@@ -88,6 +92,7 @@ _MODULES = {
     "RememberingFilter WebhookProducer Window WindowFilter",
     "request": "Request",
     "secrecy": "SecretUrl",
+    "sql": "SqlDatabase SqlUrl Statement",
     "template": "HtmlTemplate Template",
     "text": "shorten shorten_key",
     "units": "Duration Size parse_time",
