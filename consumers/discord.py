@@ -44,6 +44,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from datetime import UTC
+from itertools import islice
 from time import monotonic
 from typing import Any, ClassVar, Final, Literal, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -66,6 +67,7 @@ from pipeline import (
     headline,
     json_object,
     shorten,
+    shown_labels,
 )
 
 _PATIENCE: Final = 5.0
@@ -214,15 +216,13 @@ class Discord(HttpConsumer[DiscordConfig]):
 
     def _fields(self, message: Message, room: int) -> list[dict[str, Any]]:
         """Give the labels, as many as there is room for."""
-        known = message.labels if self.config.labels is None else self.config.labels
         fields: list[dict[str, Any]] = []
-        for name in known:
-            field = {"name": _fitting(name.strip(), 64), "value": _fitting(message.labels.get(name, "").strip(), 256)}
+        for name, value in islice(shown_labels(message, self.config.labels).items(), _FIELDS):
+            field = {"name": _fitting(name, 64), "value": _fitting(value, 256)}
             room -= _units(field["name"] + field["value"])
-            if room < 0 or len(fields) == _FIELDS:
+            if room < 0:
                 break
-            if field["name"] and field["value"]:
-                fields.append({**field, "inline": True})
+            fields.append({**field, "inline": True})
         return fields
 
 

@@ -32,24 +32,27 @@ resolved), its text, its labels, and where and when it came from. Values are esc
 markup (`*bold*`, `_italic_`, `<https://…|link>`), writes something else in the text's place.
 
 As a bot, later messages with the `key` of an earlier one belong to it. `follow_up: both`, the default, changes the first one
-into what holds now and tells the change in its thread; `update` and `reply` do one of the two, and `post` none: each message
-stands in the channel. Once it was resolved, the next message of the key begins anew. `ordered: true` keeps a resolved message
-from overtaking its firing one. Which message is which is remembered for 30 days after it last changed; where that is lost, or
-somebody deleted the message, the next one is posted anew.
+into what holds now and tells the change in its thread (with `broadcast: true` in the channel as well); `update` and `reply` do
+one of the two, and `post` none: each message stands in the channel. Once it was resolved, the next message of the key begins
+anew. `ordered: true` keeps a resolved message from overtaking its firing one. Which message is which is remembered for 30 days
+after it last changed; where that is lost, or somebody deleted the message, the next one is posted anew.
 
 Slack takes about one message a second for each channel: `rate: 60/m`. A wait that it asks for is kept. Of a text of more than
-8000 bytes the rest is cut, of more than ten labels the rest is counted. What Slack cannot take now is tried again; a channel
-or a token that it does not know buries the message, and the error says what to do.
+8000 characters (1300 where none is ASCII) the rest is cut, of more than ten labels the rest is counted. What Slack cannot take
+now is tried again; a channel or a token that it does not know buries the message, and the error says what to do.
 
-Protocol: https://docs.slack.dev/reference/methods/chat.postMessage, …/chat.update, https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks,
-and for the limits https://docs.slack.dev/reference/block-kit/blocks; that of all blocks together is nowhere written, and is
-about 13,000 characters (https://github.com/slackapi/bolt-js/issues/2509).
+Protocol: https://docs.slack.dev/reference/methods/chat.postMessage, https://docs.slack.dev/reference/methods/chat.update and
+https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks, and for the limits
+https://docs.slack.dev/reference/block-kit/blocks; that of all blocks together is nowhere written, and is about 13,000 characters
+of JSON (https://github.com/slackapi/bolt-js/issues/2509).
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
+from itertools import accumulate, islice
 from typing import Any, ClassVar, Final, Literal, Self
 from urllib.parse import quote
 
@@ -71,16 +74,26 @@ from pipeline import (
     headline,
     json_object,
     shorten,
+    shown_labels,
 )
 
 _TEXT: Final = 8_000
 _SECTION: Final = 3_000
 _FIELDS: Final = 10
+_FIELDS_ROOM: Final = 2_500
+_HALF: Final = re.compile("&[a-z]{0,3}$")
+"""What a cut leaves of `&amp;`, `&lt;` and `&gt;`."""
 _MAY_PASS: Final = frozenset(
-    (
-        *("external_channel_migrating", "fatal_error", "internal_error", "org_login_required", "request_timeout"),
-        *("service_unavailable", "team_added_to_org", "update_failed"),
-    )
+    {
+        "external_channel_migrating",
+        "fatal_error",
+        "internal_error",
+        "org_login_required",
+        "request_timeout",
+        "service_unavailable",
+        "team_added_to_org",
+        "update_failed",
+    }
 )
 _LIMITED: Final = frozenset({"rate_limited", "ratelimited"})
 _GONE: Final = frozenset({"cant_update_message", "edit_window_closed", "message_not_found", "thread_not_found"})
@@ -112,6 +125,7 @@ class SlackConfig(Config):
     follow_up: Literal["both", "update", "reply", "post"] = Field(
         default="both", description="What a later message of a key does to the first, for a bot."
     )
+    broadcast: bool = Field(default=False, description="Show what goes into a thread in the channel as well.")
     username: str | None = Field(default=None, description="The name that is shown; a bot needs the scope chat:write.customize.")
     icon_emoji: str | None = Field(
         default=None, pattern="^:.+:$", description="The icon that is shown, as :fire:, as `username`."
@@ -164,7 +178,8 @@ class Slack(HttpConsumer[SlackConfig]):
             change = {name: content[name] for name in ("channel", "text", "attachments")}
             await self.send(self._request("chat.update", change | {"ts": ts}))
         if self.config.follow_up in ("both", "reply"):
-            await self.send(self._request("chat.postMessage", content | {"thread_ts": ts}))
+            reply = content | {"thread_ts": ts} | ({"reply_broadcast": True} if self.config.broadcast else {})
+            await self.send(self._request("chat.postMessage", reply))
 
     def _request(self, method: str, content: dict[str, Any]) -> HttpRequest:
         config = self.config
@@ -187,13 +202,12 @@ class Slack(HttpConsumer[SlackConfig]):
         text = _plain(written.render(message)) if written else _escaped(message.text)
         for part in _parts(text.strip()):
             yield {"type": "section", "text": _mrkdwn(part)}
-        known = message.labels if self.config.labels is None else self.config.labels
-        labels = [name for name in known if message.labels.get(name)]
-        if labels:
-            fields = [_mrkdwn(_field(name, message.labels[name])) for name in labels[:_FIELDS]]
+        labels = shown_labels(message, self.config.labels)
+        fields = _fields(labels)
+        if fields:
             yield {"type": "section", "fields": fields}
         when = f"<!date^{int(message.time.timestamp())}^{{date_short_pretty}} {{time_secs}}|{message.time.isoformat()}>"
-        more = f"{len(labels) - _FIELDS} more labels" if len(labels) > _FIELDS else ""
+        more = f"{len(labels) - len(fields)} more labels" if len(labels) > len(fields) else ""
         origin = (shorten(part, 150) for part in (message.severity, message.source, more))
         yield {"type": "context", "elements": [_mrkdwn(" · ".join([*(_escaped(part) for part in origin if part), when]))]}
 
@@ -204,8 +218,17 @@ def _title(message: Message) -> str:
     return f"<{link.replace('&', '&amp;')}|{title}>" if re.match("https?://.", link) and len(link) <= 2_000 else title
 
 
-def _field(name: str, value: str) -> str:
-    return f"*{_escaped(shorten(name, 60))}*\n{_escaped(shorten(value, 200))}"
+def _fields(labels: Mapping[str, str]) -> list[dict[str, str]]:
+    """Give the labels, as many as there is room for."""
+    fields: list[dict[str, str]] = []
+    room = _FIELDS_ROOM
+    for name, value in islice(labels.items(), _FIELDS):
+        field = _mrkdwn(f"*{_escaped(shorten(name, 60))}*\n{_escaped(shorten(value, 200))}")
+        room -= _size(field)
+        if room < 0:
+            break
+        fields.append(field)
+    return fields
 
 
 def _mrkdwn(text: str) -> dict[str, str]:
@@ -224,17 +247,28 @@ def _plain(text: str) -> str:
 
 def _parts(text: str) -> Iterator[str]:
     """Cut a text that is too long, and give it in parts of what a section may have, at a line's end where there is one."""
-    text = re.sub(r"&[a-z]{0,3}…$", "…", shorten(text, _TEXT, unit="bytes"))
-    most = (
-        _SECTION if max(text, default="") <= "\uffff" else _SECTION // 2
-    )  # whether Slack counts these once or twice is not said
+    text = _cut(text)
+    most = _SECTION if max(text, default="") <= "\uffff" else _SECTION // 2  # Slack may count what is beyond twice
     while text:
         part = text
         if len(text) > most:
-            part = text[: text.rfind("\n", most // 2, most) + 1] or re.sub("&[a-z]{0,3}$", "", text[:most])
+            part = text[: text.rfind("\n", most // 2, most) + 1] or _HALF.sub("", text[:most])
         text = text[len(part) :]
         if part.strip():
             yield part
+
+
+def _cut(text: str) -> str:
+    if _size(text) <= _TEXT:
+        return text
+    sizes = accumulate(_size(character) - 2 for character in text)
+    end = next(place for place, size in enumerate(sizes) if size > _TEXT - 10)
+    return f"{_HALF.sub('', text[:end]).rstrip()}…"
+
+
+def _size(content: object) -> int:
+    """Give the characters that something takes as JSON in ASCII, as which Slack seems to count it."""
+    return len(json.dumps(content))
 
 
 def _details(answer: dict[str, Any]) -> str:

@@ -38,6 +38,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC
+from itertools import islice
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -55,6 +56,7 @@ from pipeline import (
     headline,
     json_object,
     shorten,
+    shown_labels,
 )
 
 _MOST: Final = 20_000
@@ -143,8 +145,7 @@ class Teams(HttpConsumer[TeamsConfig]):
         yield {"type": "Container", "style": style, "bleed": True, "items": [title]}
         if text:
             yield _markdown(text) if self.config.text else _plain(text)
-        known = message.labels if self.config.labels is None else self.config.labels
-        labels = [(name, message.labels[name]) for name in known if name.strip() and message.labels.get(name, "").strip()]
+        labels = shown_labels(message, self.config.labels)
         facts = _facts(labels)
         if facts:
             yield {"type": "FactSet", "facts": facts}
@@ -168,11 +169,11 @@ def _plain(text: str, **look: Any) -> dict[str, Any]:
     return {"type": "RichTextBlock", "inlines": runs}
 
 
-def _facts(labels: list[tuple[str, str]]) -> list[dict[str, str]]:
+def _facts(labels: Mapping[str, str]) -> list[dict[str, str]]:
     """Give the labels, as many as there is room for."""
     facts: list[dict[str, str]] = []
     room = _FACTS_ROOM
-    for name, value in labels[:_FACTS]:
+    for name, value in islice(labels.items(), _FACTS):
         fact = {"title": _fact(name), "value": _fact(value)}
         room -= len(msgspec.json.encode(fact))
         if room < 0:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pipeline.following import GoneError, follow
     from pipeline.http import HttpConsumer, HttpRequest, json_object
     from pipeline.matchers import Matchers
-    from pipeline.message import FIELDS, SEVERITIES, Message, colour, headline, normal_severity
+    from pipeline.message import FIELDS, SEVERITIES, Message, colour, headline, normal_severity, shown_labels
     from pipeline.plugin import (
         BatchConsumer,
         Config,
@@ -79,6 +79,7 @@ __all__ = [
     "parse_time",
     "shorten",
     "shorten_key",
+    "shown_labels",
 ]
 
 _MODULES = {
@@ -87,7 +88,7 @@ _MODULES = {
     "following": "GoneError follow",
     "http": "HttpConsumer HttpRequest json_object",
     "matchers": "Matchers",
-    "message": "FIELDS SEVERITIES Message colour headline normal_severity",
+    "message": "FIELDS SEVERITIES Message colour headline normal_severity shown_labels",
     "plugin": "BatchConsumer Config Consumer Filter ListeningProducer Memory NoOptions PollingProducer Publish "
     "RememberingFilter WebhookProducer Window WindowFilter",
     "request": "Request",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, Final, Literal
@@ -95,3 +96,10 @@ def headline(message: Message) -> str:
     first = next(filter(None, (" ".join(line.split()) for line in (message.title, *message.text.split("\n", 20)))), "")
     line = first or f"{message.type} from {message.source}"
     return f"Resolved: {line}" if message.status == "resolved" else line
+
+
+def shown_labels(message: Message, names: Iterable[str] | None = None) -> dict[str, str]:
+    """Give the labels that a message is shown with: these, in this order, or all; none without a name or a value."""
+    known = message.labels if names is None else names
+    labels = ((name.strip(), message.labels.get(name, "").strip()) for name in known)
+    return {name: value for name, value in labels if name and value}

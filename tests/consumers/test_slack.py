@@ -101,7 +101,18 @@ class SlackApi(LoopbackServer):
         return Answer(body=json.dumps(fields).encode())
 
 
-ARGUMENTS = {"channel", "text", "attachments", "unfurl_links", "unfurl_media", "ts", "thread_ts", "username", "icon_emoji"}
+ARGUMENTS = {
+    "channel",
+    "text",
+    "attachments",
+    "unfurl_links",
+    "unfurl_media",
+    "ts",
+    "thread_ts",
+    "reply_broadcast",
+    "username",
+    "icon_emoji",
+}
 CONTROL = r"<(?:https?://[^\s<>|]+(?:\|[^<>]+)?|![a-z]+(?:\^[^<>|]+)*(?:\|[^<>|]+)?|[@#][A-Z0-9]+)>"
 
 
@@ -118,7 +129,7 @@ def check_content(content):
         require(1 <= len(attachment["blocks"]) <= 50, "invalid_blocks", "no more than 50 items allowed")
         for block in attachment["blocks"]:
             check_block(block)
-        require(size(json.dumps(attachment["blocks"], ensure_ascii=False)) <= 13_100, "msg_blocks_too_long")
+        require(len(json.dumps(attachment["blocks"])) <= 13_100, "msg_blocks_too_long")
 
 
 def check_block(block):
@@ -260,6 +271,15 @@ def test_a_follow_up_may_be_one_of_the_two_or_none(slack, api, follow_up, posted
     deliver(plugin, alert())
     deliver(plugin, alert(text="1 % left"))
     assert (len(api.messages), len(api.changed), sum(map(len, api.threads.values()))) == (posted, changed, replies)
+
+
+def test_a_reply_may_be_shown_in_the_channel_as_well(slack, api):
+    plugin = slack(broadcast=True)
+    deliver(plugin, alert())
+    deliver(plugin, alert(status="resolved"))
+    ((reply,),) = api.threads.values()
+    assert reply["reply_broadcast"] is True
+    assert "reply_broadcast" not in next(iter(api.messages.values()))
 
 
 def test_messages_without_a_key_and_without_a_memory_stand_alone(slack, api):

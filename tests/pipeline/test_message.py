@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import FIELDS, SEVERITIES, Message, colour, headline, normal_severity
+from pipeline import FIELDS, SEVERITIES, Message, colour, headline, normal_severity, shown_labels
 from pipeline.message import derived_id, new_id
 
 
@@ -25,6 +25,13 @@ from pipeline.message import derived_id, new_id
 )
 def test_a_message_has_a_headline(fields, line):
     assert headline(Message(source="t", **fields)) == line
+
+
+def test_labels_are_shown_where_they_have_a_value():
+    message = Message(source="t", labels={"a": "1", "b ": " 2\n", "c": " ", "": "4"})
+    assert shown_labels(message) == {"a": "1", "b": "2"}
+    assert [*shown_labels(message, ("d", "b ", "a")).items()] == [("b", "2"), ("a", "1")]
+    assert shown_labels(message, ()) == {}
 
 
 def test_each_severity_has_a_colour_and_what_is_resolved_is_green():
