@@ -78,6 +78,10 @@ _TEXT: Final = 4_096
 _FIELDS: Final = 25
 _LINK: Final = re.compile(r"https?://(?:[\w-]+\.)+[A-Za-z]{2,63}(?::\d{1,5})?(?:[/?#][!-;=?-~]{0,1500})?", re.ASCII)
 """What Discord takes for a URL: no host without a dot (https://github.com/grafana/grafana/issues/65270)."""
+_URL: Final = re.compile(r"(https?://[^\s<>]+)")
+_MARKDOWN: Final = re.compile(
+    r"[\\*`]|(?<![^\W_])_|_(?![^\W_])|~(?=~)|(?<=~)~|\|(?=\|)|(?<=\|)\||\](?=\()|<(?=[@#:/a-z])|(?:(?<=\n)|^)(?:[>#]|-#)"
+)
 _SILENT: Final = 1 << 12
 _GONE: Final = frozenset({"10003", "10008", "50083"})
 """Unknown channel (a thread is one), unknown message, and a thread that is archived."""
@@ -228,11 +232,8 @@ class Discord(HttpConsumer[DiscordConfig]):
 
 def _fitting(text: str, most: int) -> str:
     """Escape Markdown, save in URLs, which would lead elsewhere, and cut to so many UTF-16 units."""
-    text = shorten(text, most, unit="utf-16")
-    pieces = re.split(r"(https?://[^\s<>]+)", text)
-    pieces[::2] = (
-        re.sub(r"(?m)^(\s*)([>#]|-#)", r"\1\\\2", re.sub(r"([\\*_~`|\[\]<])", r"\\\1", piece)) for piece in pieces[::2]
-    )
+    pieces = _URL.split(shorten(text, most, unit="utf-16"))
+    pieces[::2] = (_MARKDOWN.sub(r"\\\g<0>", piece) for piece in pieces[::2])
     return re.sub(r"(?<!\\)((?:\\\\)*)\\…$", r"\1…", shorten("".join(pieces), most, unit="utf-16"))
 
 

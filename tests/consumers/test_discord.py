@@ -200,10 +200,11 @@ def test_a_message_as_an_embed_in_its_colour(discord, hook):
 @pytest.mark.parametrize(
     ("text", "escaped"),
     [
-        ("a_b_c *d* ~e~ `f` |g| [h](i) \\", r"a\_b\_c \*d\* \~e\~ \`f\` \|g\| \[h\](i) \\"),
-        ("# one\n > two\n-# three\n- four # five", "\\# one\n \\> two\n\\-# three\n- four # five"),
-        ("see https://x.example/a_b_c*d and a_b", "see https://x.example/a_b_c*d and a\\_b"),
-        ("<@&1> <@2> <:x:3> @everyone", r"\<@&1> \<@2> \<:x:3> @everyone"),
+        ("a_b_c _d_ e__f *g* `h` \\", r"a_b_c \_d\_ e\_\_f \*g\* \`h\` \\"),
+        ("~e~ ~~f~~ |g| ||h|| [i] [j](k)", r"~e~ \~\~f\~\~ |g| \|\|h\|\| [i] [j\](k)"),
+        ("# one\n> two\n-# three\n- four # five", "\\# one\n\\> two\n\\-# three\n- four # five"),
+        ("see https://x.example/_b_*d and _b", "see https://x.example/_b_*d and \\_b"),
+        ("<@&1> <@2> <:x:3> <t:1> @everyone 1 < 2", r"\<@&1> \<@2> \<:x:3> \<t:1> @everyone 1 < 2"),
     ],
 )
 def test_markdown_is_escaped_save_in_links(discord, hook, text, escaped):
@@ -235,7 +236,7 @@ def test_an_own_text_labels_mentions_and_looks(discord, hook):
     deliver(plugin, alert(severity="info", key="other"))
     first, second = hook.contents
     assert shown(first)[2] == "**d_b** 2 % left"
-    assert first["embeds"][0]["fields"] == [{"name": "team", "value": r"d\_b", "inline": True}]
+    assert first["embeds"][0]["fields"] == [{"name": "team", "value": "d_b", "inline": True}]
     assert (first["content"], first["allowed_mentions"]["parse"]) == ("<@&42>", ["everyone", "roles", "users"])
     assert (first["username"], first["avatar_url"], first["flags"]) == ("Siftbell", "https://x.example/a.png", 4096)
     assert (second["content"], second["allowed_mentions"]["parse"]) == ("", [])
