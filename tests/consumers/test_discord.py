@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
+from time import monotonic
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -55,7 +56,8 @@ class Webhook(LoopbackServer):
         if self.answers:
             return self.answers.popleft()
         try:
-            return Answer(200, self.headers, json.dumps(self._call(request)).encode())
+            body = json.dumps(self._call(request)).encode()
+            return Answer(200, self.headers, body)
         except RefusedError as error:
             status, code, text = error.args
             return Answer(status, self.headers, json.dumps({"message": text, "code": code}).encode())
@@ -339,6 +341,33 @@ def test_where_the_limit_is_reached_the_next_one_waits(discord, hook, monkeypatc
     deliver(plugin, alert(key=""))
     assert len(slept) == 1
     assert 0 < slept[0] <= 2
+
+
+def test_messages_one_after_the_other_keep_within_the_limit(discord, hook):
+    call, windows, refused = hook._call, [], []
+
+    def limited(request):
+        """Take five in each window, which begins with the first of them."""
+        now = monotonic()
+        if not windows or now >= windows[-1][0]:
+            windows.append((now + 0.2, []))
+        end, taken = windows[-1]
+        if len(taken) == 5:
+            refused.append(request)
+            raise RefusedError(429, 0, "You are being rate limited.")
+        taken.append(request)
+        hook.headers = {"X-RateLimit-Remaining": str(5 - len(taken)), "X-RateLimit-Reset-After": f"{end - now + 0.001:.3f}"}
+        return call(request)
+
+    hook._call = limited
+    try:
+        plugin = discord(follow_up="post")
+        for number in range(12):
+            deliver(plugin, alert(title=str(number)))
+    finally:
+        del hook._call
+    assert (refused, len(windows) >= 3) == ([], True)
+    assert [shown(content)[0] for content in hook.contents] == [str(number) for number in range(12)]
 
 
 @pytest.mark.parametrize(
