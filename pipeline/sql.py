@@ -149,20 +149,20 @@ class SqlDatabase:
             connection.commit()
 
     @staticmethod
-    def plain(value: Any) -> Any:
+    def plain(value: Any, longest: int = _LONGEST_TEXT) -> Any:
         """Give a column's value as JSON can hold it: the same for the same value, whatever the session's time zone.
 
-        Times are RFC 3339, intervals seconds, bytes hexadecimal. Texts have no NUL characters and end at 64 Ki characters.
+        Times are RFC 3339, intervals seconds, bytes hexadecimal. Texts have no NUL characters and end, with a mark, at `longest`.
         Numbers that a reader of JSON might not read as what they are, are texts, as is all that JSON does not know.
         """
         if isinstance(value, Mapping):
-            return {SqlDatabase.plain(str(name)): SqlDatabase.plain(inner) for name, inner in value.items()}
+            return {SqlDatabase.plain(str(name), longest): SqlDatabase.plain(inner, longest) for name, inner in value.items()}
         if isinstance(value, (list, tuple, set, frozenset)):
-            return [SqlDatabase.plain(inner) for inner in value]
+            return [SqlDatabase.plain(inner, longest) for inner in value]
         found = _scalar(value)
         if not isinstance(found, str):
             return found
-        return shorten(found.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode(), _LONGEST_TEXT)
+        return shorten(found.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode(), longest)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
