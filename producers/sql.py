@@ -214,12 +214,12 @@ class Sql(PollingProducer[SqlConfig]):
             digest = _digest(row)
             if before.get(key) == digest[:_DIGEST]:
                 continue
-            kept.rows[key] = digest[:_DIGEST]
+            kept.put(key, digest[:_DIGEST])
             if cursor or self.config.start is None:
                 kept.count += 1
                 yield row, f"{kept.count}:{digest}", kept.text()
         for key in before.keys() - there:
-            del kept.rows[key]
+            kept.forget(key)
         if kept.text() != cursor:
             yield None, "", kept.text()
 
@@ -299,6 +299,8 @@ class _Place:
         """Told at an earlier poll, and not met in this one yet."""
         self._met: dict[str, Any] = {}
         """Told or passed over in this poll, with the value of each, about in order."""
+        self._joined = ""
+        """Both as they are written; empty where that is to be done anew: thousands of them are not put together for each row."""
 
     @classmethod
     def read(cls, cursor: str) -> Self:
@@ -311,7 +313,8 @@ class _Place:
     def text(self) -> str:
         """Write it as a cursor."""
         latest = None if self._latest is None else _written(self._latest)
-        kept = {"bound": _written(self.bound), "latest": latest, "told": "".join((*self._old, *self._met))}
+        self._joined = self._joined or "".join((*self._old, *self._met))
+        kept = {"bound": _written(self.bound), "latest": latest, "told": self._joined}
         return msgspec.json.encode(kept).decode()
 
     @property
@@ -332,6 +335,8 @@ class _Place:
         except TypeError:
             raise PermanentError("the values of the cursor's column cannot be compared: they are of different types") from None
         self._met.setdefault(digest, value)
+        if self._joined and not known:
+            self._joined += digest
         if self.remembered > MOST:
             raise PermanentError(
                 f"more than {MOST} rows share a value of the cursor's column, or lie within `overlap`: "
@@ -342,6 +347,7 @@ class _Place:
     def _move(self, value: Any, overlap: timedelta | float | None) -> None:
         """Go on to a later value: all that is remembered has been met or is gone, and the bound follows."""
         self._old.clear()
+        self._joined = ""
         if self._latest is not None:
             follows = self._latest if overlap is None else min(self._latest, _before(value, overlap))
             self.bound = _later(self.bound, follows)
@@ -355,6 +361,7 @@ class _Kept:
 
     def __init__(self, count: int = 0, rows: str = "") -> None:
         self.count = count
+        self._joined = rows
         ends = range(0, len(rows), 2 * _DIGEST)
         self.rows = {rows[at : at + _DIGEST]: rows[at + _DIGEST : at + 2 * _DIGEST] for at in ends}
 
@@ -365,8 +372,18 @@ class _Kept:
 
     def text(self) -> str:
         """Write it as a cursor."""
-        rows = "".join(key + digest for key, digest in self.rows.items())
-        return msgspec.json.encode({"count": self.count, "rows": rows}).decode()
+        self._joined = self._joined or "".join(key + digest for key, digest in self.rows.items())
+        return msgspec.json.encode({"count": self.count, "rows": self._joined}).decode()
+
+    def put(self, key: str, digest: str) -> None:
+        """Note a row."""
+        self._joined = self._joined + key + digest if self._joined and key not in self.rows else ""
+        self.rows[key] = digest
+
+    def forget(self, key: str) -> None:
+        """Forget a row that is gone."""
+        self._joined = ""
+        del self.rows[key]
 
 
 def _text(value: Any) -> str:

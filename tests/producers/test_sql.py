@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from ipaddress import ip_address
 from itertools import islice
-from time import monotonic
+from time import monotonic, process_time
 from uuid import UUID
 
 import pytest
@@ -254,10 +254,10 @@ def test_more_rows_than_a_cursor_remembers_are_an_error_and_no_loss(tmp_path):
     )
     plugin = Sql(SqlConfig(url=url, query="SELECT * FROM t WHERE at > :cursor ORDER BY at", cursor="at", start=0, limit=5000))
     plugin.open()
-    began = monotonic()
+    began = process_time()
     with pytest.raises(PermanentError, match="share a value"):
         list(plugin.poll(None))
-    assert monotonic() - began < 30
+    assert process_time() - began < 20
     plugin = Sql(SqlConfig(url=url, query="SELECT * FROM t"))
     plugin.open()
     with pytest.raises(PermanentError, match=f"more than {MOST} rows"):
