@@ -8,9 +8,10 @@ TYPE_CHECKING = False  # as type checkers read it; to import `typing` for it tak
 if TYPE_CHECKING:
     from pipeline.condition import Condition
     from pipeline.errors import ConfigError, PermanentError, PipelineError, Problem, RequestError, TemporaryError
-    from pipeline.http import HttpConsumer, HttpRequest
+    from pipeline.following import GoneError, follow
+    from pipeline.http import HttpConsumer, HttpRequest, json_object
     from pipeline.matchers import Matchers
-    from pipeline.message import FIELDS, SEVERITIES, Message, normal_severity
+    from pipeline.message import FIELDS, SEVERITIES, Message, colour, headline, normal_severity, shown_labels
     from pipeline.plugin import (
         BatchConsumer,
         Config,
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
         WindowFilter,
     )
     from pipeline.request import Request
+    from pipeline.secrecy import SecretUrl
+    from pipeline.sql import SqlDatabase, SqlUrl, Statement
     from pipeline.template import HtmlTemplate, Template
+    from pipeline.text import shorten, shorten_key
     from pipeline.units import Duration, Size, parse_time
 
 __all__ = [
@@ -40,6 +44,7 @@ __all__ = [
     "Consumer",
     "Duration",
     "Filter",
+    "GoneError",
     "HtmlTemplate",
     "HttpConsumer",
     "HttpRequest",
@@ -56,26 +61,41 @@ __all__ = [
     "RememberingFilter",
     "Request",
     "RequestError",
+    "SecretUrl",
     "Size",
+    "SqlDatabase",
+    "SqlUrl",
+    "Statement",
     "Template",
     "TemporaryError",
     "WebhookProducer",
     "Window",
     "WindowFilter",
+    "colour",
+    "follow",
+    "headline",
+    "json_object",
     "normal_severity",
     "parse_time",
+    "shorten",
+    "shorten_key",
+    "shown_labels",
 ]
 
 _MODULES = {
     "condition": "Condition",
     "errors": "ConfigError PermanentError PipelineError Problem RequestError TemporaryError",
-    "http": "HttpConsumer HttpRequest",
+    "following": "GoneError follow",
+    "http": "HttpConsumer HttpRequest json_object",
     "matchers": "Matchers",
-    "message": "FIELDS SEVERITIES Message normal_severity",
+    "message": "FIELDS SEVERITIES Message colour headline normal_severity shown_labels",
     "plugin": "BatchConsumer Config Consumer Filter ListeningProducer Memory NoOptions PollingProducer Publish "
     "RememberingFilter WebhookProducer Window WindowFilter",
     "request": "Request",
+    "secrecy": "SecretUrl",
+    "sql": "SqlDatabase SqlUrl Statement",
     "template": "HtmlTemplate Template",
+    "text": "shorten shorten_key",
     "units": "Duration Size parse_time",
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}

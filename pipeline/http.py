@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from ssl import SSLCertVerificationError
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
+
+import msgspec
 
 from pipeline.address import Place, place_of
 from pipeline.errors import PermanentError, TemporaryError
@@ -78,13 +80,20 @@ class HttpConsumer(Consumer[C]):
 
     async def consume(self, message: Message) -> None:
         """Send the request, and judge the answer by `check`."""
-        request = self.request(message)
+        await self.send(self.request(message))
+
+    async def send(self, request: HttpRequest) -> bytes:
+        """Send a request, judge the answer by `check`, and give its body: for a delivery that takes more than one request.
+
+        What is raised is of the class that `check` raised, so a subclass of an error can tell one refusal from another.
+        """
         try:
-            self.check(*await self._send(request))
-        except TemporaryError as error:
-            raise TemporaryError(self._told(request, error), retry_after=error.retry_after) from None
-        except PermanentError as error:
-            raise PermanentError(self._told(request, error)) from None
+            answer = await self._send(request)
+            self.check(*answer)
+        except (TemporaryError, PermanentError) as error:
+            error.args = (self._told(request, error),)
+            raise error from None
+        return answer.body
 
     async def aclose(self) -> None:
         """Close the connections. The engine awaits this on the loop that `consume` ran on, then calls `close`."""
@@ -128,6 +137,15 @@ class HttpConsumer(Consumer[C]):
     @cached_property
     def _masked(self) -> Callable[[str], str]:
         return masker(secrets_in(self.config))
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """Give the JSON object that an answer is; one without fields where it is none."""
+    try:
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+    return answer if isinstance(answer, dict) else {}
 
 
 def _origin(url: str) -> str:

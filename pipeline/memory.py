@@ -1,4 +1,4 @@
-"""What may be forgotten: the windows and counters of remembering filters, in the store's database or in Redis."""
+"""What may be forgotten: what filters and consumers remember, in the store's database or in Redis."""
 
 from __future__ import annotations
 
@@ -195,8 +195,20 @@ class SqlMemory:
                 connection.execute(_told_upsert(connection.dialect.name), row | {"digest": asked, "count": count})
             return count
 
+    def remember(self, digest: str, value: str, within: timedelta) -> None:
+        """Keep a text, which stands where a window has its asker."""
+        row = {"digest": digest, "until": to_number(self._now() + within), "count": 0, "asker": value}
+        with self._database.writing() as connection:
+            connection.execute(_told_upsert(connection.dialect.name), row)
+
+    def recall(self, digest: str) -> str | None:
+        """Give the text, or None where there is none or its time is over."""
+        kept = select(memory.c.asker).where(memory.c.digest == digest, memory.c.until > to_number(self._now()))
+        with self._database.reading() as connection:
+            return connection.execute(kept).scalar()
+
     def forget(self, *digests: str) -> None:
-        """Delete windows."""
+        """Delete windows and texts."""
         with self._database.writing() as connection:
             connection.execute(delete(memory).where(memory.c.digest.in_(digests)))
 
@@ -262,8 +274,19 @@ class RedisMemory:
         with self._translated():
             return int(self._count(keys=keys, args=[_milliseconds(within)]))
 
+    def remember(self, digest: str, value: str, within: timedelta) -> None:
+        """Keep a text."""
+        with self._translated():
+            self._redis.set(PREFIX + digest, value, px=_milliseconds(within))
+
+    def recall(self, digest: str) -> str | None:
+        """Give the text, or None where there is none."""
+        with self._translated():
+            kept = self._redis.get(PREFIX + digest)
+        return kept.decode() if isinstance(kept, bytes) else kept
+
     def forget(self, *digests: str) -> None:
-        """Delete windows."""
+        """Delete windows and texts."""
         with self._translated():
             self._redis.delete(*(PREFIX + digest for digest in digests))
 
@@ -290,8 +313,14 @@ class _Scoped:
         asked = self._digest("asked", f"{self._asker}\0{key}") if self._asker else None
         return self._backend.count(self._digest("count", key), within, asked)
 
+    def remember(self, key: str, value: str, within: timedelta) -> None:
+        self._backend.remember(self._digest("text", key), value, within)
+
+    def recall(self, key: str) -> str | None:
+        return self._backend.recall(self._digest("text", key))
+
     def forget(self, key: str) -> None:
-        self._backend.forget(self._digest("first", key), self._digest("count", key))
+        self._backend.forget(*(self._digest(kind, key) for kind in ("first", "count", "text")))
 
     def _digest(self, kind: str, key: str) -> str:
         names = "\0".join((*self._place, kind, key)).encode(errors="surrogatepass")
@@ -323,7 +352,7 @@ def _count_upsert(dialect: str) -> Any:
 @cache
 def _told_upsert(dialect: str) -> Any:
     statement = insert(memory, dialect).values(_values())
-    changed = {"until": statement.excluded.until, "count": statement.excluded.count}
+    changed = {name: statement.excluded[name] for name in ("until", "count", "asker")}
     return statement.on_conflict_do_update(index_elements=("digest",), set_=changed)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, Final, Literal
@@ -22,6 +23,10 @@ _SEVERITIES: Final = {
     **dict.fromkeys(("info", "information", "informational", "notice", "low", "p4", "sev4"), "info"),
     **dict.fromkeys(("debug", "trace", "verbose"), "debug"),
 }
+
+_RESOLVED: Final = "#2eb67d"
+_COLOURS: Final = {"critical": "#d50f25", "error": "#e8590c", "warning": "#f2b807", "info": "#2d7ff9", "debug": "#8a94a6"}
+_COLOURLESS: Final = "#5b6b7f"
 
 Status = Literal["firing", "resolved"]
 
@@ -81,3 +86,22 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
 
 FIELDS: Final = tuple(field.name for field in msgspec.structs.fields(Message))
 """The names that conditions and templates may use, in the order of `Message`."""
+
+
+def colour(message: Message) -> str:
+    """Give the colour that a message is shown in, as `#rrggbb`: green where it is resolved, else by its severity."""
+    return _RESOLVED if message.status == "resolved" else _COLOURS.get(message.severity, _COLOURLESS)
+
+
+def headline(message: Message) -> str:
+    """Give the line that a message is shown by, never empty: its title or the first line of its text, marked where resolved."""
+    first = next(filter(None, (" ".join(line.split()) for line in (message.title, *message.text.split("\n", 20)))), "")
+    line = first or f"{message.type} from {message.source}"
+    return f"Resolved: {line}" if message.status == "resolved" else line
+
+
+def shown_labels(message: Message, names: Iterable[str] | None = None) -> dict[str, str]:
+    """Give the labels that a message is shown with: these, in this order, or all; none without a name or a value."""
+    known = message.labels if names is None else names
+    labels = ((name.strip(), message.labels.get(name, "").strip()) for name in known)
+    return {name: value for name, value in labels if name and value}

@@ -91,11 +91,12 @@ class PollingProducer(Producer[C]):
     """Asks another system, on the step's `schedule:` or on demand."""
 
     @abstractmethod
-    def poll(self, cursor: str | None) -> Iterable[tuple[Message, str]]:
+    def poll(self, cursor: str | None) -> Iterable[tuple[Message | None, str]]:
         """Give what is new since `cursor`, each with the cursor that stands just behind it; None means the first poll.
 
         Called by one clock at a time. A cursor is stored only after the messages up to it are on the queue, so what
-        was given may be asked for again. Raise `TemporaryError` to be called again later from the last stored cursor.
+        was given may be asked for again. `None, cursor` tells of no message, and moves the cursor. Raise
+        `TemporaryError` to be called again later from the last stored cursor.
         """
 
 
@@ -119,9 +120,9 @@ class ListeningProducer(Producer[C]):
 
 
 class Memory(Protocol):
-    """What a filter may remember, and what may be forgotten: losing it costs a duplicate at worst, never a message.
+    """What a step may remember, and what may be forgotten: losing it costs a duplicate at worst, never a message.
 
-    Each filter step sees its own keys only. Shared by all workers.
+    Each step sees its own keys only. Shared by all workers. Methods may raise `TemporaryError`.
     """
 
     def first(self, key: str, within: timedelta) -> bool:
@@ -130,8 +131,14 @@ class Memory(Protocol):
     def count(self, key: str, within: timedelta) -> int:
         """Count this call, and give how many there were for `key` since its window began; a window lasts `within`."""
 
+    def remember(self, key: str, value: str, within: timedelta) -> None:
+        """Keep a short text under `key` for `within`, in place of what was there."""
+
+    def recall(self, key: str) -> str | None:
+        """Give the text that is kept under `key`, or None."""
+
     def forget(self, key: str) -> None:
-        """Forget what is known of `key`: the next `first` is true and the next `count` is 1."""
+        """Forget what is known of `key`: the next `first` is true, the next `count` is 1, and no text is kept."""
 
 
 class Filter(Plugin[C]):
@@ -184,6 +191,10 @@ AnyFilter = Filter[Any] | RememberingFilter[Any] | WindowFilter[Any]
 
 class Consumer(Plugin[C]):
     """Tells another system of a message."""
+
+    memory: Memory | None = None
+    """The step's memory: what the other side called a message, to change it later. None outside of an engine: then nothing is
+    remembered. Its methods block; call them through `asyncio.to_thread` in an `async def`."""
 
     @abstractmethod
     def consume(self, message: Message) -> Awaitable[None] | None:

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import quote
 
-from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic import AfterValidator, BaseModel, SecretBytes, SecretStr
 
 MASK: Final = "***"
 SHORTEST: Final = 4
 """Characters: a shorter secret is masked only where it is the whole text, for it may be part of any word."""
+
+
+def _of_http(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("http://", "https://")):
+        raise ValueError("a URL that begins with http:// or https:// is expected")
+    return url
+
+
+SecretUrl = Annotated[SecretStr, AfterValidator(_of_http)]
+"""A URL of HTTP that nobody may see, as who knows it may post to it: the type of a plugin's option."""
 
 
 def secrets_in(value: Any) -> Iterator[str]:

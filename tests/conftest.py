@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ import pytest
 
 POSTGRES = os.environ.get("SIFTBELL_TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
 REDIS = os.environ.get("SIFTBELL_TEST_REDIS", "redis://127.0.0.1:6379/9")
+MARIADB = os.environ.get("SIFTBELL_TEST_MARIADB", "mariadb://root@127.0.0.1:3306/")
 RABBITMQ = os.environ.get("SIFTBELL_TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672//")
 
 
@@ -44,6 +46,12 @@ def metrics_of_this_process_only() -> Iterator[None]:
 def require_postgres() -> str:
     """The URL of a PostgreSQL server on which databases may be made."""
     return _required(POSTGRES, "Postgres", 5432)
+
+
+@pytest.fixture(scope="session")
+def require_mariadb() -> str:
+    """The URL of a MariaDB server on which databases may be made."""
+    return _required(MARIADB, "MariaDB", 3306)
 
 
 @pytest.fixture(scope="session")
@@ -91,6 +99,54 @@ def new_postgres(require_postgres: str) -> Iterator[Callable[[], str]]:
     with psycopg.connect(server, autocommit=True) as connection:
         for name in made:
             connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def one_postgres(new_postgres: Callable[[], str]) -> str:
+    """The URL of a database that the tests of a session share."""
+    return new_postgres()
+
+
+@pytest.fixture
+def empty_postgres(one_postgres: str) -> str:
+    """The URL of a database that is empty; it is made so in a tenth of the time that a new one takes."""
+    import psycopg
+
+    with psycopg.connect(one_postgres.replace("+psycopg", ""), autocommit=True) as connection:
+        found = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema)'").fetchall()
+        for (schema,) in found:
+            connection.execute(f"DROP SCHEMA {schema} CASCADE")
+        connection.execute("CREATE SCHEMA public")
+    return one_postgres
+
+
+@pytest.fixture
+def empty_mariadb(require_mariadb: str) -> Iterator[str]:
+    """The URL of a MariaDB database that is empty; it is dropped afterwards."""
+    import pymysql
+
+    parts = urlsplit(require_mariadb)
+    server = {"host": parts.hostname, "port": parts.port or 3306, "user": parts.username, "password": parts.password or ""}
+    name = f"siftbell_test_{uuid4().hex}"
+
+    def execute(statement: str) -> None:
+        connection = pymysql.connect(**server)
+        with connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+
+    execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+    yield parts._replace(path=f"/{name}").geturl()
+    execute(f"DROP DATABASE {name}")
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+def foreign_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database of somebody else's, on each kind of server in turn."""
+    if request.param == "sqlite":
+        (tmp_path / "foreign.db").touch()
+        return f"sqlite:///{tmp_path}/foreign.db"
+    url: str = request.getfixturevalue("empty_postgres" if request.param == "postgresql" else "empty_mariadb")
+    return url
 
 
 @pytest.fixture

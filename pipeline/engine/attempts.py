@@ -108,7 +108,7 @@ class _Attempt:
 
     def _call(self, messages: Sequence[Message], fuse: Fuse, turns: dict[str, float]) -> Outcomes:
         try:
-            consumer = self._pipeline.consumer_plugin(self._step)
+            consumer = self._pipeline.consumer_plugin(self._step, self._shared.memory.scoped(*self._place))
         except Exception as error:  # noqa: BLE001 - what hinders a plugin from opening may pass, and its messages wait for that
             shut = TemporaryError(f"the consumer could not be opened: {type(error).__name__}: {error}")
             for _ in range(THRESHOLD):

@@ -98,6 +98,7 @@ class ThrowawayMemory:
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
+        self._texts: dict[str, str] = {}
 
     def first(self, key: str, within: timedelta) -> bool:  # noqa: ARG002 - the protocol's; no time passes
         """Say whether this is the first call for `key`."""
@@ -108,9 +109,18 @@ class ThrowawayMemory:
         self._counts[key] = self._counts.get(key, 0) + 1
         return self._counts[key]
 
+    def remember(self, key: str, value: str, within: timedelta) -> None:  # noqa: ARG002 - the protocol's; no time passes
+        """Keep a text under `key`."""
+        self._texts[key] = value
+
+    def recall(self, key: str) -> str | None:
+        """Give the text that is kept under `key`, or None."""
+        return self._texts.get(key)
+
     def forget(self, key: str) -> None:
         """Forget what is known of `key`."""
         self._counts.pop(key, None)
+        self._texts.pop(key, None)
 
 
 def dry_run(spec: PipelineSpec, producer: ProducerStep, request: Request, *, now: datetime) -> Trace:

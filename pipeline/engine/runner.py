@@ -154,14 +154,17 @@ class Runner:
         name, count = pipeline.spec.name, 0
         waiting: list[Message] = []
         cursor = self.store.cursor(name, label)
+        reached = cursor
         for message, position in producer.poll(cursor):
-            waiting.append(message)
             cursor = position
+            if message is None:
+                continue
+            waiting.append(message)
             count += 1
             if len(waiting) == MAX_PROCESS:
                 self._advance(pipeline, label, waiting, cursor)
-                waiting = []
-        if waiting and cursor is not None:
+                waiting, reached = [], cursor
+        if cursor is not None and (waiting or cursor != reached):
             self._advance(pipeline, label, waiting, cursor)
         return count
 
@@ -236,7 +239,8 @@ class Runner:
                 return
 
     def _advance(self, pipeline: Pipeline, label: str, messages: Sequence[Message], cursor: str) -> None:
-        self.accept(pipeline, label, messages)
+        if messages:
+            self.accept(pipeline, label, messages)
         self.store.set_cursor(pipeline.spec.name, label, cursor)
 
     def _hop(self, pipeline: Pipeline, step: FilterStep, messages: Sequence[Message], batch: Batch) -> list[Batch]:

@@ -32,6 +32,7 @@ from pipeline.testing.consumers import (  # noqa: E402 - after the rewriting is 
 from pipeline.testing.contract import PluginContract, sample_messages  # noqa: E402 - after the rewriting is set up
 from pipeline.testing.filters import (  # noqa: E402 - after the rewriting is set up
     FilterContract,
+    Recollection,
     RememberingFilterContract,
     WindowFilterContract,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "PluginContract",
     "PollingProducerContract",
     "Received",
+    "Recollection",
     "RememberingFilterContract",
     "WebhookProducerContract",
     "WindowFilterContract",

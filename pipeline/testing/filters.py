@@ -57,6 +57,7 @@ class Recollection:
         self.now = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
         self._firsts: dict[str, datetime] = {}
         self._counts: dict[str, tuple[datetime, int]] = {}
+        self._texts: dict[str, tuple[datetime, str]] = {}
 
     def first(self, key: str, within: timedelta) -> bool:
         """Say whether this is the first call for `key` in the last `within`."""
@@ -72,10 +73,20 @@ class Recollection:
         self._counts[key] = until, number + 1
         return number + 1
 
+    def remember(self, key: str, value: str, within: timedelta) -> None:
+        """Keep a text under `key` for `within`."""
+        self._texts[key] = self.now + within, value
+
+    def recall(self, key: str) -> str | None:
+        """Give the text that is kept under `key`, or None."""
+        until, value = self._texts.get(key, (self.now, ""))
+        return value if self.now < until else None
+
     def forget(self, key: str) -> None:
         """Forget what is known of `key`."""
         self._firsts.pop(key, None)
         self._counts.pop(key, None)
+        self._texts.pop(key, None)
 
 
 class RememberingFilterContract(_Messages):

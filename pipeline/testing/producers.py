@@ -126,23 +126,23 @@ class PollingProducerContract(PluginContract):
 
     def test_it_goes_on_from_every_cursor(self, config: Any, made: Any) -> None:
         """From each cursor come exactly the messages behind it, also to another instance; from the last one nothing."""
-        everything: list[tuple[Message, str]] = list(made.poll(None))
+        everything = told(made, None)
         assert len(everything) >= 3, "the other side must have at least three messages for this test"
         for index, (_, cursor) in enumerate(everything):
             assert isinstance(cursor, str), "a cursor is a text"
             with self.opened(config) as other:
-                rest = [content(message) for message, _ in other.poll(cursor)]
+                rest = [content(message) for message, _ in told(other, cursor)]
             assert rest == [content(message) for message, _ in everything[index + 1 :]]
         check_messages([message for message, _ in everything])
 
     def test_it_keeps_no_cursor(self, made: Any) -> None:
         """Asked for the same again, it gives the same again: where it stands is the engine's to know."""
-        first = [content(message) for message, _ in made.poll(None)]
-        assert [content(message) for message, _ in made.poll(None)] == first
+        first = [content(message) for message, _ in told(made, None)]
+        assert [content(message) for message, _ in told(made, None)] == first
 
     def test_cursors_differ(self, made: Any) -> None:
         """Each message moves the cursor."""
-        cursors = [cursor for _, cursor in made.poll(None)]
+        cursors = [cursor for _, cursor in told(made, None)]
         assert all(one != two for one, two in pairwise(cursors))
 
     def test_an_absent_source_is_asked_again(self, url: str, tmp_path: Path) -> None:
@@ -223,6 +223,11 @@ class Publication:
         self.messages += messages
         if self._failing:
             raise TemporaryError("the queue is away, says the test")
+
+
+def told(producer: Any, cursor: str | None) -> list[tuple[Message, str]]:
+    """Poll, and give the messages with their cursors; a cursor alone tells of nothing."""
+    return [(message, position) for message, position in producer.poll(cursor) if message is not None]
 
 
 def receive(producer: Any, request: Request) -> list[Message] | None:

@@ -7,12 +7,13 @@ import json
 import ssl
 import subprocess
 import threading
+import traceback
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from pydantic import Field, SecretBytes, SecretStr
 
-from pipeline import Config, HttpConsumer, HttpRequest, Message, PermanentError, TemporaryError
+from pipeline import Config, HttpConsumer, HttpRequest, Message, PermanentError, TemporaryError, json_object
 from pipeline.testing import Answer, HttpConsumerContract, LoopbackServer
 from pipeline.testing.consumers import deliver
 
@@ -80,6 +81,41 @@ def test_a_service_that_answers_200_with_an_error(server):
     with pytest.raises(TemporaryError) as caught:
         deliver(post(server.url), MESSAGE)
     assert caught.value.retry_after == 3
+
+
+@pytest.mark.parametrize("body", [b"", b"[1]", b"<html>", b"\xff", b"[" * 100_000, b"null"])
+def test_an_answer_that_is_no_object_is_an_empty_one(body):
+    assert json_object(body) == {}
+    assert json_object(b'{"ok": true}') == {"ok": True}
+
+
+class BusyError(TemporaryError):
+    """One refusal of several."""
+
+
+class Twice(Post):
+    """Posts the title, then what the service answered to it."""
+
+    async def consume(self, message):
+        answer = await self.send(self.request(message))
+        await self.send(HttpRequest(self.config.url, answer))
+
+    def check(self, status, headers, body):
+        if body == b"busy":
+            raise BusyError("sesame", retry_after=3) from ValueError("sesame")
+        super().check(status, headers, body)
+
+
+def test_a_delivery_of_two_requests_keeps_the_class_of_an_error(server):
+    twice = Twice(PostConfig(url=server.url))
+    server.answers.extend([Answer(body=b"{}"), Answer(body=b"{}")])
+    deliver(twice, MESSAGE)
+    assert [request.body for request in server.received] == [b"disk full", b"{}"]
+    server.answer = Answer(body=b"busy")
+    with pytest.raises(BusyError) as caught:
+        deliver(twice, MESSAGE)
+    assert (str(caught.value), caught.value.retry_after) == (f"POST {server.url}: ***", 3)
+    assert "sesame" not in "".join(traceback.format_exception(caught.value)).replace('"sesame"', "")
 
 
 def test_secrets_are_masked_in_all_their_forms(server):

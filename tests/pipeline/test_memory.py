@@ -131,6 +131,28 @@ def test_a_message_that_comes_again_is_no_duplicate_of_itself(backend, pipeline)
     assert not backend.scoped(pipeline, "deduplicate").first("k", MINUTE)
 
 
+def test_a_text_is_kept_until_it_is_replaced_or_forgotten(backend, pipeline, memory):
+    assert memory.recall("k") is None
+    memory.remember("k", "1503435956.000247", MINUTE)
+    memory.remember("k", "ü☂", MINUTE)
+    assert memory.recall("k") == "ü☂"
+    assert memory.first("k", MINUTE)
+    assert memory.count("k", MINUTE) == 1
+    assert backend.scoped(pipeline, "other").recall("k") is None
+    assert backend.scoped(pipeline, "deduplicate", "an-asker").recall("k") == "ü☂"
+    memory.forget("k")
+    assert memory.recall("k") is None
+
+
+def test_a_text_is_kept_for_its_time(memory, moment, backend):
+    within = timedelta(milliseconds=50) if isinstance(backend, RedisMemory) else MINUTE
+    memory.remember("k", "v", within)
+    end = time.monotonic() + 10
+    while memory.recall("k") is not None:
+        assert time.monotonic() < end
+        moment.now += within / 5
+
+
 @pytest.mark.parametrize("key", ["", "x" * 100_000, "nul \0", "\ud800", "a b\n☂"])
 def test_any_text_is_a_key(memory, key):
     assert memory.first(key, MINUTE)

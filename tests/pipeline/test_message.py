@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from uuid import UUID
 
 import msgspec
@@ -9,8 +10,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import FIELDS, SEVERITIES, Message, normal_severity
+from pipeline import FIELDS, SEVERITIES, Message, colour, headline, normal_severity, shown_labels
 from pipeline.message import derived_id, new_id
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"title": "disk  full\non db-1", "text": "2 % left"}, "disk full on db-1"),
+        ({"text": "\n \n 2 % left\nof 100 GiB"}, "2 % left"),
+        ({"type": "alert"}, "alert from t"),
+        ({"title": "disk full", "status": "resolved"}, "Resolved: disk full"),
+    ],
+)
+def test_a_message_has_a_headline(fields, line):
+    assert headline(Message(source="t", **fields)) == line
+
+
+def test_labels_are_shown_where_they_have_a_value():
+    message = Message(source="t", labels={"a": "1", "b ": " 2\n", "c": " ", "": "4"})
+    assert shown_labels(message) == {"a": "1", "b": "2"}
+    assert [*shown_labels(message, ("d", "b ", "a")).items()] == [("b", "2"), ("a", "1")]
+    assert shown_labels(message, ()) == {}
+
+
+def test_each_severity_has_a_colour_and_what_is_resolved_is_green():
+    colours = [colour(Message(source="t", severity=severity)) for severity in (*SEVERITIES, "", "blocker")]
+    assert len({*colours}) == len(SEVERITIES) + 1
+    green = {colour(Message(source="t", severity=severity, status="resolved")) for severity in (*SEVERITIES, "blocker")}
+    assert len(green) == 1
+    assert green.isdisjoint(colours)
+    assert all(re.fullmatch("#[0-9a-f]{6}", one) for one in (*colours, *green))
 
 
 def test_ids_sort_by_time():

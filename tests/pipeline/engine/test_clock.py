@@ -361,6 +361,24 @@ def test_a_producer_or_a_filter_that_exits_does_not_take_the_clock_along(
     assert letter.error == "the filter raised SystemExit: 4"
 
 
+def test_a_cursor_alone_moves_on_without_a_message(engine, producer, consumer, box, message):
+    class Watch(PollingProducer[NoOptions]):
+        """Only looks at the first poll."""
+
+        def poll(self, cursor):
+            if cursor:
+                yield message(title=f"since {cursor}"), f"{cursor}!"
+            yield None, f"{cursor or 'now'}."
+
+    run = engine(producers=[producer(Watch)], consumers=[consumer(box)])
+    pipeline = run.runner.pipelines["toy"]
+    assert run.runner.poll(pipeline, "watch") == 0
+    assert (run.store.cursor("toy", "watch"), run.queue.batches) == ("now.", [])
+    assert run.runner.poll(pipeline, "watch") == 1
+    run.work()
+    assert ([m.title for m in box.got], run.store.cursor("toy", "watch")) == (["since now."], "now..")
+
+
 def test_polling_on_demand(engine, producer, consumer, box, message):
     class Many(PollingProducer[NoOptions]):
         """Has more than one batch."""

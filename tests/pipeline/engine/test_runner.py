@@ -228,6 +228,27 @@ class Archive(BatchConsumer[NoOptions]):
         return {}
 
 
+def test_a_consumer_has_a_memory_that_other_workers_share(engine, consumer, message):
+    seen = []
+
+    class Editing(Consumer[NoOptions]):
+        """Knows what it sent before."""
+
+        def open(self):
+            self.memory.remember("opened", "yes", timedelta(days=1))
+
+        def consume(self, message):
+            seen.append((self.memory.recall("opened"), self.memory.recall(message.key)))
+            self.memory.remember(message.key, message.title, timedelta(days=1))
+
+    run = engine(consumers=[consumer(Editing)])
+    for title in ("first", "second"):
+        run.send(message(key="k", title=title))
+        run.work()
+    assert seen == [("yes", None), ("yes", "first")]
+    assert run.runner.memory.scoped("toy", "editing").recall("k") == "second"
+
+
 def test_a_consumer_that_takes_batches_gets_larger_ones(engine, consumer, box, message):
     archive = type("Archive", (Archive,), {"calls": []})
     run = engine(consumers=[consumer(box), consumer(archive)])
