@@ -20,10 +20,10 @@ a relay at hand, at port 25. A server whose certificate is of your own authority
 with the permission *Mail Send*; `via: ses` takes credentials and region from where all of AWS does, needs
 `pip install "siftbell[aws]"`, and gives each mail a Message-ID of its own.
 
-`to`, `cc` and `bcc` hold addresses, with names or without. Each entry is a template, which may give none, or, where it is
-nothing but a value, several with commas between them. A mail shows the message's title, text, labels, origin and link, as text
-and as HTML; `text` and `html` are templates that write something else. Values in `html` are escaped, `css` is written into its
-elements, and scripts, forms and whatever else has no place in a mail are taken out:
+`to`, `cc` and `bcc` hold addresses, with names or without. Each entry is a template, which may give none, or several with
+commas between them, though a value amid other text names but one. A mail shows the message's title, text, labels, origin and
+link, as text and as HTML; `text` and `html` are templates that write something else. Values in `html` are escaped; scripts,
+forms, `<style>` and whatever else has no place in a mail are taken out; then `css` is written into its elements:
 
 ```yaml
 name: nightly
@@ -84,6 +84,7 @@ from functools import cached_property
 from hashlib import blake2b
 from html import escape
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self
 
@@ -152,7 +153,7 @@ _ENTRY: Final = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^",;])+')
 _PERSON: Final = re.compile(
     r'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<name>[^"@:<>()\[\]\\]*?))\s*<(?P<boxed>[^<>]*)>|(?P<bare>\S+)', re.DOTALL
 )
-_NOTHING_BUT_VALUES: Final = re.compile(r"\s*\{[{%].*[%}]\}\s*", re.DOTALL)
+_VALUE: Final = re.compile(r"\{\{.*?\}\}", re.DOTALL)
 _LOCAL: Final = re.compile(r"(?!\.)(?!.*\.\.)[^\x00-\x20\x7f-\x9f\s@<>()\[\],;:\\\"]{1,64}(?<!\.)")
 _DOMAIN: Final = re.compile(
     r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
@@ -179,7 +180,11 @@ _STYLES: Final = {
 _ATTRIBUTES: Final = {tag: {*names} for tag, names in nh3.ALLOWED_ATTRIBUTES.items()}
 for _tag in ("table", "tr", "td", "th"):
     _ATTRIBUTES[_tag] |= {"bgcolor", "border", "cellpadding", "cellspacing", "height", "valign", "width"}
-_ATTRIBUTES["*"] = {"style", "title", "dir", "lang"}
+_ATTRIBUTES["*"] = {"class", "dir", "lang", "style", "title"}
+_SCHEMES: Final = {"http", "https", "mailto", "tel"}
+_TAG: Final = re.compile(r"<(/?)(?!(?:area|br|col|hr|img|wbr)\b)[a-z]")
+_DEEPEST: Final = 200
+"""Elements within one another: `css_inline` ends the process where there are thousands."""
 
 
 def _known(text: object) -> object:
@@ -197,10 +202,10 @@ def _entries(text: str) -> list[str]:
 
 
 def _rendered_entries(template: Template, message: Message) -> list[str]:
-    """Give what a template names. A value in the midst of an address may not add another one to it."""
-    entries = _entries(template.render(message))
-    if len(entries) > 1 and "{" in template.text and not _NOTHING_BUT_VALUES.fullmatch(template.text):
-        raise PermanentError("a value in it gives more than one address; write each as an entry of its own")
+    """Give what a template names. A value amid other text, such as a name, may not add an address to those that stand there."""
+    entries, written = _entries(template.render(message)), _VALUE.sub("x", template.text).strip()
+    if written != "x" and "{%" not in written and len(entries) > len(_entries(written)):
+        raise PermanentError("a value in it would add an address; give values that name several an entry of their own")
     return entries
 
 
@@ -283,13 +288,6 @@ class EmailConfig(Config):
         if taken := [name for name in headers if name.lower() in _OURS]:
             raise ValueError(f"{', '.join(taken)} cannot be set here")
         return headers
-
-    @field_validator("css")
-    @classmethod
-    def _readable(cls, css: str) -> str:
-        if "<" in css:
-            raise ValueError("CSS without a tag is expected")
-        return css
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -659,7 +657,7 @@ class Email(HttpConsumer[EmailConfig]):
 
     async def _hand_out(self, message: Message, envelope: _Envelope, first: str, have: set[str]) -> dict[str, Failure]:
         """Send it to those who do not have it; gives the errors where somebody has it now, and remembers who, else raises."""
-        mail = self._mail(message, first)
+        mail = await asyncio.to_thread(self._mail, message, first)
         receivers = {one: address for one, address in envelope.everybody().items() if one not in have}
         failed = {**envelope.wrong, **(await self._deliver(mail, envelope, receivers) if receivers else {})}
         have = have | {*receivers} - {*failed}
@@ -760,18 +758,14 @@ class Email(HttpConsumer[EmailConfig]):
         written = _line(self.config.subject.render(message)) if self.config.subject else ""
         return shorten(written or _line(headline(message)), 200)
 
-    def _html(self, message: Message) -> str:
+    def _html(self, message: Message) -> str | None:
+        """Give the HTML, cleaned before CSS is written into it; None where it is nested so deeply that nobody could show it."""
         written = _clean(self.config.html.render(message)) if self.config.html else _as_html(message)
-        try:
-            inlined = self._inliner.inline_fragment(written, css=_CSS + self.config.css)
-        except ValueError as error:  # css_inline's errors are of this class
-            raise PermanentError(f"html: the CSS cannot be written into it ({error})") from None
-        body = nh3.clean(
-            inlined,
-            attributes=_ATTRIBUTES,
-            filter_style_properties=_STYLES,
-            url_schemes={"http", "https", "mailto", "tel"},
-        )
+        cleaned = nh3.clean(written, attributes=_ATTRIBUTES, filter_style_properties=_STYLES, url_schemes=_SCHEMES)
+        if _depth(cleaned) > _DEEPEST:
+            log.warning("html is nested too deeply: a mail goes out as text alone", id=self._id(message))
+            return None
+        body = self._inliner.inline_fragment(cleaned, css=_CSS + self.config.css)
         return f'<!DOCTYPE html>\n<html><head><meta charset="utf-8"></head><body>\n{body}\n</body></html>\n'
 
     @cached_property
@@ -860,6 +854,11 @@ def _as_html(message: Message) -> str:
     parts += [f'<p class="origin">{escape(_origin(message))}</p>']
     body = "\n".join(filter(None, parts))
     return f'<table><tr><td class="card" style="border-left-color: {colour(message)}">{_clean(body)}</td></tr></table>'
+
+
+def _depth(html: str) -> int:
+    """Give how deeply elements are nested, in HTML of which each is closed."""
+    return max(accumulate(-1 if found[1] else 1 for found in _TAG.finditer(html)), default=0)
 
 
 def _origin(message: Message) -> str:
