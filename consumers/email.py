@@ -131,8 +131,9 @@ _PORTS: Final = {"starttls": 587, "tls": 465, "none": 25}
 _PATIENCE: Final = 50.0
 """Seconds for a whole delivery: the engine gives up after 60, and a mail that was given up may yet have arrived."""
 _IDLE: Final = 60.0
-"""Seconds that a connection is kept for the next mail, and below how many mails one may carry."""
+"""Seconds that a connection is kept for the next mail."""
 _MAILS: Final = 100
+"""How many mails a connection carries: servers end it at some number."""
 _LONGEST: Final = 1_000
 """Characters of an address with its name; 320 is the most that the address itself may have."""
 _VIA: Final = {
@@ -181,6 +182,7 @@ _ATTRIBUTES: Final = {tag: {*names} for tag, names in nh3.ALLOWED_ATTRIBUTES.ite
 for _tag in ("table", "tr", "td", "th"):
     _ATTRIBUTES[_tag] |= {"bgcolor", "border", "cellpadding", "cellspacing", "height", "valign", "width"}
 _ATTRIBUTES["*"] = {"class", "dir", "lang", "style", "title"}
+_END: Final = "\n</body></html>\n"
 _SCHEMES: Final = {"http", "https", "mailto", "tel"}
 _TAG: Final = re.compile(r"<(/?)(?!(?:area|br|col|hr|img|wbr)\b)[a-z]")
 _DEEPEST: Final = 200
@@ -354,7 +356,7 @@ class _Mail:
         left_out = f"{len(self.attachments)} attached file(s) left out: the mail would be larger than the server takes."
         bare = self
         if self.attachments:
-            html = self.html and f"{self.html}<p>{left_out}</p>"
+            html = self.html and self.html.replace(_END, f"\n<p>{left_out}</p>{_END}")
             bare = replace(self, attachments=(), text=f"{self.text}\n\n{left_out}", html=html)
         short = replace(bare, text=shorten(self.text, _SHORT, mark="…\n\nThe rest was cut: the server takes no more."), html=None)
         written = b""
@@ -729,7 +731,9 @@ class Email(HttpConsumer[EmailConfig]):
         headers = {"Auto-Submitted": "auto-generated", "X-Auto-Response-Suppress": "All"}
         if message.severity == "critical" and message.status == "firing":
             headers |= {"Importance": "high", "X-Priority": "1"}
-        headers |= {name: _line(template.render(message)) for name, template in config.headers.items()}
+        written = {name: _line(template.render(message)) for name, template in config.headers.items()}
+        names = {name.lower() for name in written}
+        headers = {name: value for name, value in headers.items() if name.lower() not in names} | written
         return _Mail(
             id=mail_id,
             sender=_address(config.from_),
@@ -738,7 +742,7 @@ class Email(HttpConsumer[EmailConfig]):
             text=_clean(config.text.render(message)) if config.text else _as_plain_text(message),
             html=self._html(message),
             attachments=tuple(self._attachments(message)),
-            headers=headers,
+            headers={name: value for name, value in headers.items() if value},
             references=tuple(filter(None, (thread, first_id))),
             answers=first_id,
         )
@@ -766,7 +770,7 @@ class Email(HttpConsumer[EmailConfig]):
             log.warning("html is nested too deeply: a mail goes out as text alone", id=self._id(message))
             return None
         body = self._inliner.inline_fragment(cleaned, css=_CSS + self.config.css)
-        return f'<!DOCTYPE html>\n<html><head><meta charset="utf-8"></head><body>\n{body}\n</body></html>\n'
+        return f'<!DOCTYPE html>\n<html><head><meta charset="utf-8"></head><body>\n{body}{_END}'
 
     @cached_property
     def _inliner(self) -> css_inline.CSSInliner:

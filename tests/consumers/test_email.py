@@ -291,6 +291,14 @@ def test_a_mail_has_text_and_html(smtp, office):
     assert "<style" not in html
 
 
+def test_headers_of_your_own(smtp, office):
+    headers = {"List-Id": "<{{ labels.team }}.example.com>", "x-priority": "5", "X-Empty": "{{ labels.none | default('') }}"}
+    deliver(smtp(headers=headers), message(severity="critical", labels={"team": "db"}))
+    mail = office.mail()
+    assert (mail["List-Id"], mail.get_all("X-Priority"), mail["X-Empty"]) == ("<db.example.com>", ["5"], None)
+    assert mail["Importance"] == "high"
+
+
 def test_a_mail_of_nothing_much(smtp, office):
     deliver(smtp(), message(title="", status="resolved"))
     assert office.mail()["Subject"] == "Resolved: event from test"
