@@ -34,7 +34,7 @@ consumers:
       via: sendgrid
       token: "${SENDGRID_KEY:-SG.unset}"
       from: reports@example.com
-      to: [team@example.com]
+      to: team@example.com
       subject: "Report of {{ time | localtime('Europe/Berlin') }}"
       html: '<h1>{{ title }}</h1><p class="lead">{{ text }}</p>'
       css: ".lead { color: #555 }"
@@ -484,10 +484,11 @@ class _Server:
         try:
             code, answer = smtp.data(written)
         except smtplib.SMTPDataError as refused:
-            code, answer = refused.smtp_code, _as_bytes(refused.smtp_error)
-        if code == 250:
-            log.info("a mail is on its way", id=mail.id, receivers=len(accepted), answer=_told(answer))
-        return failed if code == 250 else failed | dict.fromkeys(accepted, self._judged(code, answer))
+            return failed | dict.fromkeys(accepted, self._judged(refused.smtp_code, refused.smtp_error))
+        if code != 250:
+            return failed | dict.fromkeys(accepted, self._judged(code, answer))
+        log.info("a mail is on its way", id=mail.id, receivers=len(accepted), answer=_told(_as_text(answer)))
+        return failed
 
     @contextmanager
     def _connection(self, until: float) -> Iterator[smtplib.SMTP]:
@@ -518,10 +519,10 @@ class _Server:
         port = config.port or _PORTS[config.security]
         if config.security == "tls":
             smtp: smtplib.SMTP = smtplib.SMTP_SSL(
-                config.host, port, local_hostname=self._name, timeout=timeout, context=self._context
+                config.host, port, local_hostname=config.helo, timeout=timeout, context=self._context
             )
         else:
-            smtp = smtplib.SMTP(config.host, port, local_hostname=self._name, timeout=timeout)
+            smtp = smtplib.SMTP(config.host, port, local_hostname=config.helo, timeout=timeout)
         try:
             smtp.ehlo_or_helo_if_needed()
             if config.security == "starttls":
@@ -554,7 +555,7 @@ class _Server:
 
     def _judged(self, code: int, answer: bytes | str, *, of_receiver: bool = False) -> Failure:
         """Say by the code and the enhanced status whether it may pass."""
-        text = self._hidden(_told(answer))
+        text = _told(self._hidden(_as_text(answer)))
         found = re.match(r"[245]\.\d{1,3}\.\d{1,3}\b", text)
         status = found[0] if found else ""
         too_many = of_receiver and code == 552 and (not status or status.endswith(".5.3"))
@@ -572,10 +573,6 @@ class _Server:
     @property
     def _place(self) -> str:
         return f"SMTP {self._config.host}:{self._config.port or _PORTS[self._config.security]}"
-
-    @cached_property
-    def _name(self) -> str | None:
-        return self._config.helo
 
 
 class Email(HttpConsumer[EmailConfig]):
@@ -739,7 +736,7 @@ class Email(HttpConsumer[EmailConfig]):
             sender=_address(config.from_),
             reply_to=_address(config.reply_to) if config.reply_to else None,
             subject=f"Re: {first_subject}" if first else self._subject(message),
-            text=_clean(config.text.render(message)) if config.text else _as_plain_text(message),
+            text=self._text(message) or _as_plain_text(message),
             html=self._html(message),
             attachments=tuple(self._attachments(message)),
             headers={name: value for name, value in headers.items() if value},
@@ -761,6 +758,9 @@ class Email(HttpConsumer[EmailConfig]):
     def _subject(self, message: Message) -> str:
         written = _line(self.config.subject.render(message)) if self.config.subject else ""
         return shorten(written or _line(headline(message)), 200)
+
+    def _text(self, message: Message) -> str:
+        return _clean(self.config.text.render(message)).strip() if self.config.text else ""
 
     def _html(self, message: Message) -> str | None:
         """Give the HTML, cleaned before CSS is written into it; None where it is nested so deeply that nobody could show it."""
@@ -832,9 +832,9 @@ def _send_by_ses(client: Any, mail: _Mail, receiver: str, written: bytes) -> Fai
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         code, text = (str(error.response.get("Error", {}).get(name, "")) for name in ("Code", "Message"))
         may_pass = code in _SES_MAY_PASS or status == 429 or status >= 500
-        return (TemporaryError if may_pass else PermanentError)(f"SES answered {status} {code}: {shorten(_line(text), 300)}")
+        return (TemporaryError if may_pass else PermanentError)(f"SES answered {status} {code}: {_told(text)}")
     except BotoCoreError as error:
-        return TemporaryError(f"SES: {shorten(_line(str(error)), 300)}")
+        return TemporaryError(f"SES: {_told(str(error))}")
     log.info("a mail is on its way", id=mail.id, receivers=1, answer=answer.get("MessageId", ""))
     return None
 
@@ -906,16 +906,13 @@ def _leave(smtp: smtplib.SMTP) -> None:
     smtp.close()
 
 
-def _told(answer: bytes | str) -> str:
-    return shorten(" ".join("".join(one if one.isprintable() else " " for one in _as_text(answer)).split()), 300)
+def _told(answer: str) -> str:
+    """Give a server's words on one line, without what a terminal would obey."""
+    return shorten(" ".join("".join(one if one.isprintable() else " " for one in answer).split()), 300)
 
 
 def _as_text(answer: bytes | str) -> str:
     return answer.decode(errors="replace") if isinstance(answer, bytes) else answer
-
-
-def _as_bytes(answer: bytes | str) -> bytes:
-    return answer.encode() if isinstance(answer, str) else answer
 
 
 def _plain(user: str, password: str) -> str:

@@ -1020,6 +1020,12 @@ def test_sendgrid_takes_every_message(sendgrid, plugins, number):
     assert len(sendgrid.mails) == 1
 
 
+def test_a_text_of_nothing_is_none(sendgrid, plugins):
+    deliver(plugins(SENDGRID | {"base_url": sendgrid.url, "text": " {{ text }}", "subject": "{{ text }}"}), message())
+    assert sendgrid.mails[0]["subject"] == "disk full"
+    assert sendgrid.mails[0]["content"][0]["value"].startswith("disk full\n\ntest")
+
+
 def test_sendgrid_has_mails_to_nobody_but_those_unseen(sendgrid, plugins):
     options = {"base_url": sendgrid.url, "to": ["{{ labels.who }}"], "bcc": [ANNA, BERT]}
     deliver(plugins(SENDGRID | options), message(labels={"who": ""}))
