@@ -20,10 +20,10 @@ a relay at hand, at port 25. A server whose certificate is of your own authority
 with the permission *Mail Send*; `via: ses` takes credentials and region from where all of AWS does, needs
 `pip install "siftbell[aws]"`, and gives each mail a Message-ID of its own.
 
-`to`, `cc` and `bcc` hold addresses, with names or without. Each entry is a template, which may give none, or, where it is
-nothing but a value, several with commas between them. A mail shows the message's title, text, labels, origin and link, as text
-and as HTML; `text` and `html` are templates that write something else. Values in `html` are escaped, `css` is written into its
-elements, and scripts, forms and whatever else has no place in a mail are taken out:
+`to`, `cc` and `bcc` hold addresses, with names or without. Each entry is a template, which may give none, or several with
+commas between them, though a value amid other text names but one. A mail shows the message's title, text, labels, origin and
+link, as text and as HTML; `text` and `html` are templates that write something else. Values in `html` are escaped; scripts,
+forms, `<style>` and whatever else has no place in a mail are taken out; then `css` is written into its elements:
 
 ```yaml
 name: nightly
@@ -34,7 +34,7 @@ consumers:
       via: sendgrid
       token: "${SENDGRID_KEY:-SG.unset}"
       from: reports@example.com
-      to: [team@example.com]
+      to: team@example.com
       subject: "Report of {{ time | localtime('Europe/Berlin') }}"
       html: '<h1>{{ title }}</h1><p class="lead">{{ text }}</p>'
       css: ".lead { color: #555 }"
@@ -84,6 +84,7 @@ from functools import cached_property
 from hashlib import blake2b
 from html import escape
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self
 
@@ -130,8 +131,9 @@ _PORTS: Final = {"starttls": 587, "tls": 465, "none": 25}
 _PATIENCE: Final = 50.0
 """Seconds for a whole delivery: the engine gives up after 60, and a mail that was given up may yet have arrived."""
 _IDLE: Final = 60.0
-"""Seconds that a connection is kept for the next mail, and below how many mails one may carry."""
+"""Seconds that a connection is kept for the next mail."""
 _MAILS: Final = 100
+"""How many mails a connection carries: servers end it at some number."""
 _LONGEST: Final = 1_000
 """Characters of an address with its name; 320 is the most that the address itself may have."""
 _VIA: Final = {
@@ -152,7 +154,7 @@ _ENTRY: Final = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^",;])+')
 _PERSON: Final = re.compile(
     r'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<name>[^"@:<>()\[\]\\]*?))\s*<(?P<boxed>[^<>]*)>|(?P<bare>\S+)', re.DOTALL
 )
-_NOTHING_BUT_VALUES: Final = re.compile(r"\s*\{[{%].*[%}]\}\s*", re.DOTALL)
+_VALUE: Final = re.compile(r"\{\{.*?\}\}", re.DOTALL)
 _LOCAL: Final = re.compile(r"(?!\.)(?!.*\.\.)[^\x00-\x20\x7f-\x9f\s@<>()\[\],;:\\\"]{1,64}(?<!\.)")
 _DOMAIN: Final = re.compile(
     r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
@@ -179,7 +181,12 @@ _STYLES: Final = {
 _ATTRIBUTES: Final = {tag: {*names} for tag, names in nh3.ALLOWED_ATTRIBUTES.items()}
 for _tag in ("table", "tr", "td", "th"):
     _ATTRIBUTES[_tag] |= {"bgcolor", "border", "cellpadding", "cellspacing", "height", "valign", "width"}
-_ATTRIBUTES["*"] = {"style", "title", "dir", "lang"}
+_ATTRIBUTES["*"] = {"class", "dir", "lang", "style", "title"}
+_END: Final = "\n</body></html>\n"
+_SCHEMES: Final = {"http", "https", "mailto", "tel"}
+_TAG: Final = re.compile(r"<(/?)(?!(?:area|br|col|hr|img|wbr)\b)[a-z]")
+_DEEPEST: Final = 200
+"""Elements within one another: `css_inline` ends the process where there are thousands."""
 
 
 def _known(text: object) -> object:
@@ -197,10 +204,10 @@ def _entries(text: str) -> list[str]:
 
 
 def _rendered_entries(template: Template, message: Message) -> list[str]:
-    """Give what a template names. A value in the midst of an address may not add another one to it."""
-    entries = _entries(template.render(message))
-    if len(entries) > 1 and "{" in template.text and not _NOTHING_BUT_VALUES.fullmatch(template.text):
-        raise PermanentError("a value in it gives more than one address; write each as an entry of its own")
+    """Give what a template names. A value amid other text, such as a name, may not add an address to those that stand there."""
+    entries, written = _entries(template.render(message)), _VALUE.sub("x", template.text).strip()
+    if written != "x" and "{%" not in written and len(entries) > len(_entries(written)):
+        raise PermanentError("a value in it would add an address; give values that name several an entry of their own")
     return entries
 
 
@@ -284,13 +291,6 @@ class EmailConfig(Config):
             raise ValueError(f"{', '.join(taken)} cannot be set here")
         return headers
 
-    @field_validator("css")
-    @classmethod
-    def _readable(cls, css: str) -> str:
-        if "<" in css:
-            raise ValueError("CSS without a tag is expected")
-        return css
-
     @model_validator(mode="after")
     def _complete(self) -> Self:
         for name in self.model_fields_set & _VIA.keys():
@@ -356,7 +356,7 @@ class _Mail:
         left_out = f"{len(self.attachments)} attached file(s) left out: the mail would be larger than the server takes."
         bare = self
         if self.attachments:
-            html = self.html and f"{self.html}<p>{left_out}</p>"
+            html = self.html and self.html.replace(_END, f"\n<p>{left_out}</p>{_END}")
             bare = replace(self, attachments=(), text=f"{self.text}\n\n{left_out}", html=html)
         short = replace(bare, text=shorten(self.text, _SHORT, mark="…\n\nThe rest was cut: the server takes no more."), html=None)
         written = b""
@@ -484,10 +484,11 @@ class _Server:
         try:
             code, answer = smtp.data(written)
         except smtplib.SMTPDataError as refused:
-            code, answer = refused.smtp_code, _as_bytes(refused.smtp_error)
-        if code == 250:
-            log.info("a mail is on its way", id=mail.id, receivers=len(accepted), answer=_told(answer))
-        return failed if code == 250 else failed | dict.fromkeys(accepted, self._judged(code, answer))
+            return failed | dict.fromkeys(accepted, self._judged(refused.smtp_code, refused.smtp_error))
+        if code != 250:
+            return failed | dict.fromkeys(accepted, self._judged(code, answer))
+        log.info("a mail is on its way", id=mail.id, receivers=len(accepted), answer=_told(_as_text(answer)))
+        return failed
 
     @contextmanager
     def _connection(self, until: float) -> Iterator[smtplib.SMTP]:
@@ -518,10 +519,10 @@ class _Server:
         port = config.port or _PORTS[config.security]
         if config.security == "tls":
             smtp: smtplib.SMTP = smtplib.SMTP_SSL(
-                config.host, port, local_hostname=self._name, timeout=timeout, context=self._context
+                config.host, port, local_hostname=config.helo, timeout=timeout, context=self._context
             )
         else:
-            smtp = smtplib.SMTP(config.host, port, local_hostname=self._name, timeout=timeout)
+            smtp = smtplib.SMTP(config.host, port, local_hostname=config.helo, timeout=timeout)
         try:
             smtp.ehlo_or_helo_if_needed()
             if config.security == "starttls":
@@ -554,7 +555,7 @@ class _Server:
 
     def _judged(self, code: int, answer: bytes | str, *, of_receiver: bool = False) -> Failure:
         """Say by the code and the enhanced status whether it may pass."""
-        text = self._hidden(_told(answer))
+        text = _told(self._hidden(_as_text(answer)))
         found = re.match(r"[245]\.\d{1,3}\.\d{1,3}\b", text)
         status = found[0] if found else ""
         too_many = of_receiver and code == 552 and (not status or status.endswith(".5.3"))
@@ -572,10 +573,6 @@ class _Server:
     @property
     def _place(self) -> str:
         return f"SMTP {self._config.host}:{self._config.port or _PORTS[self._config.security]}"
-
-    @cached_property
-    def _name(self) -> str | None:
-        return self._config.helo
 
 
 class Email(HttpConsumer[EmailConfig]):
@@ -659,7 +656,7 @@ class Email(HttpConsumer[EmailConfig]):
 
     async def _hand_out(self, message: Message, envelope: _Envelope, first: str, have: set[str]) -> dict[str, Failure]:
         """Send it to those who do not have it; gives the errors where somebody has it now, and remembers who, else raises."""
-        mail = self._mail(message, first)
+        mail = await asyncio.to_thread(self._mail, message, first)
         receivers = {one: address for one, address in envelope.everybody().items() if one not in have}
         failed = {**envelope.wrong, **(await self._deliver(mail, envelope, receivers) if receivers else {})}
         have = have | {*receivers} - {*failed}
@@ -731,16 +728,18 @@ class Email(HttpConsumer[EmailConfig]):
         headers = {"Auto-Submitted": "auto-generated", "X-Auto-Response-Suppress": "All"}
         if message.severity == "critical" and message.status == "firing":
             headers |= {"Importance": "high", "X-Priority": "1"}
-        headers |= {name: _line(template.render(message)) for name, template in config.headers.items()}
+        written = {name: _line(template.render(message)) for name, template in config.headers.items()}
+        names = {name.lower() for name in written}
+        headers = {name: value for name, value in headers.items() if name.lower() not in names} | written
         return _Mail(
             id=mail_id,
             sender=_address(config.from_),
             reply_to=_address(config.reply_to) if config.reply_to else None,
             subject=f"Re: {first_subject}" if first else self._subject(message),
-            text=_clean(config.text.render(message)) if config.text else _as_plain_text(message),
+            text=self._text(message) or _as_plain_text(message),
             html=self._html(message),
             attachments=tuple(self._attachments(message)),
-            headers=headers,
+            headers={name: value for name, value in headers.items() if value},
             references=tuple(filter(None, (thread, first_id))),
             answers=first_id,
         )
@@ -760,19 +759,18 @@ class Email(HttpConsumer[EmailConfig]):
         written = _line(self.config.subject.render(message)) if self.config.subject else ""
         return shorten(written or _line(headline(message)), 200)
 
-    def _html(self, message: Message) -> str:
+    def _text(self, message: Message) -> str:
+        return _clean(self.config.text.render(message)).strip() if self.config.text else ""
+
+    def _html(self, message: Message) -> str | None:
+        """Give the HTML, cleaned before CSS is written into it; None where it is nested so deeply that nobody could show it."""
         written = _clean(self.config.html.render(message)) if self.config.html else _as_html(message)
-        try:
-            inlined = self._inliner.inline_fragment(written, css=_CSS + self.config.css)
-        except ValueError as error:  # css_inline's errors are of this class
-            raise PermanentError(f"html: the CSS cannot be written into it ({error})") from None
-        body = nh3.clean(
-            inlined,
-            attributes=_ATTRIBUTES,
-            filter_style_properties=_STYLES,
-            url_schemes={"http", "https", "mailto", "tel"},
-        )
-        return f'<!DOCTYPE html>\n<html><head><meta charset="utf-8"></head><body>\n{body}\n</body></html>\n'
+        cleaned = nh3.clean(written, attributes=_ATTRIBUTES, filter_style_properties=_STYLES, url_schemes=_SCHEMES)
+        if _depth(cleaned) > _DEEPEST:
+            log.warning("html is nested too deeply: a mail goes out as text alone", id=self._id(message))
+            return None
+        body = self._inliner.inline_fragment(cleaned, css=_CSS + self.config.css)
+        return f'<!DOCTYPE html>\n<html><head><meta charset="utf-8"></head><body>\n{body}{_END}'
 
     @cached_property
     def _inliner(self) -> css_inline.CSSInliner:
@@ -834,9 +832,9 @@ def _send_by_ses(client: Any, mail: _Mail, receiver: str, written: bytes) -> Fai
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         code, text = (str(error.response.get("Error", {}).get(name, "")) for name in ("Code", "Message"))
         may_pass = code in _SES_MAY_PASS or status == 429 or status >= 500
-        return (TemporaryError if may_pass else PermanentError)(f"SES answered {status} {code}: {shorten(_line(text), 300)}")
+        return (TemporaryError if may_pass else PermanentError)(f"SES answered {status} {code}: {_told(text)}")
     except BotoCoreError as error:
-        return TemporaryError(f"SES: {shorten(_line(str(error)), 300)}")
+        return TemporaryError(f"SES: {_told(str(error))}")
     log.info("a mail is on its way", id=mail.id, receivers=1, answer=answer.get("MessageId", ""))
     return None
 
@@ -860,6 +858,11 @@ def _as_html(message: Message) -> str:
     parts += [f'<p class="origin">{escape(_origin(message))}</p>']
     body = "\n".join(filter(None, parts))
     return f'<table><tr><td class="card" style="border-left-color: {colour(message)}">{_clean(body)}</td></tr></table>'
+
+
+def _depth(html: str) -> int:
+    """Give how deeply elements are nested, in HTML of which each is closed."""
+    return max(accumulate(-1 if found[1] else 1 for found in _TAG.finditer(html)), default=0)
 
 
 def _origin(message: Message) -> str:
@@ -903,16 +906,13 @@ def _leave(smtp: smtplib.SMTP) -> None:
     smtp.close()
 
 
-def _told(answer: bytes | str) -> str:
-    return shorten(" ".join("".join(one if one.isprintable() else " " for one in _as_text(answer)).split()), 300)
+def _told(answer: str) -> str:
+    """Give a server's words on one line, without what a terminal would obey."""
+    return shorten(" ".join("".join(one if one.isprintable() else " " for one in answer).split()), 300)
 
 
 def _as_text(answer: bytes | str) -> str:
     return answer.decode(errors="replace") if isinstance(answer, bytes) else answer
-
-
-def _as_bytes(answer: bytes | str) -> bytes:
-    return answer.encode() if isinstance(answer, str) else answer
 
 
 def _plain(user: str, password: str) -> str:
