@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import Any
 
 import structlog
-from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.worker.request import Request
-from celery.worker.state import task_ready
+from celery.worker.state import revoked, task_ready
 
 from pipeline.engine.batch import MAX_BYTES, Batch, decode
 from pipeline.engine.joined import Outline, joined, outline
@@ -34,6 +34,7 @@ class BatchRequest(Request):
     """Where it waits for its turn, from the moment when it has come."""
     time_start: float | None
     _already_cancelled: bool
+    _already_revoked: bool
     _argsrepr: str
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -43,7 +44,7 @@ class BatchRequest(Request):
         self._texts = [*self.args]
         self._body: Any = (self._texts, self.kwargs, {})
         self._content_type = self._content_encoding = None
-        self._size = sum(len(text) if isinstance(text, bytes | str) else MAX_BYTES for text in self._texts) or MAX_BYTES
+        self.size = sum(len(text) if isinstance(text, bytes | str) else MAX_BYTES for text in self._texts) or MAX_BYTES
 
     @property
     def queue(self) -> str:
@@ -63,13 +64,13 @@ class BatchRequest(Request):
     def take_along(self, other: Turn) -> bool:
         """Be run as one with another that waits, where they are alike and have room in one batch; says whether they will be."""
         assert isinstance(other, BatchRequest)
-        if self._size + other._size > MAX_BYTES or self.outline is None or other.outline is None:  # noqa: SLF001
+        if other.id in revoked or self.size + other.size > MAX_BYTES or self.outline is None or other.outline is None:
             return False
         both = self.outline.join(other.outline)
         if both is None:
             return False
         self.outline = both
-        self._size += other._size  # noqa: SLF001
+        self.size += other.size
         self._company.append(other)
         self._texts.append(other.args[0])
         return True
@@ -112,6 +113,8 @@ class BatchRequest(Request):
             except Exception:
                 log.exception("a batch whose worker died goes back as a whole", task=self.id)
                 self.reject(requeue=True)  # Celery would acknowledge one that took too long
+        elif isinstance(error, Terminated) and not (self._already_cancelled or self._already_revoked):
+            self.reject(requeue=True)  # an operator named another that ran with it
         self._part(_go_back)
         return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 

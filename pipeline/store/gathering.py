@@ -56,11 +56,22 @@ class Gathering(Generic[T]):
         if first:
             mine.fate = _Fate.LEADS
         else:
-            mine.wait()
+            self._wait(mine)
         if mine.fate is _Fate.LEADS:
             mine.fate = self._lead(mine, work)
         if mine.fate is _Fate.ALONE:
             work([item])
+
+    def _wait(self, mine: _Place[T]) -> None:
+        try:
+            mine.wait()
+        except BaseException:  # a signal's handler may raise anything
+            with self._lock:
+                if mine in self._waiting:
+                    self._waiting.remove(mine)
+                    if mine.fate is _Fate.LEADS:
+                        self._go_on()
+            raise
 
     def _lead(self, mine: _Place[T], work: Callable[[Sequence[T]], None]) -> _Fate:
         with self._lock:
@@ -73,14 +84,14 @@ class Gathering(Generic[T]):
             if len(taken) == 1:
                 raise
         finally:
-            self._go_on()
+            with self._lock:
+                self._go_on()
             for one in taken:
                 if one is not mine:
                     one.tell(fate)
         return fate
 
     def _go_on(self) -> None:
-        with self._lock:
-            self._under_way = bool(self._waiting)
-            if self._waiting:
-                self._waiting[0].tell(_Fate.LEADS)
+        self._under_way = bool(self._waiting)
+        if self._waiting:
+            self._waiting[0].tell(_Fate.LEADS)

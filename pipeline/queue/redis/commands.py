@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import time
+import select
 from functools import cache
 from hashlib import sha1
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from redis import ConnectionPool
-
-
-RESTED: Final = 0.05
-"""Seconds without a command after which a connection is looked at before the next: the server may have closed it meanwhile."""
 
 
 class Script(NamedTuple):
@@ -36,7 +32,7 @@ class Commands:
 
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
-        self._idle: list[tuple[Any, float]] = []
+        self._idle: list[Any] = []
         self._closed = False
 
     def call(self, *words: Any) -> Any:
@@ -56,17 +52,17 @@ class Commands:
         return _given(answers)
 
     def together(self, commands: Sequence[Sequence[Any]], then: Sequence[Sequence[Any]]) -> None:
-        """Have Redis do all commands or none, `then` the others."""
-        alone = len(commands) == 1
-        answers = _given(self._exchange([*(commands if alone else (("MULTI",), *commands, ("EXEC",))), *then]))
-        if not alone:
-            _given(answers[len(commands) + 1])
+        """Have Redis do all commands or none, `then` the others, each of which it may refuse."""
+        whole = commands if len(commands) == 1 else [("MULTI",), *commands, ("EXEC",)]
+        *_, last = _given(self._exchange([*whole, *then])[: len(whole)])
+        if whole is not commands:
+            _given(last)
 
     def close(self) -> None:
         """Close the connections; one that is in use is closed by its user."""
         self._closed = True
         while self._idle:
-            self._idle.pop()[0].disconnect()
+            self._idle.pop().disconnect()
 
     def _exchange(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         connection = self._lent()
@@ -77,7 +73,7 @@ class Commands:
             connection.disconnect()  # an answer that comes later is not that to the next command
             raise
         finally:
-            self._idle.append((connection, time.monotonic()))
+            self._idle.append(connection)
             if self._closed:
                 self.close()
         return answers
@@ -85,10 +81,10 @@ class Commands:
     def _lent(self) -> Any:
         """Give a connection that nobody uses; it connects by itself. One on which something came unasked was cut."""
         try:
-            connection, used = self._idle.pop()
+            connection = self._idle.pop()
         except IndexError:
             return self._pool.get_connection()
-        if connection.is_connected and time.monotonic() - used > RESTED and not _in_step(connection):
+        if _has_something(connection):
             connection.disconnect()
         return connection
 
@@ -109,11 +105,17 @@ def _given(answers: list[Any]) -> list[Any]:
     return answers
 
 
-def _in_step(connection: Any) -> bool:
-    try:
-        return not connection.can_read()
-    except (RedisError, OSError):
+def _has_something(connection: Any) -> bool:
+    """Say whether there is anything to read; redis-py's own look takes four times as long (3 µs)."""
+    socket = connection._sock  # noqa: SLF001 - redis-py shows it to nobody
+    if socket is None:
         return False
+    look = select.poll()
+    try:
+        look.register(socket, select.POLLIN)
+    except ValueError:  # it was closed just now
+        return True
+    return bool(look.poll(0))
 
 
 @cache

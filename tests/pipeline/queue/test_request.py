@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from billiard.exceptions import WorkerLostError
+from billiard.exceptions import Terminated, WorkerLostError
 from celery.exceptions import Reject
 
 from pipeline.engine.batch import MAX_BYTES, MAX_PROCESS, Batch, encode
@@ -130,3 +130,15 @@ def test_what_a_worker_died_over_is_taken_apart_as_one_batch(company, request_of
 def test_what_an_operator_revokes_is_that_one_alone(company, request_of):
     company._announce_revoked("revoked", False, None, False)
     assert request_of.told() == ["done", "back", "back"]
+
+
+def test_what_an_operator_has_revoked_is_not_taken_along(request_of, monkeypatch):
+    named = request_of(batch_of("a"))
+    monkeypatch.setattr("pipeline.queue.request.revoked", {named.id})
+    assert not request_of(batch_of("b")).take_along(named)
+
+
+def test_what_ran_with_one_that_an_operator_ended_goes_back(company, request_of):
+    ended = Terminated(15)
+    company.on_failure(SimpleNamespace(exception=ended, traceback="", exc_info=(type(ended), ended, None)))
+    assert request_of.told() == ["back", "back", "back"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import pytest
 from sqlalchemy import event
 
 from pipeline.message import new_id
-from pipeline.store.gathering import Gathering
+from pipeline.store.gathering import Gathering, _Fate
 from pipeline.store.rows import Outcome
 
 
@@ -98,6 +99,41 @@ def test_what_fails_alone_hinders_nobody(pool, work):
         first.result(30)
     assert after.result(30) is None
     assert work.done == [["first"], ["after"]]
+
+
+class Interrupted(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("leads", [False, True])
+def test_who_is_interrupted_while_it_waits_keeps_nobody_waiting(pool, work, leads):
+    gathering = Gathering()
+
+    def interrupt(*_):
+        if leads:
+            work.may_end.set()
+            until(lambda: gathering._waiting[0].fate is _Fate.LEADS)
+        raise Interrupted
+
+    def come_behind():
+        until(lambda: len(gathering._waiting) == 1)
+        behind = pool.submit(gathering.do, "behind", work)
+        until(lambda: len(gathering._waiting) == 2)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+        return behind
+
+    (first,) = begin(gathering, pool, work)
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        coming = pool.submit(come_behind)
+        with pytest.raises(Interrupted):
+            gathering.do("mine", work)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    work.may_end.set()
+    for call in (first, coming.result(30)):
+        call.result(30)
+    assert work.done == [["first"], ["behind"]]
 
 
 @contextmanager

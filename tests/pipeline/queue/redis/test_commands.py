@@ -31,8 +31,7 @@ def connections(server: Any) -> int:
     return len(server.client.client_list(_type="normal")) - 1
 
 
-def test_a_connection_that_was_cut_at_rest_is_made_anew(commands: Commands, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.queue.redis.commands.RESTED", 0)
+def test_a_connection_that_was_cut_at_rest_is_made_anew(commands: Commands, server: Any) -> None:
     assert commands.call("PING") == b"PONG"
     cut(server)
     assert commands.call("PING") == b"PONG"
@@ -46,6 +45,14 @@ def test_what_redis_refuses_leaves_the_connection_in_step(commands: Commands, se
     with pytest.raises(ResponseError, match="unknown command"):
         commands.together([("LPUSH", "other", "one"), ("NONSENSE",)], then=[])
     assert commands.call("LLEN", "other") == 0
+    assert connections(server) == 1
+
+
+@pytest.mark.parametrize("queued", [[("LPUSH", "list", "one")], [("LPUSH", "list", "one"), ("LPUSH", "other", "two")]])
+def test_a_bell_that_may_not_ring_is_no_reason_to_queue_again(commands: Commands, server: Any, queued: Any) -> None:
+    server.client.set("text", "")
+    commands.together(queued, then=[("LPUSH", "text", "refused")])
+    assert commands.call("LLEN", "list") == 1
     assert connections(server) == 1
 
 
