@@ -194,6 +194,6 @@ def test_what_cannot_be_read_any_more_is_buried_and_hinders_nothing(store, make,
     assert [claim.held for claim in claim(store, make, seconds=5)] == [first, last]
     (letter,) = store.dead_letter(bad.message.id)
     assert letter.error.startswith("what was held cannot be read: ")
-    assert (letter.pipeline, letter.step, letter.message.data) == (bad.pipeline, bad.step, '{"id": 1}')
+    assert (letter.pipeline, letter.step, letter.message.data) == (bad.pipeline, bad.step, unreadable)
     assert [record.outcome for record in store.history(bad.message.id)] == ["buried"]
     assert sum(store.held_counts().values()) == 2
