@@ -48,16 +48,17 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 # A message as it is read again but for two fields: `id` has to be a UUID, `data` may be anything and is only looked over.
-_Readable: Final = msgspec.defstruct(
-    "_Readable",
+Readable: Final = msgspec.defstruct(
+    "Readable",
     [
         (field.name, {"id": UUID, "data": msgspec.Raw}.get(field.name, field.type), None)
         for field in msgspec.structs.fields(Message)
     ],
+    gc=False,
 )
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Batch)
-_readable: Final = msgspec.json.Decoder(_Readable)
+_readable: Final = msgspec.json.Decoder(Readable)
 
 
 def encode(batch: Batch) -> bytes:
@@ -67,7 +68,10 @@ def encode(batch: Batch) -> bytes:
 
 def decode(text: bytes | str) -> Batch:
     """Read a batch from the queue; raises ValueError for what is not one."""
-    return _decoder.decode(text)
+    try:
+        return _decoder.decode(text)
+    except RecursionError as error:  # it was written where the stack was less deep
+        raise ValueError(str(error)) from error
 
 
 def kept_form(message: object) -> bytes:

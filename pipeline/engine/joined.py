@@ -41,7 +41,7 @@ def outline(text: bytes | str) -> Outline | None:
     """Give what a batch says beside its messages; None for what is no batch."""
     try:
         return _decoder.decode(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -247,8 +247,11 @@ def to_json(message: Message) -> str:
 
 
 def to_message(column: str) -> Message:
-    """Read a message from its column."""
-    return _decoder.decode(column)
+    """Read a message from its column; raises ValueError for what is none."""
+    try:
+        return _decoder.decode(column)
+    except RecursionError as error:  # it was written where the stack was less deep
+        raise ValueError(str(error)) from error
 
 
 def clean(column: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 if TYPE_CHECKING:
     from redis import ConnectionPool
@@ -18,7 +18,10 @@ class Heard(NamedTuple):
 
 
 class Bell:
-    """The channels that are listened to. A connection that was cut is made anew; methods raise RedisError where it cannot be."""
+    """The channels that are listened to. A connection that was cut is made anew.
+
+    Methods raise RedisError where it cannot be, and where Redis refuses.
+    """
 
     def __init__(self, pool: ConnectionPool) -> None:
         self._connection: Any = pool.get_connection()
@@ -41,6 +44,8 @@ class Bell:
             if not self._connection.can_read(wait):
                 return None
             kind, channel, message = self._connection.read_response()
+        except ResponseError:  # this user may not listen
+            raise
         except RedisError:
             self._connection.disconnect()
             self._connection.send_command("SUBSCRIBE", *self._channels)

@@ -108,7 +108,7 @@ class Transport(virtual.Transport):
             self._bell = None
         if self._redis is not None and self._commands is not None:
             self._commands.close()
-            self._redis.connection_pool.disconnect()
+            self._redis.connection_pool.disconnect(inuse_connections=False)
             self._redis = self._commands = None
 
     def verify_connection(self, connection: Any) -> bool:  # noqa: ARG002 - kombu's signature

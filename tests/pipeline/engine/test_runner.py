@@ -14,6 +14,7 @@ from structlog.testing import LogCapture
 from pipeline import BatchConsumer, Config, Consumer, Filter, NoOptions, PermanentError, RememberingFilter, TemporaryError
 from pipeline.engine import decisions, delivery
 from pipeline.engine.batch import MAX_AT_ONCE, MAX_DELIVER, MAX_PROCESS, Batch, encode
+from pipeline.engine.joined import outline
 from pipeline.engine.retry import NotTriedError
 from pipeline.engine.routes import first_batch, most_at_first
 from pipeline.engine.runner import DEATHS_BEFORE_BURIAL
@@ -524,13 +525,17 @@ def test_what_stands_where_nothing_is_any_more_is_buried(engine, filter_step, co
     }
 
 
-@pytest.mark.parametrize("text", [b'{"job": "dance"}', b"", b'{"job": "process", "queue": "\xff"}'])
+DEEP = b'{"job": "process", "pipeline": "toy", "queue": "in", "messages": [{"data": ' + b"[" * 2000 + b"]" * 2000 + b"}]}"
+
+
+@pytest.mark.parametrize("text", [b'{"job": "dance"}', b"", b'{"job": "process", "queue": "\xff"}', DEEP])
 def test_a_text_that_is_no_batch_is_buried_as_it_is(engine, message, text):
     run = engine()
     run.runner.run_text(text)
     (letter,) = run.store.dead_letters()
     assert letter.message.data == text.decode(errors="replace")
     assert letter.error.startswith("not a batch")
+    assert outline(text) is None
     run.runner.run_text(encode(Batch(job="process", queue="in", pipeline="toy", messages=[message()])))
     assert len(run.store.dead_letters()) == 1
 

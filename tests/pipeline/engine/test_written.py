@@ -38,6 +38,9 @@ def test_what_was_written_is_read_again_in_order(message):
         {"data": object()},
         {"data": "\ud800"},
         {"text": "\0"},
+        {"data": msgspec.Raw(b"{")},
+        {"data": {"a": msgspec.Raw(b"nothing")}},
+        {"data": msgspec.Raw(b'1},{"id":"0198b3a0-0000-7000-8000-000000000001","time":"2026-01-01T00:00:00Z","source":"x"')},
     ],
 )
 def test_where_one_may_not_be_readable_nothing_is_said_of_all(message, wrong):

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from datetime import timedelta
 
+import pytest
 from sqlalchemy import text
 
 from pipeline.message import new_id
@@ -183,14 +184,16 @@ def test_what_a_killed_clock_claimed_comes_back_after_its_lease(store, make, url
     assert len(claim(store, make, seconds=30)) == 10
 
 
-def test_what_cannot_be_read_any_more_is_buried_and_hinders_nothing(store, make):
+@pytest.mark.parametrize("unreadable", ['{"id": 1}', '{"data": ' + "[" * 2000 + "]" * 2000 + "}"])
+def test_what_cannot_be_read_any_more_is_buried_and_hinders_nothing(store, make, unreadable):
     first, bad, last = due(make, 0, 1, 2)
     store.settle(held=[first, bad, last])
     with store._database.writing() as connection:
-        connection.execute(text("update held set message = '{\"id\": 1}' where message_id = :id"), {"id": bad.message.id})
+        changed = {"id": bad.message.id, "message": unreadable}
+        connection.execute(text("update held set message = :message where message_id = :id"), changed)
     assert [claim.held for claim in claim(store, make, seconds=5)] == [first, last]
     (letter,) = store.dead_letter(bad.message.id)
     assert letter.error.startswith("what was held cannot be read: ")
-    assert (letter.pipeline, letter.step, letter.message.data) == (bad.pipeline, bad.step, '{"id": 1}')
+    assert (letter.pipeline, letter.step, letter.message.data) == (bad.pipeline, bad.step, unreadable)
     assert [record.outcome for record in store.history(bad.message.id)] == ["buried"]
     assert sum(store.held_counts().values()) == 2

@@ -21,7 +21,7 @@ class Work:
     """Notes the items of each work, and lets none end before it is told to; fails where an item is among `bad`."""
 
     def __init__(self):
-        self.done, self.bad = [], set()
+        self.done, self.bad, self.error = [], set(), OSError
         self.may_end = threading.Event()
         self.begun = threading.Semaphore(0)
 
@@ -30,7 +30,7 @@ class Work:
         self.begun.release()
         assert self.may_end.wait(30)
         if self.bad & set(items):
-            raise OSError(f"not {sorted(self.bad & set(items))}")
+            raise self.error(f"not {sorted(self.bad & set(items))}")
 
 
 @pytest.fixture
@@ -99,6 +99,18 @@ def test_what_fails_alone_hinders_nobody(pool, work):
         first.result(30)
     assert after.result(30) is None
     assert work.done == [["first"], ["after"]]
+
+
+def test_who_leads_and_ends_hinders_nobody(pool, work):
+    gathering = Gathering()
+    work.bad, work.error = {"leads"}, SystemExit
+    _, leads, other = begin(gathering, pool, work, "leads", "other")
+    work.may_end.set()
+    with pytest.raises(SystemExit):
+        leads.result(30)
+    assert other.result(30) is None
+    gathering.do("later", work)
+    assert work.done[1:] == [["leads", "other"], ["other"], ["later"]]
 
 
 class Interrupted(BaseException):

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis import ConnectionPool
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 from redis.exceptions import TimeoutError as LateError
 
+from pipeline.queue.redis.bell import Bell
 from pipeline.queue.redis.commands import Commands, Script
 
 if TYPE_CHECKING:
@@ -85,3 +86,13 @@ def test_what_is_closed_while_it_is_used_leaves_no_connection(commands: Commands
     commands.close()
     assert commands.call("PING") == b"PONG"
     assert connections(server) == 0
+
+
+def test_a_user_who_may_hear_nothing_is_told(server: Any) -> None:
+    server.client.acl_setuser("deaf", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all"], reset_channels=True)
+    bell = Bell(ConnectionPool(port=server.port, username="deaf", password="secret", protocol=2))
+    bell.listen("rings")
+    with pytest.raises(NoPermissionError):
+        bell.hear(5)
+    bell.close()
+    server.client.acl_deluser("deaf")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import kombu
@@ -258,3 +259,15 @@ def test_a_user_who_may_not_ask_redis_about_itself_is_served(server: Any, connec
 def test_the_url_in_the_log_has_no_secret(server: Any, connect: Callable[[str], kombu.Connection]) -> None:
     url = redis.url(f"redis://:hunter2@127.0.0.1:{server.port}/3?ssl_password=hunter2")
     assert connect(url).as_uri() == f"redis://127.0.0.1:{server.port}/3"
+
+
+def test_what_is_asked_while_a_connection_ends_is_answered(server: Any) -> None:
+    connection = kombu.Connection(server.url())
+    commands = connection.channel().connection.commands()
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(commands.call, "BLPOP", "list", 0)
+        while not server.client.info("clients")["blocked_clients"]:
+            pass
+        connection.release()
+        server.client.lpush("list", "answer")
+        assert answer.result() == [b"list", b"answer"]
