@@ -18,7 +18,7 @@ from pipeline.text import shorten
 log = structlog.get_logger()
 
 REMEMBERED: Final = timedelta(days=7)
-"""For so long after an attempt it is known who has the message."""
+"""For so long after the last attempt in which somebody got it, it is known who has the message."""
 _TOLD: Final = 2000
 """Characters of the error of all of them."""
 
@@ -40,7 +40,6 @@ class Receivers:
         self._memory = memory if self._total > 1 else None
         self._key = f"receivers of {message.id}"
         self._have: dict[str, None] = {}
-        self._kept = ""
         self._writing = asyncio.Lock()
         self.note = ""
         """What the consumer wants to know again at the next attempt; it is kept with those who have the message."""
@@ -58,7 +57,6 @@ class Receivers:
         if receivers._memory is not None:
             kept = await asyncio.to_thread(receivers._memory.recall, receivers._key)
             if kept is not None:
-                receivers._kept = kept
                 receivers.note, *have = msgspec.json.decode(kept, type=list[str])
                 receivers._have = dict.fromkeys(have)
         return receivers
@@ -84,11 +82,8 @@ class Receivers:
             return
         async with self._writing:
             text = msgspec.json.encode([self.note, *self._have]).decode()
-            if text == self._kept:
-                return
             try:
                 await asyncio.to_thread(self._memory.remember, self._key, text, REMEMBERED)
-                self._kept = text
             except TemporaryError as away:
                 told = "who has a message could not be remembered, and may get a second one"
                 log.warning(told, id=self._message.id, receivers=[*names], error=str(away))
