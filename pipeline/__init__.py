@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Window,
         WindowFilter,
     )
+    from pipeline.receivers import Receivers
     from pipeline.request import Request
     from pipeline.secrecy import SecretUrl
     from pipeline.sql import SqlDatabase, SqlUrl, Statement
@@ -58,6 +59,7 @@ __all__ = [
     "PollingProducer",
     "Problem",
     "Publish",
+    "Receivers",
     "RememberingFilter",
     "Request",
     "RequestError",
@@ -91,6 +93,7 @@ _MODULES = {
     "message": "FIELDS SEVERITIES Message colour headline normal_severity shown_labels",
     "plugin": "BatchConsumer Config Consumer Filter ListeningProducer Memory NoOptions PollingProducer Publish "
     "RememberingFilter WebhookProducer Window WindowFilter",
+    "receivers": "Receivers",
     "request": "Request",
     "secrecy": "SecretUrl",
     "sql": "SqlDatabase SqlUrl Statement",

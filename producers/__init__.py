@@ -1,1 +1,1 @@
-"""The built-in producers, one module each; they import nothing of Siftbell but the plugin API."""
+"""The built-in producers, each a module, or a package where one is too long; they import nothing but the plugin API."""

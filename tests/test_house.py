@@ -68,7 +68,8 @@ def test_nothing_is_left_to_be_done() -> None:
 @pytest.mark.parametrize("folder", PLUGIN_FOLDERS)
 def test_a_plugin_has_one_name_as_module_as_entry_point_and_as_class(folder: str) -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][f"siftbell.{folder}"]
-    modules = {path.stem for path in (ROOT / folder).glob("*.py") if path.stem != "__init__"}
+    packages = {path.parent.name for path in (ROOT / folder).glob("*/__init__.py")}
+    modules = {path.stem for path in (ROOT / folder).glob("*.py") if path.stem != "__init__"} | packages
     assert modules == set(declared)
     for name, target in declared.items():
         module, _, class_name = target.partition(":")

@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -104,7 +104,8 @@ def _yaml(value: Any) -> str:
 def _type(field: FieldInfo) -> str:
     if any(getattr(part, "func", None) is parse_size for part in field.metadata):
         return "size"
-    return type_words(field.annotation)
+    taken = (part.json_schema_input_type for part in field.metadata if isinstance(part, BeforeValidator))
+    return type_words(next((one for one in taken if one is not PydanticUndefined), field.annotation))
 
 
 def type_words(annotation: Any) -> str:

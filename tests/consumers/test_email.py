@@ -8,6 +8,7 @@ import email.policy
 import json
 import re
 import ssl
+import sys
 import threading
 import time
 import warnings
@@ -693,7 +694,7 @@ def test_an_error_is_one_line_without_controls(smtp, office):
 
 
 def test_a_server_that_takes_too_long(smtp, office, monkeypatch):
-    monkeypatch.setattr("consumers.email._PATIENCE", 0.3)
+    monkeypatch.setattr("consumers.email.PATIENCE", 0.3)
     office.pause = 1.0
     with pytest.raises(TemporaryError, match="no answer in time"):
         deliver(smtp(), message())
@@ -730,7 +731,7 @@ def test_a_connection_that_was_closed_meanwhile_is_made_anew(office, place, plug
 
 
 def test_a_connection_carries_so_many_mails(smtp, office, monkeypatch):
-    monkeypatch.setattr("consumers.email._MAILS", 2)
+    monkeypatch.setattr("consumers.email.smtp._MAILS", 2)
     plugin = smtp()
 
     async def five():
@@ -1054,7 +1055,7 @@ def test_sendgrids_limits_are_kept(sendgrid, plugins):
 
 
 def test_what_sendgrid_does_not_take_goes_without_its_files(sendgrid, plugins, monkeypatch):
-    monkeypatch.setattr("consumers.email._SENDGRID_TAKES", 20_000)
+    monkeypatch.setattr("consumers.email.sendgrid._TAKES", 20_000)
     options = {"base_url": sendgrid.url, "attachments": [{"name": "a.txt", "content": "{{ 'x' * 30000 }}"}]}
     deliver(plugins(SENDGRID | options), message())
     assert "attachments" not in sendgrid.mails[0]
@@ -1110,10 +1111,11 @@ def test_options_that_cannot_work_are_refused(options, told):
 
 
 def test_an_extra_that_is_missing_is_named(monkeypatch):
-    monkeypatch.setattr("consumers.email.find_spec", lambda name: None)
+    monkeypatch.setattr("consumers.email.options.find_spec", lambda name: None)
     with pytest.raises(ValidationError, match=re.escape('via: ses needs: pip install "siftbell[aws]"')):
         EmailConfig.model_validate(SES)
-    monkeypatch.delitem(__import__("sys").modules, "consumers.email")
-    monkeypatch.setitem(__import__("sys").modules, "nh3", None)
+    for name in ("consumers.email", "consumers.email.writer", "consumers.email.html"):
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "nh3", None)
     with pytest.raises(MissingExtraError, match=re.escape('needs: pip install "siftbell[email]"')):
         Registry().find("consumer", "email")

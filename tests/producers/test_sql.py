@@ -19,7 +19,8 @@ from sqlalchemy import create_engine, text
 
 from pipeline import PermanentError, SqlDatabase, TemporaryError
 from pipeline.testing import PollingProducerContract
-from producers.sql import MOST, Sql, SqlConfig
+from producers.sql import Sql, SqlConfig
+from producers.sql.cursors import MOST
 
 AWAY = {"url": "postgresql://reader:very-secret-password@127.0.0.1:9/orders"}
 NEW = {"query": "SELECT * FROM orders WHERE id > :cursor ORDER BY id", "cursor": "id", "start": 0}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr
 
 from pipeline import Condition, Config, Duration, Filter, NoOptions, Size, Template
 from pipeline.cli.manual import example, manual, options, plain, summary, type_words
@@ -130,6 +130,7 @@ class Many(Config):
     text: Template | str = Template("{{ title }}")
     colour: Colour = Colour.RED
     names: list[str] = Field(default_factory=lambda: ["a"])
+    people: Annotated[tuple[str, ...], BeforeValidator(tuple, json_schema_input_type=str | tuple[str, ...])] = ()
     headers: dict[str, SecretStr] = Field(default_factory=lambda: {"x": SecretStr("hidden")})
     deep: Deep = Deep()
     mode: Literal["fast", "safe"] = "fast"
@@ -190,6 +191,7 @@ def test_options_are_told_in_plain_words() -> None:
         "text": ("template or text", "{{ title }}", False),
         "colour": ("red or blue", "red", False),
         "names": ("list of text", ["a"], False),
+        "people": ("text or list of text", [], False),
         "headers": ("map of secret", {"x": "**********"}, False),
         "deep": ("map", {"depth": 3}, False),
         "deep.depth": ("number", 3, False),

@@ -1,0 +1,69 @@
+"""The options of `sms`, and how a telephone number is written."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
+
+from pipeline import Config, SecretUrl, Template
+
+NUMBER: Final = re.compile(r"\+[1-9][0-9]{6,14}")
+NO_NUMBER: Final = 'a number is written with + and its country, in quotes: "+49 151 12345678"'
+
+
+def _known(number: object) -> object:
+    """Refuse what is no number before anything starts, where that can be told: a template may give one."""
+    text = number.text if isinstance(number, Template) else str(number)
+    if not isinstance(number, str | Template) or ("{" not in text and not all(map(NUMBER.fullmatch, split_numbers(text)))):
+        raise ValueError(NO_NUMBER)
+    return number
+
+
+def split_numbers(text: str) -> list[str]:
+    """Give the numbers in a text, without what people write between digits."""
+    return [number for part in re.split(r"[,;\n]", text) if (number := re.sub(r"[\s()./-]", "", part))]
+
+
+class SmsConfig(Config):
+    """The options of `sms`."""
+
+    via: Literal["twilio", "vonage", "clickatell"] = Field(description="The service.")
+    account: str = Field(default="", description="Twilio's Account SID, or Vonage's API key.")
+    token: SecretStr = Field(min_length=1, description="Twilio's Auth Token, Vonage's API secret, or Clickatell's API key.")
+    key_sid: str = Field(default="", description="With Twilio: the SID of an API key (`SK…`), whose secret `token` is then.")
+    from_: str = Field(
+        default="", alias="from", description="The sender: a number, or a name where the receiver's country allows it."
+    )
+    to: tuple[Annotated[Template, BeforeValidator(_known)], ...] = Field(description="Who gets it.")
+    text: Template | None = Field(default=None, description="What is sent; else the message's title and text.")
+    max_parts: int = Field(default=3, ge=1, le=10, description="What is longer than so many parts is cut. Each is paid for.")
+    callback: SecretUrl | None = Field(
+        default=None, description="With Twilio and Vonage: where they post what becomes of an SMS."
+    )
+    base_url: str | None = Field(
+        default=None, pattern="^https?://", description="Another address of the service, such as a region's."
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if not self.to:
+            raise ValueError("`to` names nobody")
+        missing = [name for name, value in (("account", self.account), ("from", self.from_)) if not value]
+        if missing and self.via != "clickatell":
+            raise ValueError(f"{self.via} needs {' and '.join(missing)}")
+        if self.key_sid and self.via != "twilio":
+            raise ValueError("key_sid is for twilio")
+        if self.callback is not None and self.via == "clickatell":
+            raise ValueError("clickatell has its callback in the settings of the integration, not here")
+        return self
+
+    def url(self, usual: str, path: str) -> str:
+        """Give the address of the service's `path`."""
+        return f"{(self.base_url or usual).rstrip('/')}{path}"
+
+    def sender(self, plus: str) -> str:
+        """Give the sender: a number begins with `plus`, a name is as it is."""
+        number = split_numbers(self.from_)
+        return f"{plus}{number[0][1:]}" if number and NUMBER.fullmatch(number[0]) else self.from_
