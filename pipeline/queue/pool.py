@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any, Final
 
@@ -16,6 +16,8 @@ ROOM: Final = 1024 * 1024
 
 class _Pool(AsynPool):
     _all_inqueues: set[int]
+    _cache: dict[int, Any]
+    outbound_buffer: Collection[Any]
     _quick_put: Callable[[Any], None]
 
     def create_process_queues(self) -> Any:
@@ -23,6 +25,21 @@ class _Pool(AsynPool):
         with suppress(AttributeError, OSError):  # only Linux has it, and it has a limit for each user
             fcntl.fcntl(queues[0]._writer.fileno(), fcntl.F_SETPIPE_SZ, ROOM)  # noqa: SLF001 - billiard shows it to nobody
         return queues
+
+    def flush(self) -> None:
+        """Drop what no process has yet, for it comes again; what one was given goes on, and its end is told.
+
+        Celery also drops what was given and not yet confirmed. When the worker ends, nobody reads that result then, and the
+        process waits half a minute for its reader.
+        """
+        waiting = list(self.outbound_buffer)
+        given = {
+            number: (job, job._write_to)  # noqa: SLF001 - billiard shows it to nobody
+            for number, job in self._cache.items()
+            if not job.accepted() and job not in waiting
+        }
+        super().flush()
+        self._cache.update({number: job for number, (job, process) in given.items() if process and process.is_alive()})
 
     def _create_write_handlers(self, hub: Any, **options: Any) -> None:
         super()._create_write_handlers(hub, **options)  # type: ignore[misc] # celery-types leaves it out

@@ -176,7 +176,8 @@ class Turns:
     def close(self) -> None:
         """Forget what waits: it came by a connection that has ended, and the broker has it. What is under way goes on.
 
-        What was started and has not begun is forgotten as well: Celery's process pool drops it, and never tells its end.
+        What was started and has not begun is forgotten as well: the pool of processes drops what none of them has, and
+        never tells its end.
         """
         with self._lock:
             self._open = False
