@@ -56,12 +56,14 @@ def _taken(kind: type[Measure], place: Workplace, rounds: int, scale: float) -> 
 
 
 def _recorded(chosen: Sequence[type[Measure]], place: Workplace, options: argparse.Namespace) -> int:
-    rows = [row for kind in chosen for row in _taken(kind, place, options.rounds, 1.0)]
+    rows: list[Row] = []
+    for kind in chosen:
+        rows += _taken(kind, place, options.rounds, 1.0)
+        if options.write:
+            write_results(RESULTS, rows)
     print("\n" + table(rows))
-    if options.write:
-        write_results(RESULTS, rows)
-        if not options.only:
-            write_page(PAGE, rows, _how(options))
+    if options.write and not options.only:
+        write_page(PAGE, rows, _how(options))
     missed = [one.target.measure for one in rows if not one.met]
     print(f"\n{len(rows) - len(missed)} of {len(rows)} reached" + "".join(f"\nmissed: {name}" for name in missed))
     return 1 if missed else 0
