@@ -26,9 +26,9 @@ import hmac
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
-from pydantic import Field, SecretStr, StringConstraints, field_validator
+from pydantic import Field, SecretStr, StringConstraints
 
-from pipeline import Config, HttpConsumer, HttpRequest, Message, PermanentError, Template
+from pipeline import Config, HttpConsumer, HttpRequest, Message, PermanentError, SecretUrl, Template
 
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
 
@@ -46,19 +46,12 @@ class WebhookConfig(Config):
 
     shorthand: ClassVar[str | None] = "url"
 
-    url: SecretStr = Field(description="Where to: http:// or https://. Kept secret, as such URLs often hold a token.")
+    url: SecretUrl = Field(description="Where to: http:// or https://. Kept secret, as such URLs often hold a token.")
     method: Literal["POST", "PUT", "PATCH"] = Field(default="POST", description="The HTTP method.")
     headers: dict[HeaderName, SecretStr] = Field(default_factory=dict, description="Headers to send along, kept secret.")
     content_type: str = Field(default="application/json", description="The content type of the body.")
     body: Template | None = Field(default=None, description="The body; without it the message as JSON.")
     hmac: HmacConfig | None = Field(default=None, description="Sign the body.")
-
-    @field_validator("url")
-    @classmethod
-    def _http(cls, url: SecretStr) -> SecretStr:
-        if not url.get_secret_value().startswith(("http://", "https://")):
-            raise ValueError("a URL that begins with http:// or https:// is expected")
-        return url
 
 
 class Webhook(HttpConsumer[WebhookConfig]):
