@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -51,9 +51,13 @@ class FilterContract(_Messages):
 
 
 class Recollection:
-    """A `Memory` in this process, with a clock of its own: `now` moves only where a test moves it."""
+    """A `Memory` in this process, with a clock of its own: `now` moves only where a test moves it.
 
-    def __init__(self) -> None:
+    Methods whose names are in `away` raise `TemporaryError`, as where the memory cannot be reached.
+    """
+
+    def __init__(self, *, away: Collection[str] = ()) -> None:
+        self.away = away
         self.now = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
         self._firsts: dict[str, datetime] = {}
         self._counts: dict[str, tuple[datetime, int]] = {}
@@ -61,6 +65,7 @@ class Recollection:
 
     def first(self, key: str, within: timedelta) -> bool:
         """Say whether this is the first call for `key` in the last `within`."""
+        self._reach("first")
         if key in self._firsts and self.now < self._firsts[key]:
             return False
         self._firsts[key] = self.now + within
@@ -68,6 +73,7 @@ class Recollection:
 
     def count(self, key: str, within: timedelta) -> int:
         """Count this call, and give how many there were since the window began."""
+        self._reach("count")
         until, number = self._counts.get(key, (self.now, 0))
         until, number = (self.now + within, 0) if self.now >= until else (until, number)
         self._counts[key] = until, number + 1
@@ -75,18 +81,25 @@ class Recollection:
 
     def remember(self, key: str, value: str, within: timedelta) -> None:
         """Keep a text under `key` for `within`."""
+        self._reach("remember")
         self._texts[key] = self.now + within, value
 
     def recall(self, key: str) -> str | None:
         """Give the text that is kept under `key`, or None."""
+        self._reach("recall")
         until, value = self._texts.get(key, (self.now, ""))
         return value if self.now < until else None
 
     def forget(self, key: str) -> None:
         """Forget what is known of `key`."""
+        self._reach("forget")
         self._firsts.pop(key, None)
         self._counts.pop(key, None)
         self._texts.pop(key, None)
+
+    def _reach(self, method: str) -> None:
+        if method in self.away:
+            raise TemporaryError("the memory is away")
 
 
 class RememberingFilterContract(_Messages):

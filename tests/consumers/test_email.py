@@ -541,29 +541,13 @@ def test_what_is_refused_after_data_is_refused_for_those_it_was_for(smtp, office
         deliver(smtp(to=[ANNA, BERT], memory=Recollection()), message())
 
 
-class Away(Recollection):
-    """A memory that cannot be reached: while it is asked, or only afterwards."""
-
-    def __init__(self, *, asked):
-        super().__init__()
-        self._asked = asked
-
-    def recall(self, key):
-        if self._asked:
-            raise TemporaryError("the memory is away")
-        return super().recall(key)
-
-    def remember(self, key, value, within):
-        raise TemporaryError("the memory is away")
-
-
 def test_a_memory_that_is_away(smtp, office):
     with pytest.raises(TemporaryError, match="the memory is away"):
-        deliver(smtp(to=[ANNA, BERT], memory=Away(asked=True)), message())
+        deliver(smtp(to=[ANNA, BERT], memory=Recollection(away=["recall", "remember"])), message())
     assert office.receivers == []
     office.refusals = {BERT: [BUSY]}
     with capture_logs() as lines, pytest.raises(TemporaryError, match="1 of 2"):
-        deliver(smtp(to=[ANNA, BERT], memory=Away(asked=False)), message())
+        deliver(smtp(to=[ANNA, BERT], memory=Recollection(away=["remember"])), message())
     assert [line["log_level"] for line in lines] == ["info", "warning"]
 
 

@@ -339,28 +339,12 @@ def test_the_longest_wait_of_several_counts(network):
     assert caught.value.retry_after == 20
 
 
-class Away(Recollection):
-    """A memory that cannot be reached: while it is asked, or only afterwards."""
-
-    def __init__(self, *, asked):
-        super().__init__()
-        self._asked = asked
-
-    def recall(self, key):
-        if self._asked:
-            raise TemporaryError("the memory is away")
-        return super().recall(key)
-
-    def remember(self, key, value, within):
-        raise TemporaryError("the memory is away")
-
-
 def test_a_memory_that_is_away(network):
     with pytest.raises(TemporaryError, match=r"^the memory is away$"):
-        deliver(sms(network, to=[ANNA, BERT], memory=Away(asked=True)), message())
+        deliver(sms(network, to=[ANNA, BERT], memory=Recollection(away=["recall", "remember"])), message())
     assert network.received == []
     with capture_logs() as lines:
-        deliver(sms(network, to=[ANNA, BERT], memory=Away(asked=False)), message())
+        deliver(sms(network, to=[ANNA, BERT], memory=Recollection(away=["remember"])), message())
     assert network.went_out == {ANNA: ["disk full"], BERT: ["disk full"]}
     assert [line["log_level"] for line in lines].count("warning") == 2
 

@@ -81,35 +81,12 @@ def test_it_is_remembered_for_a_month_after_the_last_one(chat):
     assert chat.posted == ["a", "e"]
 
 
-class Away(Recollection):
-    """A memory that is away from some moment on."""
-
-    away: tuple = ()
-
-    def _out(self, name):
-        if name in self.away:
-            raise TemporaryError("the memory is away")
-
-    def recall(self, key):
-        self._out("recall")
-        return super().recall(key)
-
-    def remember(self, key, value, within):
-        self._out("remember")
-        super().remember(key, value, within)
-
-    def forget(self, key):
-        self._out("forget")
-        super().forget(key)
-
-
 def test_a_memory_that_is_away_costs_no_message_and_doubles_none(chat):
-    memory = Away()
-    memory.away = ("recall",)
+    memory = Recollection(away=["recall"])
     with pytest.raises(TemporaryError):
         chat.tell(memory, "a")
     assert chat.posted == []
-    memory.away = ("remember", "forget")
+    memory.away = ["remember", "forget"]
     chat.tell(memory, "a")
     chat.tell(memory, "b", status="resolved")
     assert chat.posted == ["a", "b"]

@@ -42,24 +42,6 @@ class Office:
             await receivers.got(name)
 
 
-class Away(Recollection):
-    """A memory that cannot be reached: while it is asked, or only afterwards."""
-
-    def __init__(self, name):
-        super().__init__()
-        self._away = name
-
-    def recall(self, key):
-        if self._away == "recall":
-            raise TemporaryError("the memory is away")
-        return super().recall(key)
-
-    def remember(self, key, value, within):
-        if self._away == "remember":
-            raise TemporaryError("the memory is away")
-        super().remember(key, value, within)
-
-
 @pytest.fixture
 def office():
     return Office()
@@ -104,19 +86,19 @@ def test_the_longest_wait_holds(office, message):
 def test_a_single_receivers_error_stays_as_it_is_and_no_memory_is_asked(office, message, error):
     office.errors = {"a": [error]}
     with pytest.raises(type(error)) as caught:
-        office.deliver(message, ["a", "a"], Away("recall"))
+        office.deliver(message, ["a", "a"], Recollection(away=["recall"]))
     assert caught.value is error
 
 
 def test_a_memory_that_is_away_sends_nothing(office, message):
     with pytest.raises(TemporaryError, match="the memory is away"):
-        office.deliver(message, "ab", Away("recall"))
+        office.deliver(message, "ab", Recollection(away=["recall"]))
     assert office.letters == []
 
 
 def test_a_memory_that_is_away_afterwards_costs_no_message(office, message):
     with capture_logs() as lines:
-        office.deliver(message, "ab", Away("remember"))
+        office.deliver(message, "ab", Recollection(away=["remember"]))
     assert office.letters == ["a", "b"]
     assert [(line["log_level"], line["id"]) for line in lines] == [("warning", message.id)] * 2
 
