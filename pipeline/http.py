@@ -91,9 +91,30 @@ class HttpConsumer(Consumer[C]):
             answer = await self._send(request)
             self.check(*answer)
         except (TemporaryError, PermanentError) as error:
-            error.args = (self._told(request, error),)
+            error.args = (self._told(f"{request.method} {_origin(request.url)}", error),)
             raise error from None
         return answer.body
+
+    async def probe(self) -> str | None:
+        """Open a connection to where a message would go, and ask nothing.
+
+        Override it where the service has a question that changes nothing: `await self.send(HttpRequest(url, method="GET"))`
+        raises what `check` says of the answer.
+        """
+        try:
+            url = self.request(Message(source="siftbell", title="a sample", key="sample")).url
+        except PermanentError:
+            return None  # where it would go depends on the message
+        return await self.reach(url)
+
+    async def reach(self, url: str) -> str:
+        """Open a connection to where a URL leads, with its TLS, and send nothing; give the line for `probe`."""
+        try:
+            await self._reach(url)
+        except (TemporaryError, PermanentError) as error:
+            error.args = (self._told(_origin(url), error),)
+            raise error from None
+        return f"{_origin(url)} answers; it was asked nothing"
 
     async def aclose(self) -> None:
         """Close the connections. The engine awaits this on the loop that `consume` ran on, then calls `close`."""
@@ -109,19 +130,33 @@ class HttpConsumer(Consumer[C]):
 
     async def _send(self, request: HttpRequest) -> Answer:
         place = _sendable(request)
-        limits = Limits(self.connect_timeout, self.total_timeout, self.answer_limit)
         try:
-            return await self._open_connections().send(request.method, place, request.headers, request.body, limits)
-        except TimeoutError:
-            raise TemporaryError(f"no answer within {self.total_timeout:g} s") from None
-        except SSLCertVerificationError as error:
-            raise TemporaryError(f"the certificate does not hold: {error.verify_message}") from None
-        except BrokenError as error:
-            raise TemporaryError(f"the connection broke off ({error})") from None
-        except OSError as error:
-            raise TemporaryError(f"no connection: {error.strerror or error}") from None
-        except (ValueError, TypeError) as error:
-            raise PermanentError(f"the request cannot be sent ({type(error).__name__})") from None
+            return await self._open_connections().send(request.method, place, request.headers, request.body, self._limits)
+        except (OSError, ValueError, TypeError) as error:
+            raise self._unsent(error) from None
+
+    async def _reach(self, url: str) -> None:
+        place = _sendable(HttpRequest(url))
+        try:
+            await self._open_connections().reach(place, self._limits)
+        except (OSError, ValueError, TypeError) as error:
+            raise self._unsent(error) from None
+
+    def _unsent(self, error: OSError | ValueError | TypeError) -> TemporaryError | PermanentError:
+        """Give what it means that a request could not be sent, or was not answered."""
+        if isinstance(error, TimeoutError):
+            return TemporaryError(f"no answer within {self.total_timeout:g} s")
+        if isinstance(error, SSLCertVerificationError):
+            return TemporaryError(f"the certificate does not hold: {error.verify_message}")
+        if isinstance(error, BrokenError):
+            return TemporaryError(f"the connection broke off ({error})")
+        if isinstance(error, OSError):
+            return TemporaryError(f"no connection: {error.strerror or error}")
+        return PermanentError(f"the request cannot be sent ({type(error).__name__})")
+
+    @property
+    def _limits(self) -> Limits:
+        return Limits(self.connect_timeout, self.total_timeout, self.answer_limit)
 
     def _open_connections(self) -> Connections:
         loop = asyncio.get_running_loop()
@@ -129,9 +164,8 @@ class HttpConsumer(Consumer[C]):
             self._connections = loop, Connections()
         return self._connections[1]
 
-    def _told(self, request: HttpRequest, error: Exception) -> str:
+    def _told(self, where: str, error: Exception) -> str:
         text = self._masked(str(error))
-        where = f"{request.method} {_origin(request.url)}"
         return f"{where}: {text if len(text) <= _EXCERPT + 20 else text[: _EXCERPT + 19] + '…'}"
 
     @cached_property

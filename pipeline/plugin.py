@@ -65,6 +65,15 @@ class Plugin(ABC, Generic[C]):
     def close(self) -> None:
         """Called once after the last message."""
 
+    def probe(self) -> Awaitable[str | None] | str | None:
+        """Ask the other side whether it is there and takes the credential, and send it nothing: `siftbell check --connect`.
+
+        Called once, after `open`; as `def` in a thread, as `async def` on an event loop on which a consumer's `aclose` is awaited
+        afterwards. Give a short line about who answered (`@oncall_bot`, `PostgreSQL 15.19`); None where there is nothing to ask.
+        Raise `TemporaryError` where it does not answer now, `PermanentError` where it refuses. No text holds a secret.
+        """
+        return None
+
 
 class Producer(Plugin[C]):
     """Where messages come from: subclass one of `WebhookProducer`, `PollingProducer` and `ListeningProducer`."""

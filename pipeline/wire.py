@@ -72,6 +72,10 @@ class Connections:
             connection.abort()
         return answer
 
+    async def reach(self, place: Place, limits: Limits) -> None:
+        """Open a connection, with its TLS, send nothing, and close it; raises as `send` does."""
+        (await self._connected(asyncio.get_running_loop(), place, limits)).abort()
+
     async def close(self) -> None:
         """Close all connections; requests under way end with BrokenError."""
         closing = list(self._open)

@@ -21,7 +21,7 @@ if find_spec("pytest") is None:
 
 import pytest
 
-for _module in ("contract", "producers", "filters", "consumers", "secrecy"):
+for _module in ("contract", "producers", "filters", "consumers", "delivering", "probing", "secrecy"):
     pytest.register_assert_rewrite(f"pipeline.testing.{_module}")
 
 from pipeline.testing.consumers import (  # noqa: E402 - after the rewriting is set up

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
 
 from pipeline.errors import PermanentError, TemporaryError
-from pipeline.http import HttpConsumer, HttpRequest
+from pipeline.http import HttpConsumer
 from pipeline.message import Message
 from pipeline.plugin import BatchConsumer, Consumer
+from pipeline.secrecy import secrets_in
 from pipeline.testing.contract import DEAD, PluginContract, sample_messages, unchanged
+from pipeline.testing.delivering import assert_arrived, failure, request_of
+from pipeline.testing.delivering import deliver as deliver  # noqa: PLC0414 - tests of plugins call these two by this module
+from pipeline.testing.delivering import run as run  # noqa: PLC0414 - as above
+from pipeline.testing.probing import assert_probe, probed
 from pipeline.testing.secrecy import assert_error_tells_no_secret, assert_no_secret
-from pipeline.testing.server import Answer, Fault, LoopbackServer, Received
+from pipeline.testing.server import Answer, Fault, LoopbackServer
 
 
 class ConsumerContract(PluginContract):
@@ -63,6 +67,15 @@ class ConsumerContract(PluginContract):
             error = failure(plugin, message)
         assert isinstance(error, TemporaryError), f"TemporaryError is expected, not {error!r}"
         assert_error_tells_no_secret(config, error)
+
+    def test_a_probe_finds_that_it_is_away(self, tmp_path: Path) -> None:
+        """Where the other side is away, `probe` raises `TemporaryError`, or has nothing to ask."""
+        if (config := self.away(tmp_path)) is None:
+            pytest.skip("`away_options` are not given")
+        with self.opened(config) as plugin:
+            found = probed(plugin)
+        assert found is None or isinstance(found, TemporaryError), f"TemporaryError is expected, not {found!r}"
+        assert_probe(config, found)
 
 
 class BatchConsumerContract(ConsumerContract):
@@ -122,7 +135,7 @@ class HttpConsumerContract(ConsumerContract):
         """The same message gives the same request, each time and from every instance, and is left as it is."""
         for message in unchanged(self.messages()):
             with self.opened(config) as other:
-                assert _request(made, message) == _request(made, message) == _request(other, message)
+                assert request_of(made, message) == request_of(made, message) == request_of(other, message)
 
     def test_it_delivers(self, made: Any, server: LoopbackServer) -> None:
         """One request arrives, with the method, path, headers and body that `request` says."""
@@ -238,6 +251,16 @@ class HttpConsumerContract(ConsumerContract):
         hidden = (parts.path.strip("/") and parts.path, parts.query, parts.password)
         assert not any(part and part in str(caught.value) for part in hidden), "an error shows more of the URL than its host"
 
+    def test_a_probe_sends_no_message(self, config: Any, made: Any, server: LoopbackServer) -> None:
+        """Whatever the other side answers, `probe` sends none of the requests that deliver messages, and tells no secret."""
+        request = made.request(self.message())
+        echo = f"{request.headers} {[*secrets_in(config)]}".encode()
+        for answer in (Answer(body=self.good_body), Answer(401, body=echo), Answer(503, body=echo), Answer(fault="close")):
+            server.answer = answer
+            assert_probe(config, probed(made))
+        delivery = request.method, urlsplit(request.url).path
+        assert delivery not in [(received.method, urlsplit(received.path).path) for received in server.received]
+
     def test_a_long_answer_is_cut(self, made: Any, server: LoopbackServer) -> None:
         """An error holds a bounded excerpt of the answer, on one line."""
         server.answer = Answer(400, body=b"\x1b[31mline\r\n" * 100_000)
@@ -245,53 +268,3 @@ class HttpConsumerContract(ConsumerContract):
             deliver(made, self.message())
         assert len(str(caught.value)) < 400
         assert str(caught.value).isprintable()
-
-
-def assert_arrived(received: Received, request: HttpRequest) -> None:
-    """Fail where something else arrived than the request says."""
-    parts = urlsplit(request.url)
-    target = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
-    assert (received.method, received.body) == (request.method, request.body)
-    assert unquote(received.path) == unquote(target)
-    wanted = {name.lower(): value for name, value in request.headers.items()}
-    assert {name: received.headers.get(name, "").encode("latin-1").decode() for name in wanted} == wanted
-
-
-def deliver(plugin: Any, message: Message) -> None:
-    """Give one message to a consumer of any kind, on a loop of its own, and close what belongs to that."""
-    if isinstance(plugin, BatchConsumer):
-        for error in plugin.consume_many([message]).values():
-            raise error
-        return
-    awaited = plugin.consume(message)
-    if inspect.iscoroutine(awaited):
-        run(plugin, awaited)
-
-
-def failure(plugin: Any, message: Message) -> TemporaryError | PermanentError | None:
-    """Give the error that a delivery ends with, if it does."""
-    try:
-        deliver(plugin, message)
-    except (TemporaryError, PermanentError) as error:
-        return error
-    return None
-
-
-def run(plugin: Any, work: Coroutine[Any, Any, None]) -> None:
-    """Run work of a plugin on a loop of its own, and close the plugin's connections there."""
-
-    async def and_close() -> None:
-        try:
-            await work
-        finally:
-            await plugin.aclose()
-
-    asyncio.run(and_close())
-
-
-def _request(plugin: Any, message: Message) -> HttpRequest | str:
-    try:
-        request: HttpRequest = plugin.request(message)
-    except PermanentError as error:
-        return str(error)
-    return request

@@ -25,6 +25,7 @@ from pipeline.plugin import Config, Plugin
 from pipeline.secrecy import secrets_in
 from pipeline.spec.document import read
 from pipeline.spec.problems import Problems
+from pipeline.testing.probing import assert_probe, probed
 from pipeline.testing.secrecy import SHORTEST, assert_no_secret, sounds_secret, watched
 
 DEAD: Final = "http://127.0.0.1:9"
@@ -165,6 +166,10 @@ class PluginContract:
         assert not short, f"write secrets of {SHORTEST} characters or more into the test's options, so that they can be found"
         for shown in (repr(config), str(config), repr(made), str(made), config.model_dump_json()):
             assert_no_secret(config, shown)
+
+    def test_a_probe_tells_no_secret(self, config: Any, made: Any) -> None:
+        """`siftbell check --connect` gets a short line, None, `TemporaryError` or `PermanentError`; nothing secret is in it."""
+        assert_probe(config, probed(made))
 
     def test_it_can_be_closed_unused(self, config: Any) -> None:
         """A plugin that was opened and got no message closes; closing it once more does no harm."""

@@ -1,0 +1,66 @@
+"""A consumer's call as a worker makes it, and what arrives of it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Coroutine
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pipeline.errors import PermanentError, TemporaryError
+from pipeline.http import HttpRequest
+from pipeline.message import Message
+from pipeline.plugin import BatchConsumer
+from pipeline.testing.server import Received
+
+
+def assert_arrived(received: Received, request: HttpRequest) -> None:
+    """Fail where something else arrived than the request says."""
+    parts = urlsplit(request.url)
+    target = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
+    assert (received.method, received.body) == (request.method, request.body)
+    assert unquote(received.path) == unquote(target)
+    wanted = {name.lower(): value for name, value in request.headers.items()}
+    assert {name: received.headers.get(name, "").encode("latin-1").decode() for name in wanted} == wanted
+
+
+def deliver(plugin: Any, message: Message) -> None:
+    """Give one message to a consumer of any kind, on a loop of its own, and close what belongs to that."""
+    if isinstance(plugin, BatchConsumer):
+        for error in plugin.consume_many([message]).values():
+            raise error
+        return
+    awaited = plugin.consume(message)
+    if inspect.iscoroutine(awaited):
+        run(plugin, awaited)
+
+
+def failure(plugin: Any, message: Message) -> TemporaryError | PermanentError | None:
+    """Give the error that a delivery ends with, if it does."""
+    try:
+        deliver(plugin, message)
+    except (TemporaryError, PermanentError) as error:
+        return error
+    return None
+
+
+def run(plugin: Any, work: Coroutine[Any, Any, None]) -> None:
+    """Run work of a plugin on a loop of its own, and close the plugin's connections there."""
+
+    async def and_close() -> None:
+        try:
+            await work
+        finally:
+            await plugin.aclose()
+
+    asyncio.run(and_close())
+
+
+def request_of(plugin: Any, message: Message) -> HttpRequest | str:
+    """Give the request for a message, or why there is none."""
+    try:
+        request: HttpRequest = plugin.request(message)
+    except PermanentError as error:
+        return str(error)
+    return request
