@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pipeline.http import HttpConsumer, HttpRequest, json_object
     from pipeline.matchers import Matchers
     from pipeline.message import FIELDS, SEVERITIES, Message, colour, headline, normal_severity, shown_labels
+    from pipeline.payload import FieldPaths, read_messages
     from pipeline.plugin import (
         BatchConsumer,
         Config,
@@ -44,6 +45,7 @@ __all__ = [
     "ConfigError",
     "Consumer",
     "Duration",
+    "FieldPaths",
     "Filter",
     "GoneError",
     "HtmlTemplate",
@@ -79,6 +81,7 @@ __all__ = [
     "json_object",
     "normal_severity",
     "parse_time",
+    "read_messages",
     "shorten",
     "shorten_key",
     "shown_labels",
@@ -91,6 +94,7 @@ _MODULES = {
     "http": "HttpConsumer HttpRequest json_object",
     "matchers": "Matchers",
     "message": "FIELDS SEVERITIES Message colour headline normal_severity shown_labels",
+    "payload": "FieldPaths read_messages",
     "plugin": "BatchConsumer Config Consumer Filter ListeningProducer Memory NoOptions PollingProducer Publish "
     "RememberingFilter WebhookProducer Window WindowFilter",
     "receivers": "Receivers",

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline import Request, RequestError
+from pipeline.payload import _NAMES, _plainly
 from pipeline.testing import WebhookProducerContract
-from producers.http import _NAMES, Http, HttpConfig, _plainly
+from producers.http import Http, HttpConfig
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
