@@ -258,7 +258,7 @@ class HttpConsumerContract(ConsumerContract):
         for answer in (Answer(body=self.good_body), Answer(401, body=echo), Answer(503, body=echo), Answer(fault="close")):
             server.answer = answer
             assert_probe(config, probed(made))
-        delivery = request.method, urlsplit(request.url).path
+        delivery = request.method, urlsplit(request.url).path or "/"
         assert delivery not in [(received.method, urlsplit(received.path).path) for received in server.received]
 
     def test_a_long_answer_is_cut(self, made: Any, server: LoopbackServer) -> None:

@@ -16,6 +16,7 @@ from pydantic import Field, SecretBytes, SecretStr
 from pipeline import Config, HttpConsumer, HttpRequest, Message, PermanentError, TemporaryError, json_object
 from pipeline.testing import Answer, HttpConsumerContract, LoopbackServer
 from pipeline.testing.consumers import deliver
+from pipeline.testing.probing import probed
 
 MESSAGE = Message(source="t", title="disk full")
 
@@ -169,7 +170,9 @@ def test_a_name_that_is_not_found_is_tried_again():
     assert "no connection" in failure(post("http://no-such-host.invalid/"), TemporaryError)
 
 
-def test_a_certificate_that_does_not_hold_is_tried_again(tmp_path):
+@pytest.fixture
+def badly_certified(tmp_path):
+    """The URL of a server whose certificate nobody vouches for."""
     made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     subprocess.run([*made, "-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem"], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -179,11 +182,40 @@ def test_a_certificate_that_does_not_hold_is_tried_again(tmp_path):
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
-            text = failure(post(f"https://localhost:{server.server_address[1]}/x"), TemporaryError)
+            yield f"https://localhost:{server.server_address[1]}/x"
         finally:
             server.shutdown()
             thread.join()
-    assert "the certificate does not hold" in text
+
+
+def test_a_certificate_that_does_not_hold_is_tried_again(badly_certified):
+    assert "the certificate does not hold" in failure(post(badly_certified), TemporaryError)
+
+
+def test_a_probe_opens_a_connection_and_asks_nothing(server):
+    assert probed(post(f"{server.url}/hooks/T000")) == f"{server.url} answers; it was asked nothing"
+    assert len(server.connections) == 1
+    assert server.received == []
+
+
+def test_a_probe_looks_at_the_certificate(badly_certified):
+    found = probed(post(badly_certified))
+    assert isinstance(found, TemporaryError)
+    assert str(found).startswith(f"{badly_certified.removesuffix('/x')}: the certificate does not hold: ")
+
+
+def test_a_probe_of_what_is_no_url():
+    found = probed(post("ftp://example.com/secret"))
+    assert isinstance(found, PermanentError)
+    assert str(found) == "ftp://example.com: a URL that begins with http:// or https:// is expected"
+
+
+def test_a_probe_knows_no_target_where_the_message_says_it():
+    class Chosen(Post):
+        def request(self, message):
+            raise PermanentError("the message names no channel")
+
+    assert probed(Chosen(PostConfig(url="http://127.0.0.1:9"))) is None
 
 
 def test_nothing_is_decompressed_and_reading_is_bounded(server, monkeypatch):

@@ -81,3 +81,7 @@ def test_everything_of_the_api_is_there():
     assert all(hasattr(pipeline, name) for name in pipeline.__all__)
     assert len(pipeline.__all__) == len({*pipeline.__all__})
     assert issubclass(Concrete, Plugin)
+
+
+def test_a_probe_has_nothing_to_ask_unless_it_says_so():
+    assert Concrete(OptionsConfig(token="sesame")).probe() is None

@@ -531,6 +531,20 @@ BAD = {
         + HTTP.replace("{url}", "{url}/hooks/abc"),
         {"test_errors_hold_no_secret"},
     ),
+    "a probe that sends the message": (
+        POSTING
+        + "    async def probe(self):\n        await self.send(self.request(Message(source='t')))\n        return 'fine'\n"
+        + HTTP,
+        {"test_a_probe_sends_no_message"},
+    ),
+    "a probe that tells the token": (
+        POSTING + "    async def probe(self): return f'{self.config.token.get_secret_value()} is good'\n" + HTTP,
+        {"test_a_probe_tells_no_secret", "test_a_probe_sends_no_message", "test_a_probe_finds_that_it_is_away"},
+    ),
+    "a probe that gives up what is away": (
+        POSTING + "    async def probe(self): raise PermanentError('away')\n" + HTTP,
+        {"test_a_probe_finds_that_it_is_away"},
+    ),
     "a request that differs each time": (
         POSTING.replace("message.title.encode()", "str(id(self)).encode()") + HTTP,
         {"test_the_request_depends_on_the_message_alone"},
