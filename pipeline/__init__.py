@@ -6,12 +6,24 @@ A name is imported from its module when it is first asked for: a command that ne
 TYPE_CHECKING = False  # as type checkers read it; to import `typing` for it takes longer than `siftbell --help`
 
 if TYPE_CHECKING:
+    from pipeline.aws import Aws, AwsConfig, AwsEntryConfig
     from pipeline.condition import Condition
     from pipeline.errors import ConfigError, PermanentError, PipelineError, Problem, RequestError, TemporaryError
+    from pipeline.fetching import Fetched, Fetcher
     from pipeline.following import GoneError, follow
     from pipeline.http import HttpConsumer, HttpRequest, json_object
     from pipeline.matchers import Matchers
-    from pipeline.message import FIELDS, SEVERITIES, Message, colour, headline, normal_severity, shown_labels
+    from pipeline.message import (
+        FIELDS,
+        SEVERITIES,
+        Message,
+        colour,
+        derived_id,
+        foreign_id,
+        headline,
+        normal_severity,
+        shown_labels,
+    )
     from pipeline.payload import FieldPaths, read_messages
     from pipeline.plugin import (
         BatchConsumer,
@@ -39,12 +51,17 @@ if TYPE_CHECKING:
 __all__ = [
     "FIELDS",
     "SEVERITIES",
+    "Aws",
+    "AwsConfig",
+    "AwsEntryConfig",
     "BatchConsumer",
     "Condition",
     "Config",
     "ConfigError",
     "Consumer",
     "Duration",
+    "Fetched",
+    "Fetcher",
     "FieldPaths",
     "Filter",
     "GoneError",
@@ -76,7 +93,9 @@ __all__ = [
     "Window",
     "WindowFilter",
     "colour",
+    "derived_id",
     "follow",
+    "foreign_id",
     "headline",
     "json_object",
     "normal_severity",
@@ -88,12 +107,14 @@ __all__ = [
 ]
 
 _MODULES = {
+    "aws": "Aws AwsConfig AwsEntryConfig",
     "condition": "Condition",
     "errors": "ConfigError PermanentError PipelineError Problem RequestError TemporaryError",
+    "fetching": "Fetched Fetcher",
     "following": "GoneError follow",
     "http": "HttpConsumer HttpRequest json_object",
     "matchers": "Matchers",
-    "message": "FIELDS SEVERITIES Message colour headline normal_severity shown_labels",
+    "message": "FIELDS SEVERITIES Message colour derived_id foreign_id headline normal_severity shown_labels",
     "payload": "FieldPaths read_messages",
     "plugin": "BatchConsumer Config Consumer Filter ListeningProducer Memory NoOptions PollingProducer Publish "
     "RememberingFilter WebhookProducer Window WindowFilter",

@@ -45,7 +45,8 @@ class HttpConsumer(Consumer[C]):
     """A consumer whose delivery is one HTTP request: a subclass says what to send, and perhaps how to read the answer.
 
     Done: 2xx. Tried again: 408, 425, 429 and 5xx, with `Retry-After` believed up to a day; no connection, no answer
-    in time, an answer that breaks off, a name that is not found, a certificate that does not hold (it may be renewed).
+    in time, an answer that breaks off, a name that is not found or leads into a private network that the process's settings do
+    not allow (`networks`), a certificate that does not hold (it may be renewed).
     Given up: every other status, redirects too, since what was posted would go to an address nobody configured; a URL or
     header that cannot be sent. Errors name scheme, host and port of the URL and nothing else of it, and hold at
     most 200 characters of the answer; the values of the config's `SecretStr` fields are masked in them.
@@ -70,13 +71,7 @@ class HttpConsumer(Consumer[C]):
         Override it for services that answer 200 with an error in the body, and call `super().check(…)` first. Header
         names are in lower case; `body` is cut at `answer_limit`. What is raised is masked as any other error.
         """
-        if 200 <= status < 300:
-            return
-        if status in _AGAIN or status >= 500:
-            raise TemporaryError(f"answered {status}{_excerpt(body)}", retry_after=_retry_after(headers))
-        if 300 <= status < 400:
-            raise PermanentError(f"answered {status}: redirects are not followed; write the final URL into the configuration")
-        raise PermanentError(f"answered {status}{_excerpt(body)}")
+        judge(status, headers, body)
 
     async def consume(self, message: Message) -> None:
         """Send the request, and judge the answer by `check`."""
@@ -91,7 +86,7 @@ class HttpConsumer(Consumer[C]):
             answer = await self._send(request)
             self.check(*answer)
         except (TemporaryError, PermanentError) as error:
-            error.args = (self._told(f"{request.method} {_origin(request.url)}", error),)
+            error.args = (self._told(f"{request.method} {origin(request.url)}", error),)
             raise error from None
         return answer.body
 
@@ -112,9 +107,9 @@ class HttpConsumer(Consumer[C]):
         try:
             await self._reach(url)
         except (TemporaryError, PermanentError) as error:
-            error.args = (self._told(_origin(url), error),)
+            error.args = (self._told(origin(url), error),)
             raise error from None
-        return f"{_origin(url)} answers; it was asked nothing"
+        return f"{origin(url)} answers; it was asked nothing"
 
     async def aclose(self) -> None:
         """Close the connections. The engine awaits this on the loop that `consume` ran on, then calls `close`."""
@@ -126,19 +121,21 @@ class HttpConsumer(Consumer[C]):
         """Give method, host and body of the request, masked."""
         request = self.request(message)
         body = self._masked(request.body.decode(errors="replace"))
-        return {"request": f"{request.method} {_origin(request.url)}", "body": body}
+        return {"request": f"{request.method} {origin(request.url)}", "body": body}
 
     async def _send(self, request: HttpRequest) -> Answer:
         place = _sendable(request)
         try:
-            return await self._open_connections().send(request.method, place, request.headers, request.body, self._limits)
+            with self.networks.guard():
+                return await self._open_connections().send(request.method, place, request.headers, request.body, self._limits)
         except (OSError, ValueError, TypeError) as error:
             raise self._unsent(error) from None
 
     async def _reach(self, url: str) -> None:
         place = _sendable(HttpRequest(url))
         try:
-            await self._open_connections().reach(place, self._limits)
+            with self.networks.guard():
+                await self._open_connections().reach(place, self._limits)
         except (OSError, ValueError, TypeError) as error:
             raise self._unsent(error) from None
 
@@ -165,8 +162,7 @@ class HttpConsumer(Consumer[C]):
         return self._connections[1]
 
     def _told(self, where: str, error: Exception) -> str:
-        text = self._masked(str(error))
-        return f"{where}: {text if len(text) <= _EXCERPT + 20 else text[: _EXCERPT + 19] + '…'}"
+        return told(where, error, self._masked)
 
     @cached_property
     def _masked(self) -> Callable[[str], str]:
@@ -182,7 +178,24 @@ def json_object(body: bytes) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-def _origin(url: str) -> str:
+def judge(status: int, headers: Mapping[str, str], body: bytes) -> None:
+    """Return for 2xx; raise `TemporaryError` for 408, 425, 429 and 5xx, `PermanentError` for every other status."""
+    if 200 <= status < 300:
+        return
+    if status in _AGAIN or status >= 500:
+        raise TemporaryError(f"answered {status}{_excerpt(body)}", retry_after=_retry_after(headers))
+    if 300 <= status < 400:
+        raise PermanentError(f"answered {status}: redirects are not followed; write the final URL into the configuration")
+    raise PermanentError(f"answered {status}{_excerpt(body)}")
+
+
+def told(where: str, error: Exception, mask: Callable[[str], str]) -> str:
+    """Give what went wrong with a request as it is told: where, masked, and cut."""
+    text = mask(str(error))
+    return f"{where}: {text if len(text) <= _EXCERPT + 20 else text[: _EXCERPT + 19] + '…'}"
+
+
+def origin(url: str) -> str:
     """Give scheme, host and port: the rest of a URL may hold a token."""
     try:
         parts = urlsplit(url)

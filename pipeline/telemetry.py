@@ -80,7 +80,7 @@ def configure_logging(level: str, style: Literal["auto", "console", "json"], *, 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for chatty in ("httpx", "httpcore", "telegram", "alembic"):
+    for chatty in ("httpx", "httpcore", "httpx2", "httpcore2", "telegram", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)  # httpx writes whole URLs, a bot's token among them
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
