@@ -29,6 +29,10 @@ from pipeline.spec.siblings import SIBLINGS
 ROOT: Final = Path(__file__).parents[1]
 MADE: Final = "<!-- Made by `make docs` from the code: change it there. -->"
 SHIPPED: Final = ("producers", "filters", "consumers")
+TESTED: Final = ROOT / "docs" / "plugins" / "tested.json"
+TRIED: Final = """\
+What a plugin was tried against is written down by the tests that passed (`make test ARGS=--matrix`); CI fails where it is no
+longer so. An empty field means that there is nobody to try it against: it works on messages, or on what any client sends."""
 NOTHING: Final[tuple[Any, ...]] = (None, "", [], {})
 
 
@@ -82,24 +86,35 @@ def metrics_table() -> str:
     return table("metric | labels | ", rows)
 
 
+def counterparts() -> dict[str, list[str]]:
+    """Give what each plugin was tried against, from what `make test ARGS=--matrix` wrote."""
+    found: dict[str, list[str]] = {}
+    for plugin, counterpart in json.loads(TESTED.read_text(encoding="utf-8")):
+        found.setdefault(plugin, []).append(counterpart)
+    return found
+
+
 def plugin_pages() -> Iterator[tuple[Path, str]]:
-    """Give the page of each plugin that is shipped, and their index."""
-    registry = Registry()
-    index = [MADE, "", "# Plugins", ""]
+    """Give the page of each plugin that is shipped, and their index with what each was tried against."""
+    registry, tried = Registry(), counterparts()
+    index = [MADE, "", "# Plugins", "", TRIED, ""]
     for kind in KINDS:
-        index += [f"## {kind.capitalize()}s", ""]
+        rows = []
         for name in registry.names(kind):
             plugin = registry.find(kind, name)
             if plugin.__module__.partition(".")[0] not in SHIPPED:
                 continue
             page = manual(name, kind, plugin)
             path = Path("docs", "plugins", f"{kind}-{name}.md")
-            index.append(f"- [`{name}`]({path.name}): {page['summary']}")
+            against = "; ".join(tried.pop(f"{kind} {name}", []))
+            rows.append((f"[`{name}`]({path.name})", page["summary"], against))
             parts = [MADE, f"# {kind.capitalize()} `{name}`", page["manual"], "## Options", options_table(plugin.config_type)]
             if page["shorthand"]:
                 parts.append(f"`{name}: VALUE` is short for `{name}: {{{page['shorthand']}: VALUE}}`.")
             yield path, "\n\n".join(parts) + "\n"
-        index.append("")
+        index += [f"## {kind.capitalize()}s", "", table("name | what it does | tried against", rows), ""]
+    if tried:
+        raise SystemExit(f"{TESTED.relative_to(ROOT)} tells of plugins that are not shipped: {', '.join(tried)}")
     yield Path("docs", "plugins", "README.md"), "\n".join(index)
 
 

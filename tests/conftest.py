@@ -1,7 +1,13 @@
-"""The servers that tests need: skipped loudly where one is missing on a laptop, failed where CI=true."""
+"""The servers that tests need: skipped loudly where one is missing on a laptop, failed where CI=true.
+
+And the account of what each plugin was tried against: `against(plugin, counterpart)` marks a test, what passed is written into
+docs/plugins/tested.json by `--matrix`, and with CI=true a whole run fails where the file claims what did not pass.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import socket
@@ -17,6 +23,69 @@ POSTGRES = os.environ.get("SIFTBELL_TEST_POSTGRES", "postgresql+psycopg://postgr
 REDIS = os.environ.get("SIFTBELL_TEST_REDIS", "redis://127.0.0.1:6379/9")
 MARIADB = os.environ.get("SIFTBELL_TEST_MARIADB", "mariadb://root@127.0.0.1:3306/")
 RABBITMQ = os.environ.get("SIFTBELL_TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672//")
+TESTED = Path(__file__).parents[1] / "docs" / "plugins" / "tested.json"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--matrix", action="store_true", help="write what the plugins were tried against into docs/plugins/tested.json"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # where xdist spreads the tests, this is the process that gets all reports
+        config.pluginmanager.register(Matrix(config))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.user_properties += [("against", pair) for pair in tried_by(item)]
+
+
+def tried_by(item: pytest.Item) -> Iterator[tuple[str, str]]:
+    """Gives each plugin that a test tries, with the counterpart; `{NAME}` in it asks for the test's parameter of that name."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    for marker in item.iter_markers("against"):
+        plugin, counterpart = marker.args
+        with contextlib.suppress(KeyError):
+            yield plugin, counterpart.format_map(parameters)
+
+
+class Matrix:
+    """What each plugin was tried against in this run, by the tests that passed."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.whole = config.args_source is config.ArgsSource.TESTPATHS and not (config.option.keyword or config.option.markexpr)
+        self.passed: set[tuple[str, str]] = set()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" and report.passed:
+            self.passed |= {(plugin, counterpart) for name, (plugin, counterpart) in report.user_properties if name == "against"}
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.config.option.matrix:
+            tried = self.passed | (set() if self.whole else claimed())
+            rows = [f"  {json.dumps(pair, ensure_ascii=False)}" for pair in sorted(tried)]
+            TESTED.write_text("[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")
+        elif self.unshown():
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for plugin, counterpart in self.unshown():
+            terminalreporter.write_line(
+                f"docs/plugins/tested.json says that {plugin} was tried against {counterpart}: no such test passed. "
+                "Where that is as it should be, `make test ARGS=--matrix` and `make docs` write it anew."
+            )
+
+    def unshown(self) -> list[tuple[str, str]]:
+        """Gives what the matrix claims and this run does not bear out; a part of the tests, or a laptop's, need not."""
+        return sorted(claimed() - self.passed) if self.whole and os.environ.get("CI") == "true" else []
+
+
+def claimed() -> set[tuple[str, str]]:
+    """Gives what the matrix says: each plugin with what it was tried against."""
+    return {(plugin, counterpart) for plugin, counterpart in json.loads(TESTED.read_text(encoding="utf-8"))}
 
 
 def _required(url: str, name: str, port: int) -> str:
@@ -139,13 +208,13 @@ def empty_mariadb(require_mariadb: str) -> Iterator[str]:
     execute(f"DROP DATABASE {name}")
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+@pytest.fixture(params=["SQLite", "PostgreSQL", "MariaDB"])
 def foreign_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty database of somebody else's, on each kind of server in turn."""
-    if request.param == "sqlite":
+    if request.param == "SQLite":
         (tmp_path / "foreign.db").touch()
         return f"sqlite:///{tmp_path}/foreign.db"
-    url: str = request.getfixturevalue("empty_postgres" if request.param == "postgresql" else "empty_mariadb")
+    url: str = request.getfixturevalue("empty_postgres" if request.param == "PostgreSQL" else "empty_mariadb")
     return url
 
 

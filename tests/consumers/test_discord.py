@@ -18,6 +18,8 @@ from pipeline import Message, PermanentError, TemporaryError
 from pipeline.testing import Answer, HttpConsumerContract, LoopbackServer, Recollection
 from pipeline.testing.consumers import deliver
 
+pytestmark = pytest.mark.against("consumer discord", "a server of our own that holds embeds to Discord's schema and limits")
+
 HOOK = "/api/webhooks/123/a-very-secret-token"
 TIME = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
 

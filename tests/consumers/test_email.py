@@ -269,6 +269,7 @@ class TestSes(ConsumerContract):
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-made-up-secret")
 
 
+@pytest.mark.against("consumer email", "aiosmtpd with faults per receiver")
 def test_a_mail_has_text_and_html(smtp, office):
     alert = sample_messages()[0]
     deliver(smtp(), alert)
@@ -511,6 +512,7 @@ def test_who_has_it_gets_no_second_one(smtp, office):
     assert office.mail()["To"] == f"{ANNA}, {BERT}, {CLEO}"
 
 
+@pytest.mark.against("consumer email", "aiosmtpd with faults per receiver")
 def test_refusals_are_told_when_all_others_have_it(smtp, office):
     office.refusals = {ANNA: [GONE] * 3, BERT: [BUSY]}
     plugin, alert = smtp(to=[ANNA, BERT, CLEO, "{{ labels.phone }}"], memory=Recollection()), message(labels={"phone": "123"})
@@ -632,6 +634,7 @@ def test_long_ids_stay_as_they_are(smtp, office):
         ("550 5.4.1 access denied", PermanentError),
     ],
 )
+@pytest.mark.against("consumer email", "aiosmtpd with faults per receiver")
 def test_what_a_server_answers_to_a_receiver(smtp, office, answer, kind):
     office.refusals = {ANNA: [answer]}
     plugin = smtp()
@@ -860,6 +863,7 @@ def sent_by_moto():
     return [sent for backends in ses_backends.values() for sent in backends["eu-west-1"].sent_messages]
 
 
+@pytest.mark.against("consumer email", "moto server 5 (SES)")
 def test_ses(ses):
     deliver(ses(to=[ANNA, "Bert <bert@example.com>"], attach_message=True), message(title="größer", text="ü" * 100))
     sent = sorted(sent_by_moto(), key=lambda one: one.destinations[0])
@@ -869,6 +873,7 @@ def test_ses(ses):
     assert [part.get_filename() for part in mail.iter_attachments()] == ["message.json"]
 
 
+@pytest.mark.against("consumer email", "moto server 5 (SES)")
 def test_ses_refuses_a_sender_that_is_not_verified(ses):
     with pytest.raises(PermanentError, match=r"SES answered 400 MessageRejected: Did not have authority"):
         deliver(ses(**{"from": "eve@example.org"}), message())
@@ -978,6 +983,7 @@ def sendgrid():
         yield server
 
 
+@pytest.mark.against("consumer email", "a server of our own that checks SendGrid's schema")
 def test_sendgrid(sendgrid, plugins):
     people = {"to": [ANNA, "Bert <bert@example.com>"], "cc": [CLEO], "bcc": ["dora@example.com"], "reply_to": "ops@example.com"}
     extra = {"attachments": [{"name": "a.csv", "content": "a,b"}], "headers": {"List-Id": "<ops.example.com>"}}
@@ -1025,6 +1031,7 @@ def test_sendgrid_takes_what_others_are_refused(sendgrid, plugins):
     assert len(sendgrid.mails) == 1
 
 
+@pytest.mark.against("consumer email", "a server of our own that checks SendGrid's schema")
 def test_sendgrids_limits_are_kept(sendgrid, plugins):
     plugin = plugins(SENDGRID | {"base_url": sendgrid.url})
     sendgrid.answers.append(Answer(429, {"X-RateLimit-Reset": str(int(time.time()) + 40)}))

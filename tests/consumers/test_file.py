@@ -19,6 +19,8 @@ from consumers.file import File, FileConfig
 from pipeline import Message, PermanentError, TemporaryError
 from pipeline.testing import BatchConsumerContract, sample_messages
 
+pytestmark = pytest.mark.against("consumer file", "the file system, a full disk, many processes")
+
 
 class TestFile(BatchConsumerContract):
     plugin = File

@@ -15,6 +15,8 @@ from pipeline import Message, PermanentError, TemporaryError
 from pipeline.testing import Answer, HttpConsumerContract, LoopbackServer
 from pipeline.testing.consumers import deliver
 
+pytestmark = pytest.mark.against("consumer opsgenie", "a server of our own that keeps alerts as the Alert API says")
+
 KEY = "eb243592-faa2-4ba2-a551"  # a made-up one
 TEXTS = {"message": 130, "alias": 512, "description": 15_000, "source": 100, "entity": 512, "note": 25_000}
 FIELDS = {*TEXTS, "priority", "details", "tags", "responders"}

@@ -13,6 +13,8 @@ from pipeline import Message, PermanentError, TemporaryError
 from pipeline.testing import Answer, HttpConsumerContract, LoopbackServer
 from pipeline.testing.consumers import deliver
 
+pytestmark = pytest.mark.against("consumer pagerduty", "a server of our own that keeps incidents as Events v2 says")
+
 KEY = "0123456789abcdef0123456789abcdef"  # a made-up one
 
 

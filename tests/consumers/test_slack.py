@@ -16,6 +16,8 @@ from pipeline import Message, PermanentError, TemporaryError
 from pipeline.testing import Answer, HttpConsumerContract, LoopbackServer, Recollection
 from pipeline.testing.consumers import deliver
 
+pytestmark = pytest.mark.against("consumer slack", "a server of our own that holds blocks to Slack's rules and limits")
+
 TOKEN = "xoxb-a-very-secret-token"
 HOOK = "/services/T000/B000/very-secret"
 TIME = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)

@@ -21,6 +21,8 @@ from pipeline.testing import Answer, HttpConsumerContract, LoopbackServer, Recol
 from pipeline.testing.consumers import deliver
 from producers.http import Http, HttpConfig
 
+pytestmark = pytest.mark.against("consumer sms", "servers of our own that enforce the rules of Twilio, Vonage and Clickatell")
+
 ACCOUNT, TOKEN = "AC00000000000000000000000000000000", "a-made-up-token"
 ANNA, BERT, CLEO = "+4915112345678", "+14155550100", "+27999000001"
 TWILIO = {"via": "twilio", "account": ACCOUNT, "token": TOKEN, "from": "+1 500 555-0006"}

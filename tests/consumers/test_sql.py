@@ -15,6 +15,8 @@ from consumers.sql import Sql, SqlConfig
 from pipeline import ConfigError, Message, PermanentError, TemporaryError
 from pipeline.testing import BatchConsumerContract, sample_messages
 
+pytestmark = pytest.mark.against("consumer sql", "{foreign_database}")
+
 ALL = """CREATE TABLE messages (
     id CHAR(36) PRIMARY KEY, source VARCHAR(255), type VARCHAR(60), time {time}, title VARCHAR(255), text TEXT,
     severity VARCHAR(20), status VARCHAR(20), labels {json}, {key} VARCHAR(255), url TEXT, data {json})"""

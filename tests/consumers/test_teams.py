@@ -18,6 +18,8 @@ from pipeline import Message, PermanentError, TemporaryError
 from pipeline.testing import Answer, HttpConsumerContract, LoopbackServer
 from pipeline.testing.consumers import deliver
 
+pytestmark = pytest.mark.against("consumer teams", "a server of our own that holds cards to the schema of adaptive cards")
+
 SIGNED = "/workflows/b840a6/triggers/manual/paths/invoke?api-version=1&sp=%2Ftriggers%2Fmanual%2Frun&sig=a-very-secret-one"
 CONNECTOR = "/webhookb2/1@2/IncomingWebhook/a-very-secret-one/3"
 TIME = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)

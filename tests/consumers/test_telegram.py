@@ -19,6 +19,8 @@ from pipeline import Message, PermanentError, TemporaryError
 from pipeline.engine.loop import run_on_loop
 from pipeline.testing import ConsumerContract
 
+pytestmark = pytest.mark.against("consumer telegram", "a server of our own that enforces the limits of the Bot API")
+
 TOKEN = "123456:AAH-very-secret-token"  # a made-up one
 
 

@@ -15,6 +15,8 @@ from pipeline import Message, PermanentError, Request
 from pipeline.testing import HttpConsumerContract
 from producers.http import Http, HttpConfig
 
+pytestmark = pytest.mark.against("consumer webhook", "a server on the loopback interface")
+
 MESSAGE = Message(source="t", title='a "b" <c>', text="x\ny", labels={"team": "db"})
 
 

@@ -17,7 +17,11 @@ from pytest_httpserver import HTTPServer
 from trees import Running, ask, free_port, siftbell_run, until
 from werkzeug import Request, Response
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(180),
+    pytest.mark.against("producer prometheus", "Alertmanager of Debian 12"),
+]
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TOKEN = "123456:a-token-of-the-stand-in"

@@ -22,6 +22,8 @@ from pipeline.testing import PollingProducerContract
 from producers.sql import Sql, SqlConfig
 from producers.sql.cursors import MOST
 
+pytestmark = pytest.mark.against("producer sql", "{foreign_database}")
+
 AWAY = {"url": "postgresql://reader:very-secret-password@127.0.0.1:9/orders"}
 NEW = {"query": "SELECT * FROM orders WHERE id > :cursor ORDER BY id", "cursor": "id", "start": 0}
 
