@@ -71,8 +71,9 @@ def check(
     interpolator = Interpolator(environ, secrets, problems)
     reader = StepReader(registry, problems)
     roots = [_root(path, interpolator, problems) for path in files.pipelines]
-    for path in files.shared:
-        _read_shared_file(_root(path, interpolator, problems), reader, problems)
+    shared = [_root(path, interpolator, problems) for path in files.shared]
+    for root in shared:
+        _read_shared_file(root, reader, problems)
     pipelines: dict[str, tuple[PipelineSpec, Place]] = {}
     for root in roots:
         found = read_pipeline(root, reader, problems) if root is not None else None
@@ -87,7 +88,8 @@ def check(
         _tell_unused(reader, problems)
     shown = tuple(map(origin_of, files.all()))
     configuration = Configuration({name: spec for name, (spec, _) in pipelines.items()}, shown)
-    return Report(problems.sorted(shown), shown, configuration)
+    sources = tuple(root.place.source for root in (*shared, *roots) if root is not None)
+    return Report(problems.sorted(shown), shown, configuration, sources)
 
 
 def find_files(paths: Sequence[Path], problems: Problems) -> Files:

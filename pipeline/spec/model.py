@@ -57,6 +57,8 @@ class Step:
     config: Config
     position: Position
     when: Condition | None = None
+    shared: str | None = None
+    """The name in siftbell.yaml of a step that several pipelines may use."""
     """Filter: applies to messages for which it holds, the others pass. Consumer: gets only those."""
     active: bool = True
 

@@ -171,6 +171,7 @@ def _common(item: Labelled) -> dict[str, Any]:
         "label": item.label,
         "config": step.config,
         "position": step.place.position,
+        "shared": step.shared,
     }
 
 

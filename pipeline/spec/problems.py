@@ -86,6 +86,8 @@ class Report:
     problems: tuple[SpecProblem, ...]
     files: tuple[Path, ...]
     configuration: Configuration
+    sources: tuple[Source, ...] = ()
+    """What stands in the files that could be read, for what is found out about their steps later."""
 
     @property
     def errors(self) -> int:
