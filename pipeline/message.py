@@ -54,6 +54,20 @@ def derived_id(parent: str, *parts: str | int) -> str:
     return str(UUID(int=time | 7 << 76 | (digest & 0xFFF) << 64 | 2 << 62 | digest >> 66))
 
 
+def foreign_id(time: datetime | None, *parts: str | bytes) -> str:
+    """Give the id of a message that another system has a name for: always the same for the same time and parts.
+
+    It sorts by `time`; without one it is a UUIDv8, which bears none.
+    """
+    digest = blake2b(digest_size=16)
+    for part in parts:
+        raw = part.encode(errors="surrogatepass") if isinstance(part, str) else part
+        digest.update(len(raw).to_bytes(8, "big") + raw)
+    rest = int.from_bytes(digest.digest(), "big")
+    moment, version = (max(0, int(time.timestamp() * 1000)) & 0xFFFFFFFFFFFF, 7) if time else (0, 8)
+    return str(UUID(int=moment << 80 | version << 76 | (rest & 0xFFF) << 64 | 2 << 62 | rest >> 66))
+
+
 class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What every ops tool agrees on, as one frozen value.
 

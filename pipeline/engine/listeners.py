@@ -48,9 +48,7 @@ class Listeners:
             thread.join(timeout=STOPS_WITHIN / len(self._threads))
 
     def _listen(self, pipeline: Pipeline, step: ProducerStep) -> None:
-        def publish(messages: Sequence[Message], /) -> None:
-            self._runner.accept(pipeline, step.label, messages)
-
+        publish = _Publishing(self._runner, pipeline, step.label)
         while not self._stopping.is_set():
             try:
                 producer = pipeline.plugin(step)
@@ -60,3 +58,16 @@ class Listeners:
                 text = pipeline.mask(f"{type(error).__name__}: {error}")
                 log.warning("listening failed", pipeline=pipeline.spec.name, producer=step.label, error=text)
             self._stopping.wait(PAUSE)
+
+
+class _Publishing:
+    """What a listening producer is given as `publish`."""
+
+    def __init__(self, runner: Runner, pipeline: Pipeline, producer: str) -> None:
+        self._runner, self._pipeline, self._producer = runner, pipeline, producer
+
+    def __call__(self, messages: Sequence[Message], /) -> None:
+        self._runner.accept(self._pipeline, self._producer, messages)
+
+    def bury(self, raw: bytes, reason: str, /, *, id: str = "") -> None:  # noqa: A002 - as `Publish` says
+        self._runner.bury_raw(self._pipeline, self._producer, raw, reason, message_id=id)

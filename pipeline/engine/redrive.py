@@ -93,6 +93,8 @@ def place(pipelines: Pipelines, letter: DeadLetter, record: Record | None, due: 
     """
     if letter.message.type == "unreadable" and letter.message.source in {"queue", "store"}:
         return "it could not be read as a message, and what it was lies in its `data`: send that in anew, then drop this"
+    if letter.message.type == "unreadable" and not letter.step:
+        return "it could not be read as a message: edit it into one, with another `type`, or send in what lies in its `data`"
     pipeline = pipelines.get(letter.pipeline)
     if pipeline is None:
         return f"there is no pipeline '{letter.pipeline}' any more"

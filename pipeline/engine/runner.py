@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -32,7 +33,7 @@ from pipeline.engine.together import Together
 from pipeline.engine.underway import Underway
 from pipeline.errors import PermanentError, TemporaryError
 from pipeline.memory import MemoryBackend
-from pipeline.message import Message
+from pipeline.message import Message, new_id
 from pipeline.plugin import BatchConsumer, PollingProducer
 from pipeline.spec.model import FilterStep
 from pipeline.store import Store
@@ -144,6 +145,17 @@ class Runner:
             refuse_unreadable(message)
         self.publish(incoming(pipeline, messages))
         ACCEPTED.labels(pipeline.spec.name, producer).inc(len(messages))
+
+    def bury_raw(self, pipeline: Pipeline, producer: str, raw: bytes, reason: str, *, message_id: str = "") -> None:
+        """Bury what a producer was given and cannot read, whole, where its messages would begin."""
+        try:
+            data: Any = raw.decode()
+        except UnicodeDecodeError:
+            data = {"base64": base64.b64encode(raw).decode()}
+        unreadable = Message(id=message_id or new_id(), source=producer, type="unreadable", data=data)
+        decisions = Decisions(pipeline.spec.name, pipeline.spec.revision, self.now(), pipeline.mask)
+        decisions.bury(unreadable, "", f"{producer} cannot read this: {reason}")
+        decisions.settle(self.store)
 
     def poll(self, pipeline: Pipeline, label: str) -> int:
         """Ask a polling producer once, and give the number of messages it had; the cursor moves behind each accepted batch."""

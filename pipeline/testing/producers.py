@@ -211,16 +211,26 @@ class Publication:
 
     def __init__(self, *, enough: int = 1, failing: bool = False) -> None:
         self.messages: list[Message] = []
+        self.buried: list[tuple[bytes, str]] = []
+        """What could not be read, and why."""
         self._enough, self._failing = enough, failing
 
     @property
     def over(self) -> bool:
-        """Whether it has as many messages as it wants."""
-        return len(self.messages) >= self._enough
+        """Whether it has as many messages as it wants, and what was buried."""
+        return len(self.messages) + len(self.buried) >= self._enough
 
     def __call__(self, messages: Sequence[Message], /) -> None:
         """Keep the messages; raise `TemporaryError` where it is to fail."""
         self.messages += messages
+        self._fail()
+
+    def bury(self, raw: bytes, reason: str, /, *, id: str = "") -> None:  # noqa: A002, ARG002 - as `Publish` says
+        """Keep what could not be read; raise `TemporaryError` where it is to fail."""
+        self.buried.append((raw, reason))
+        self._fail()
+
+    def _fail(self) -> None:
         if self._failing:
             raise TemporaryError("the queue is away, says the test")
 

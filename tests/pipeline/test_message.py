@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from uuid import UUID
 
 import msgspec
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import FIELDS, SEVERITIES, Message, colour, headline, normal_severity, shown_labels
-from pipeline.message import derived_id, new_id
+from pipeline.engine.explain import accepted_at
+from pipeline.message import derived_id, foreign_id, new_id
 
 
 @pytest.mark.parametrize(
@@ -99,3 +101,14 @@ def test_fields_are_in_order():
 def test_severities(word, severity):
     assert normal_severity(word) == severity
     assert all(normal_severity(one) == one for one in SEVERITIES)
+
+
+def test_a_foreign_name_gives_the_same_id_each_time_and_sorts_by_its_time():
+    early, late = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC)
+    assert foreign_id(early, "7", b"body") == foreign_id(early, "7", b"body")
+    assert len({foreign_id(early, *parts) for parts in (("7", b"body"), ("7b", b"ody"), ("7", b"BODY"), ("7body",))}) == 4
+    assert foreign_id(early, "zzz") < foreign_id(late, "7")
+    assert UUID(foreign_id(early, "7")).version == 7
+    assert accepted_at(foreign_id(early, "7")) == early
+    assert accepted_at(foreign_id(None, "7")) is None
+    assert foreign_id(datetime(1900, 1, 1, tzinfo=UTC), "\ud800")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -21,6 +22,7 @@ from pipeline.engine import clock as module
 from pipeline.engine import listeners, polls
 from pipeline.engine.clock import Clock
 from pipeline.engine.publisher import Publisher
+from pipeline.engine.redrive import place
 from pipeline.store.rows import Why
 
 
@@ -454,6 +456,35 @@ def test_a_running_clock_ticks_listens_and_stops(engine, producer, consumer, box
     assert not thread.is_alive()
     run.work()
     assert [m.title for m in box.got] == ["heard"]
+
+
+@pytest.mark.parametrize(("raw", "data"), [(b'{"title": ', '{"title": '), (b"\xff\0", {"base64": "/wA="})])
+def test_what_a_listening_producer_cannot_read_is_buried_as_it_came_and_once(
+    engine, producer, consumer, box, raw, data, monkeypatch
+):
+    stopping = threading.Event()
+
+    class Radio(ListeningProducer[NoOptions]):
+        """Hears noise, twice the same."""
+
+        def listen(self, publish, stopping_):
+            for _ in range(2):
+                publish.bury(raw, "it is cut off", id="019aa5c1-0000-7000-8000-000000000001")
+            stopping.set()
+
+    run = engine(producers=[producer(Radio)], consumers=[consumer(box)])
+    thread = threading.Thread(target=run.clock.run, args=(stopping,))
+    thread.start()
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+    (letter,) = run.store.dead_letters()
+    assert (letter.error, letter.pipeline, letter.step) == ("radio cannot read this: it is cut off", "toy", "")
+    assert (letter.message.data, letter.message.type, letter.message.source) == (data, "unreadable", "radio")
+
+    where = place(run.runner.pipelines, letter, None, run.moment[0])
+    assert where == "it could not be read as a message: edit it into one, with another `type`, or send in what lies in its `data`"
+    edited = replace(letter, message=letter.message.replace(type="alert"))
+    assert place(run.runner.pipelines, edited, None, run.moment[0]).step == ""
 
 
 def test_a_clock_outlives_a_store_that_is_away(engine, consumer, box, monkeypatch):
