@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class PipelineError(Exception):
@@ -39,13 +40,17 @@ class Problem:
 
 
 class RequestError(PermanentError):
-    """A webhook producer refuses a request: the sender is answered `status` and the `problems`; nothing of it is accepted.
+    """A webhook producer refuses a request: the sender is answered `status` and the `problems`.
 
     400: the body cannot be read; 401 and 403: the sender is not known, or not allowed; 413: too large; 415: not a
     content type this producer reads; 422: readable, but not what it expects.
+
+    `accepted` are the messages of the request that are accepted all the same, for a sender who does not come again: they are
+    on the queue before it is answered.
     """
 
-    def __init__(self, text: str, *, status: int = 400, problems: Sequence[Problem] = ()) -> None:
+    def __init__(self, text: str, *, status: int = 400, problems: Sequence[Problem] = (), accepted: Sequence[Any] = ()) -> None:
         super().__init__(text)
         self.status = status
         self.problems = tuple(problems)
+        self.accepted = tuple(accepted)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import PermanentError, TemporaryError
 from pipeline.message import Message
+from pipeline.networks import ANYWHERE, Networks
 from pipeline.request import Request
 
 
@@ -43,6 +44,10 @@ class Plugin(ABC, Generic[C]):
     """
 
     config_type: ClassVar[type[Config]] = NoOptions
+
+    networks: Networks = ANYWHERE
+    """Where the plugin may connect to, as the process's settings say. `HttpConsumer` keeps to it; a consumer that posts by another
+    library does that inside of `with self.networks.guard():`. Outside of an engine nothing is refused."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Read the options' class from `Consumer[ThisConfig]`, so that it is named in one place."""
@@ -80,7 +85,7 @@ class Producer(Plugin[C]):
 
 
 class WebhookProducer(Producer[C]):
-    """Makes messages of what is posted to `/in/{pipeline}/{producer}`."""
+    """Makes messages of what is posted to `/in/{pipeline}/{producer}`, and to paths below it where it takes such."""
 
     @property
     def verifies_sender(self) -> bool:
@@ -92,12 +97,29 @@ class WebhookProducer(Producer[C]):
         """Give the request's messages, all of them or none. Called in the web process; computes only, so it must be quick.
 
         Raise `RequestError` (or `PermanentError`, answered 422) for what is not acceptable: the sender gets the
-        text, and nothing of the request is accepted. An empty result is answered 202 with no ids.
+        text, and nothing of the request is accepted but what the error hands over. An empty result is answered with no ids.
         """
+
+    def status_for(self, path: str) -> int | None:
+        """Give the status that says "accepted", or None for a path at which there is nothing.
+
+        `path` is what follows `/in/{pipeline}/{producer}`: mostly empty, else such as `/api/v2/alerts`. Override it for a
+        sender whose paths or statuses are fixed; `request.path` has the whole path.
+        """
+        return None if path else 202
 
 
 class PollingProducer(Producer[C]):
     """Asks another system, on the step's `schedule:` or on demand."""
+
+    asks_for: ClassVar[str | None] = None
+    """The option that says what to ask, in a producer that need not be asked, as messages are posted to it as well: a `schedule:`
+    without the option is an error, the option without a `schedule:` a warning. None: there is always something to ask."""
+
+    @classmethod
+    def asks(cls, config: Config) -> bool:
+        """Say whether a producer with these options has something to ask."""
+        return cls.asks_for is None or bool(getattr(config, cls.asks_for))
 
     @abstractmethod
     def poll(self, cursor: str | None) -> Iterable[tuple[Message | None, str]]:
@@ -113,7 +135,16 @@ class Publish(Protocol):
     """Hands messages to the queue."""
 
     def __call__(self, messages: Sequence[Message], /) -> None:
-        """Return when all are on the queue, durably; raise `TemporaryError` when none may be acknowledged."""
+        """Return when all are on the queue, durably; raise `TemporaryError` when none may be acknowledged.
+
+        Raise `PermanentError` where one of them is no message that can be kept; then none is accepted.
+        """
+
+    def bury(self, raw: bytes, reason: str, /, *, id: str = "") -> None:  # noqa: A002 - as a message's field is called
+        """Put what cannot be read as a message into the dead letters, as it came; then it may be acknowledged.
+
+        `id` is the message's that it would have been, where a repeat has the same one. Raise `TemporaryError` as above.
+        """
 
 
 class ListeningProducer(Producer[C]):

@@ -47,7 +47,7 @@ def run_now(
 def _wanted(spec: PipelineSpec, producer: str | None) -> list[str]:
     from pipeline.plugin import PollingProducer
 
-    labels = [step.label for step in spec.producers if issubclass(step.type, PollingProducer)]
+    labels = [step.label for step in spec.producers if issubclass(step.type, PollingProducer) and step.type.asks(step.config)]
     if producer is None and labels:
         return labels
     if producer is not None and producer in labels:

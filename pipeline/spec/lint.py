@@ -7,15 +7,18 @@ from typing import Final
 
 from pipeline.condition import Condition
 from pipeline.message import Message
+from pipeline.plugin import PollingProducer
 from pipeline.spec.problems import Problems
-from pipeline.spec.siblings import ConsumerSiblings, FilterSiblings
+from pipeline.spec.siblings import ConsumerSiblings, FilterSiblings, ProducerSiblings
 from pipeline.spec.steps import Declared
 
 _ANY: Final = Message(source="")
 
 
-def lint(name: str, filters: list[Declared], consumers: list[Declared], problems: Problems) -> None:
-    """Tell what is suspicious about a pipeline's filters and consumers."""
+def lint(name: str, producers: list[Declared], filters: list[Declared], consumers: list[Declared], problems: Problems) -> None:
+    """Tell what is suspicious about a pipeline's steps."""
+    for step in producers:
+        _never_asked(step, problems)
     for number, step in enumerate(filters):
         _never(step, problems)
         field = step.type.config_type.shorthand
@@ -37,6 +40,16 @@ def lint(name: str, filters: list[Declared], consumers: list[Declared], problems
 def never_holds(condition: Condition) -> bool:
     """Say whether a condition reads nothing of a message and is false."""
     return not condition.names and not condition.matches(_ANY)
+
+
+def _never_asked(step: Declared, problems: Problems) -> None:
+    """Tell of a producer that has something to ask and no schedule, where it may have meant to be posted to only."""
+    if not issubclass(step.type, PollingProducer) or (option := step.type.asks_for) is None or not step.type.asks(step.config):
+        return
+    if isinstance(step.siblings, ProducerSiblings) and step.siblings.schedule is None:
+        entry = step.options.entries.get(option)
+        text = f"producer {step.plugin} asks nobody: '{option}' is for a 'schedule'"
+        problems.warning(entry.key if entry else step.place, text, "add 'schedule: 1m' beside the producer's name")
 
 
 def _always(step: Declared) -> bool:

@@ -44,7 +44,7 @@ def read_pipeline(root: Mapping, reader: StepReader, problems: Problems) -> tupl
         if not _declares(root, entry_name):
             where = root.entries[entry_name].key if entry_name in root.entries else first
             problems.error(where, f"pipeline '{name}' has no {kind}s")
-    lint(name, lists["filter"], lists["consumer"], problems)
+    lint(name, lists["producer"], lists["filter"], lists["consumer"], problems)
     producers = _labelled(lists["producer"], problems)
     filters, consumers = _labelled_after(lists["filter"], lists["consumer"], problems)
     spec = PipelineSpec(
@@ -171,6 +171,7 @@ def _common(item: Labelled) -> dict[str, Any]:
         "label": item.label,
         "config": step.config,
         "position": step.place.position,
+        "networks": step.networks,
         "shared": step.shared,
     }
 

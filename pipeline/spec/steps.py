@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from pipeline.networks import ANYWHERE, Networks
 from pipeline.plugin import Config, Plugin, PollingProducer, WebhookProducer
 from pipeline.registry import Kind, MissingExtraError, PluginError, Registry, did_you_mean, suggestion
 from pipeline.spec.options import hide_suspects, validate
@@ -27,6 +28,7 @@ class Declared:
     options: Mapping
     siblings: Siblings
     place: Place
+    networks: Networks
     shared: str | None = None
     """The name by which a shared step is used."""
 
@@ -54,9 +56,11 @@ class Shared:
 class StepReader:
     """Reads steps; `shared` are those that `use:` may name."""
 
-    def __init__(self, registry: Registry, problems: Problems) -> None:
+    def __init__(self, registry: Registry, problems: Problems, networks: Networks = ANYWHERE) -> None:
         self._registry = registry
         self._problems = problems
+        self.networks = networks
+        """Where the steps' plugins may connect to."""
         self.missed = False
         """Whether a step names a shared one that does not exist."""
         self.shared: dict[Kind, dict[str, Shared]] = {"producer": {}, "filter": {}, "consumer": {}}
@@ -88,7 +92,7 @@ class StepReader:
         declared = (
             options if isinstance(options, Mapping) else Mapping(options.place, entries={"": Entry(options.place, options)})
         )
-        step = Declared(kind, name, found, config, declared, siblings, named[name].key)
+        step = Declared(kind, name, found, config, declared, siblings, named[name].key, self.networks)
         return step if self._schedule_fits(step, node) else None
 
     def _plugin_key(self, kind: Kind, named: dict[str, Entry]) -> str:
@@ -136,7 +140,8 @@ class StepReader:
                 node.place, f"{subject}: a mapping of options is expected", f"such as '{name}: {{option: value}}'"
             )
             return None
-        return validate(model, node, entry.key, subject, self._problems)
+        networks = self.networks if kind == "consumer" else ANYWHERE
+        return validate(model, node, entry.key, subject, self._problems, networks)
 
     def _siblings(self, kind: Kind, node: Mapping, named: dict[str, Entry], name: str) -> Siblings | None:
         entries = {key: entry for key, entry in node.entries.items() if key not in named and key != "use"}
@@ -198,6 +203,12 @@ class StepReader:
         if siblings.schedule is not None and not issubclass(step.type, PollingProducer):
             way = "messages are posted to it" if issubclass(step.type, WebhookProducer) else "it listens all the time"
             self._problems.error(key, f"producer {step.plugin} has no schedule: {way}", "remove this line")
+            return False
+        if siblings.schedule is not None and issubclass(step.type, PollingProducer) and not step.type.asks(step.config):
+            option = step.type.asks_for
+            self._problems.error(
+                key, f"producer {step.plugin} has nothing to ask without '{option}'", "add it, or remove this line"
+            )
             return False
         if siblings.timezone is not None and siblings.schedule is None:
             self._problems.error(key, "'timezone' stands beside a 'schedule'", "add one, or remove this line")

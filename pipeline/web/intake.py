@@ -29,7 +29,7 @@ from pipeline.web.services import Services
 log = structlog.get_logger()
 
 PREFIX: Final = "/in/"
-"""What the paths of all producers begin with: `/in/{pipeline}/{producer}`."""
+"""What the paths of all producers begin with: `/in/{pipeline}/{producer}`; what may follow is the producer's to say."""
 MOST_MESSAGES: Final = 10_000
 """Messages in one request: half of what may wait for the publisher."""
 SPOOL_MARGIN: Final = 5.0
@@ -46,24 +46,27 @@ class Intake:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, and count it where it is refused."""
-        name, _, label = scope["path"].removeprefix(PREFIX).partition("/")
+        name, _, rest = scope["path"].removeprefix(PREFIX).partition("/")
         pipeline = self._services.pipelines.get(name)
         try:
-            ids = await self._take(scope, receive, pipeline, name, label)
+            status, ids = await self._take(scope, receive, pipeline, name, rest)
         except Refusal as refusal:
             response = error_response(refusal.status, str(refusal), refusal.problems, refusal.headers)
         except Exception:
             log.exception("the intake failed", pipeline=name)
             response = error_response(500, "something went wrong here; the log says what")
         else:
-            await send_json(send, 202, msgspec.json.encode({"ids": ids, "count": len(ids)}))
+            await send_json(send, status, msgspec.json.encode({"ids": ids, "count": len(ids)}))
             return
         REFUSED.labels(name if pipeline else "", str(response.status_code)).inc()
         response.raw_headers += ON_ALL
         await response(scope, receive, send)
 
-    async def _take(self, scope: Scope, receive: Receive, pipeline: Pipeline | None, name: str, label: str) -> list[str]:
-        if not name or not label or "/" in label:
+    async def _take(
+        self, scope: Scope, receive: Receive, pipeline: Pipeline | None, name: str, rest: str
+    ) -> tuple[int, list[str]]:
+        label, slash, below = rest.partition("/")
+        if not name or not label:
             raise Refusal(404, f"there is nothing at {scope['path']}")
         if scope["method"] != "POST":
             raise Refusal(405, "messages are posted here", headers={"Allow": "POST"})
@@ -80,13 +83,17 @@ class Intake:
             raise Refusal(
                 404, f"producer '{label}' of pipeline '{pipeline.spec.name}' takes no requests: it fetches its messages"
             )
+        if (status := producer.status_for(slash + below)) is None:
+            raise Refusal(404, f"there is nothing at {scope['path']}")
         body = await read_body(receive, headers, self._services.settings.max_body)
         query = dict(QueryParams(scope["query_string"])) if scope["query_string"] else {}
-        messages = _receive(producer, Request(body=body, headers=headers, query=query, path=scope["path"]))
+        messages, refusal = _receive(producer, Request(body=body, headers=headers, query=query, path=scope["path"]))
         written = self._written(messages)
         if messages:
             await self._publish(pipeline, label, messages, written)
-        return [message.id for message in messages]
+        if refusal is not None:
+            raise refusal
+        return status, [message.id for message in messages]
 
     def _written(self, messages: Sequence[Message]) -> list[Written]:
         """Write messages as JSON; refuse what would fail behind the queue, where one could spoil the batch it is in."""
@@ -161,20 +168,22 @@ def _headers(scope: Scope) -> dict[str, str]:
     return found
 
 
-def _receive(producer: WebhookProducer[Any], request: Request) -> list[Message]:
-    """Have the producer make messages, and make an answer of what it raises."""
+def _receive(producer: WebhookProducer[Any], request: Request) -> tuple[list[Message], Refusal | None]:
+    """Have the producer make messages, and make an answer of what it raises; both where a part of the request is accepted."""
+    refusal = None
     try:
         messages = list(islice(producer.receive(request), MOST_MESSAGES + 1))
     except RequestError as error:
         status = error.status if 400 <= error.status < 500 else 422
-        raise Refusal(status, str(error), problems=error.problems) from None
+        refusal = Refusal(status, str(error), problems=error.problems)
+        messages = list(error.accepted)
     except PermanentError as error:
         raise Refusal(422, str(error)) from None
     except TemporaryError as error:
         raise unavailable(error) from None
     if len(messages) > MOST_MESSAGES:
         raise Refusal(413, f"the request makes more than {MOST_MESSAGES} messages")
-    return messages
+    return messages, refusal
 
 
 def _storable(message: Message) -> bytes:

@@ -118,6 +118,20 @@ class Many(WebhookProducer[NoOptions]):
             yield Message(source="toy")
 
 
+class Below(WebhookProducer[NoOptions]):
+    """Takes texts at a path of its own, and tells which of them are none."""
+
+    def status_for(self, path: str) -> int | None:
+        return {"": 202, "/api/v2/texts": 200}.get(path)
+
+    def receive(self, request: Request) -> Iterable[Message]:
+        value = request.json()
+        texts = [Message(source=request.path, title=entry) for entry in value if isinstance(entry, str)]
+        if len(texts) < len(value):
+            raise RequestError("some are no texts", problems=[Problem("[?]", "a text is needed")], accepted=texts)
+        return texts
+
+
 class Polled(PollingProducer[NoOptions]):
     def poll(self, cursor: str | None) -> Iterable[tuple[Message, str]]:
         return []
@@ -138,7 +152,8 @@ def toy_pipelines() -> Pipelines:
             kind="producer", plugin=name, type=plugin, label=name, config=NoOptions(), position=position
         )
         for name, plugin in {
-            "echo": Echo, "signed": Signed, "fails": Fails, "odd": Odd, "many": Many, "polled": Polled, "unopened": Unopened
+            "echo": Echo, "signed": Signed, "fails": Fails, "odd": Odd, "many": Many, "below": Below, "polled": Polled,
+            "unopened": Unopened,
         }.items()
     )  # fmt: skip
     spec = PipelineSpec(name="toy", description="For tests", producers=steps, revision="r1", position=position)

@@ -55,6 +55,40 @@ def test_accepted_messages_are_on_the_queue_when_their_ids_are_answered(web):
     assert [batch.pipeline for batch in web.queue.batches] == ["toy"]
 
 
+def test_a_producer_may_take_what_is_posted_below_its_path_and_say_how_it_is_answered(web):
+    assert web.post(["one"], path="/in/toy/below").status == 202
+    answer = web.post(["two"], path="/in/toy/below/api/v2/texts")
+
+    assert (answer.status, answer.json) == (200, {"ids": [web.queue.messages[1].id], "count": 1})
+    assert [message.source for message in web.queue.messages] == ["/in/toy/below", "/in/toy/below/api/v2/texts"]
+
+
+@pytest.mark.parametrize(
+    "path", ["below/", "below/api/v2", "below/api/v2/texts/", "below//api/v2/texts", "echo/", "echo/api", "echo/echo"]
+)
+def test_there_is_nothing_at_other_paths_below_a_producer(web, path):
+    answer = web.post(["one"], path=f"/in/toy/{path}")
+
+    assert (answer.status, answer.error["message"]) == (404, f"there is nothing at /in/toy/{path}")
+    assert web.queue.batches == []
+
+
+def test_what_a_refused_request_hands_over_is_accepted(web):
+    answer = web.post(["one", 2, "three"], path="/in/toy/below")
+
+    assert (answer.status, answer.error["message"], answer.places) == (400, "some are no texts", ["[?]"])
+    assert [message.title for message in web.queue.messages] == ["one", "three"]
+
+
+def test_where_nothing_can_be_accepted_a_refusal_gives_way_to_coming_again(web):
+    def bug():
+        raise ZeroDivisionError
+
+    web.queue.trouble = bug
+
+    assert web.post(["one", 2], path="/in/toy/below").status == 503
+
+
 def test_an_empty_array_is_accepted_and_publishes_nothing(web):
     answer = web.post([])
 
