@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pipeline.errors import ConfigError, PermanentError, PipelineError, Problem, RequestError, TemporaryError
     from pipeline.fetching import Fetched, Fetcher
     from pipeline.following import GoneError, follow
+    from pipeline.foreign import AmqpRefusedError, AmqpServer, QueueUrl, RedisServer
     from pipeline.http import HttpConsumer, HttpRequest, json_object
     from pipeline.matchers import Matchers
     from pipeline.message import (
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from pipeline.receivers import Receivers
     from pipeline.request import Request
     from pipeline.secrecy import SecretUrl
+    from pipeline.sms import fit_sms, is_gsm, plain_sms, sms_parts
     from pipeline.sql import SqlDatabase, SqlUrl, Statement
     from pipeline.template import HtmlTemplate, Template
     from pipeline.text import shorten, shorten_key
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
 __all__ = [
     "FIELDS",
     "SEVERITIES",
+    "AmqpRefusedError",
+    "AmqpServer",
     "Aws",
     "AwsConfig",
     "AwsEntryConfig",
@@ -78,7 +82,9 @@ __all__ = [
     "PollingProducer",
     "Problem",
     "Publish",
+    "QueueUrl",
     "Receivers",
+    "RedisServer",
     "RememberingFilter",
     "Request",
     "RequestError",
@@ -94,16 +100,20 @@ __all__ = [
     "WindowFilter",
     "colour",
     "derived_id",
+    "fit_sms",
     "follow",
     "foreign_id",
     "headline",
+    "is_gsm",
     "json_object",
     "normal_severity",
     "parse_time",
+    "plain_sms",
     "read_messages",
     "shorten",
     "shorten_key",
     "shown_labels",
+    "sms_parts",
 ]
 
 _MODULES = {
@@ -112,6 +122,7 @@ _MODULES = {
     "errors": "ConfigError PermanentError PipelineError Problem RequestError TemporaryError",
     "fetching": "Fetched Fetcher",
     "following": "GoneError follow",
+    "foreign": "AmqpRefusedError AmqpServer QueueUrl RedisServer",
     "http": "HttpConsumer HttpRequest json_object",
     "matchers": "Matchers",
     "message": "FIELDS SEVERITIES Message colour derived_id foreign_id headline normal_severity shown_labels",
@@ -121,6 +132,7 @@ _MODULES = {
     "receivers": "Receivers",
     "request": "Request",
     "secrecy": "SecretUrl",
+    "sms": "fit_sms is_gsm plain_sms sms_parts",
     "sql": "SqlDatabase SqlUrl Statement",
     "template": "HtmlTemplate Template",
     "text": "shorten shorten_key",

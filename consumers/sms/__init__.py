@@ -67,9 +67,19 @@ from typing import ClassVar
 import structlog
 
 from consumers.sms.options import NO_NUMBER, NUMBER, SmsConfig, split_numbers
-from consumers.sms.parts import count_parts, fit, plain
 from consumers.sms.services import SERVICES, Sent, Service
-from pipeline import HttpConsumer, HttpRequest, Message, PermanentError, Receivers, TemporaryError, headline
+from pipeline import (
+    HttpConsumer,
+    HttpRequest,
+    Message,
+    PermanentError,
+    Receivers,
+    TemporaryError,
+    fit_sms,
+    headline,
+    plain_sms,
+    sms_parts,
+)
 
 log = structlog.get_logger()
 
@@ -112,7 +122,7 @@ class Sms(HttpConsumer[SmsConfig]):
         """Give the receivers, the text and the number of its parts."""
         text = self._text(message)
         numbers, wrong = self._numbers(message)
-        return {"to": [*numbers, *wrong], "text": text, "parts": count_parts(text)}
+        return {"to": [*numbers, *wrong], "text": text, "parts": sms_parts(text)}
 
     @property
     def _service(self) -> Service:
@@ -138,7 +148,7 @@ class Sms(HttpConsumer[SmsConfig]):
         title = headline(message)
         rest = message.text if message.title.strip() else message.text.strip().partition("\n")[2]
         text = self.config.text.render(message) if self.config.text is not None else f"{title}\n{rest}"
-        return fit(plain(text) or plain(title), self.config.max_parts)
+        return fit_sms(plain_sms(text) or plain_sms(title), self.config.max_parts)
 
     async def _send_to(self, number: str, text: str, receivers: Receivers) -> None:
         try:
@@ -146,5 +156,5 @@ class Sms(HttpConsumer[SmsConfig]):
         except (TemporaryError, PermanentError) as error:
             receivers.missed(number, error)
             return
-        log.info("an SMS is on its way", to=number, parts=count_parts(text), id=sent.id, price=sent.price)
+        log.info("an SMS is on its way", to=number, parts=sms_parts(text), id=sent.id, price=sent.price)
         await receivers.got(number)

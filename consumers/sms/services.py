@@ -12,8 +12,7 @@ import msgspec
 from pydantic import SecretStr
 
 from consumers.sms.options import SmsConfig
-from consumers.sms.parts import is_gsm
-from pipeline import HttpRequest
+from pipeline import HttpRequest, is_gsm
 
 A = TypeVar("A")
 

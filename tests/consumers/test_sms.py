@@ -15,8 +15,7 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from consumers.sms import Sms, SmsConfig
-from consumers.sms.parts import count_parts, fit
-from pipeline import Message, PermanentError, Request, TemporaryError
+from pipeline import Message, PermanentError, Request, TemporaryError, fit_sms, sms_parts
 from pipeline.testing import Answer, HttpConsumerContract, LoopbackServer, Recollection
 from pipeline.testing.consumers import deliver
 from producers.http import Http, HttpConfig
@@ -277,7 +276,7 @@ def test_the_text(network, fields, options, text):
     ],
 )
 def test_parts(text, parts):
-    assert count_parts(text) == parts == parts_of(text)[0]
+    assert sms_parts(text) == parts == parts_of(text)[0]
 
 
 TEXTS = st.text(st.sampled_from("a b\nä€[^жá🔔…"), max_size=900) | st.text(max_size=400)
@@ -285,11 +284,11 @@ TEXTS = st.text(st.sampled_from("a b\nä€[^жá🔔…"), max_size=900) | st.t
 
 @given(TEXTS, st.integers(1, 10))
 def test_a_text_is_cut_where_it_has_to_be_and_no_earlier(text, most):
-    short = fit(text, most)
-    assert count_parts(text) == parts_of(text)[0]
-    assert count_parts(short) <= most
+    short = fit_sms(text, most)
+    assert sms_parts(text) == parts_of(text)[0]
+    assert sms_parts(short) <= most
     if short != text:
-        assert count_parts(text) > most
+        assert sms_parts(text) > most
         assert short.endswith("..." if parts_of(short)[1] else "…")
         kept = len(short.removesuffix("...").removesuffix("…"))
         longer = text[: kept + 1].rstrip()

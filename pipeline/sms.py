@@ -20,7 +20,7 @@ _PLAIN: Final = str.maketrans(
 )
 
 
-def plain(text: str) -> str:
+def plain_sms(text: str) -> str:
     """Write typographic characters plainly, and leave out what a phone does not show."""
     return text.replace("\r\n", "\n").translate(_PLAIN).strip()
 
@@ -30,7 +30,7 @@ def is_gsm(text: str) -> bool:
     return _GSM.union(_GSM_TWICE).issuperset(text)
 
 
-def count_parts(text: str) -> int:
+def sms_parts(text: str) -> int:
     """Give how many SMS a text takes: in the GSM alphabet where that does, else in UCS-2. No character stands in two of them."""
     one, each, twice = (160, 153, _GSM_TWICE.__contains__) if is_gsm(text) else (70, 67, "\uffff".__lt__)
     sizes = [2 if twice(character) else 1 for character in text]
@@ -44,12 +44,12 @@ def count_parts(text: str) -> int:
     return parts
 
 
-def fit(text: str, most: int) -> str:
+def fit_sms(text: str, most: int) -> str:
     """Give the text where it takes at most `most` parts, else as much of its beginning as does with dots of its alphabet."""
-    if count_parts(text) <= most:
+    if sms_parts(text) <= most:
         return text
     ends = range(min(len(text), most * 160))
-    end = bisect_right(ends, most, key=lambda end: count_parts(_dotted(text[:end]))) - 1
+    end = bisect_right(ends, most, key=lambda end: sms_parts(_dotted(text[:end]))) - 1
     return _dotted(text[:end])
 
 
