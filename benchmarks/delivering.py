@@ -27,6 +27,7 @@ def filled(workplace: Workplace, place: Path, sink: Sink) -> Iterator[Deliveries
     configs.mkdir()
     (configs / "bench.yaml").write_text(pipeline_file(f"webhook: {sink.url}"))
     environment = {"SIFTBELL_BROKER": url, "SIFTBELL_CONFIG": str(configs), "SIFTBELL_DATA": str(place / "data")}
+    environment["SIFTBELL_PRIVATE_NETWORKS"] = "127.0.0.1"
     with Filler(place, environment) as filler:
         yield Deliveries(place, environment, filler)
 

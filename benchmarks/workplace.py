@@ -71,6 +71,7 @@ class Workplace:
         configs.mkdir(exist_ok=True)
         (configs / "bench.yaml").write_text(config)
         settings = {"SIFTBELL_CONFIG": str(configs), "SIFTBELL_DATA": str(place / "data"), "SIFTBELL_PORT": str(free_port())}
+        settings["SIFTBELL_PRIVATE_NETWORKS"] = "127.0.0.1"
         own = {name: value for name, value in os.environ.items() if not name.startswith("SIFTBELL_")}
         with Tree(place / "tree.log", own | settings | dict(environment or {}), directory=place) as tree:
             yield tree

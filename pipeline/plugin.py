@@ -46,8 +46,8 @@ class Plugin(ABC, Generic[C]):
     config_type: ClassVar[type[Config]] = NoOptions
 
     networks: Networks = ANYWHERE
-    """Where the plugin may connect to, as the process's settings say. `HttpConsumer` keeps to it; a consumer that posts by another
-    library does that inside of `with self.networks.guard():`. Outside of an engine nothing is refused."""
+    """Where the plugin may connect to, as the process's settings say. `HttpConsumer` keeps to it; a consumer that posts by
+    another library does that inside of `with self.networks.guard():`. Outside of an engine nothing is refused."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Read the options' class from `Consumer[ThisConfig]`, so that it is named in one place."""

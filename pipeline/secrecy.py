@@ -5,23 +5,40 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, SecretBytes, SecretStr
+from pydantic import AfterValidator, BaseModel, SecretBytes, SecretStr, ValidationInfo
+from pydantic_core import PydanticCustomError
+
+from pipeline.networks import ANYWHERE, Networks
 
 MASK: Final = "***"
 SHORTEST: Final = 4
 """Characters: a shorter secret is masked only where it is the whole text, for it may be part of any word."""
 
 
-def _of_http(url: SecretStr) -> SecretStr:
+NETWORKS: Final = "networks"
+"""What a validation's context says of where a URL may lead."""
+REFUSED: Final = "refused_address"
+"""The kind of error of a URL that leads elsewhere. Its text names the host, which is no secret."""
+
+
+def _of_http(url: SecretStr, info: ValidationInfo) -> SecretStr:
     if not url.get_secret_value().startswith(("http://", "https://")):
         raise ValueError("a URL that begins with http:// or https:// is expected")
+    networks: Networks = (info.context or {}).get(NETWORKS, ANYWHERE)
+    try:
+        host = urlsplit(url.get_secret_value()).hostname or ""
+    except ValueError:
+        return url  # what cannot be read as a URL leads nowhere, and is refused when a request is made of it
+    if refusal := networks.refusal_of_host(host):
+        raise PydanticCustomError(REFUSED, "{refusal}", {"refusal": refusal})
     return url
 
 
 SecretUrl = Annotated[SecretStr, AfterValidator(_of_http)]
-"""A URL of HTTP that nobody may see, as who knows it may post to it: the type of a plugin's option."""
+"""A URL of HTTP that nobody may see, as who knows it may post to it: the type of a plugin's option. It may lead to no private
+network but those that the process's settings allow."""
 
 
 def secrets_in(value: Any) -> Iterator[str]:

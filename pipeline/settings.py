@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from pipeline.networks import Networks
 from pipeline.units import Duration, Size
 
 
@@ -37,6 +40,10 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(
         default=None, ge=0, le=65535, description="A worker's or clock's own port for /livez, /readyz and /metrics."
     )
+    private_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        default=(),
+        description="Private networks that consumers may post to, such as 10.0.0.0/8,127.0.0.1; else public addresses only.",
+    )
     max_body: Size = Field(default=2**20, description="The largest request body that the intake takes.")
     publish_timeout: Duration = Field(
         default="5s",
@@ -56,6 +63,21 @@ class Settings(BaseSettings):
     @classmethod
     def _paths(cls, value: Any) -> Any:
         return tuple(Path(part) for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+    @field_validator("private_networks", mode="before")
+    @classmethod
+    def _networks(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return tuple(ip_network(part, strict=False) for part in re.split(r"[,\s]+", value) if part)
+        except ValueError:
+            raise ValueError("networks such as 10.0.0.0/8,127.0.0.1 are expected") from None
+
+    @property
+    def networks(self) -> Networks:
+        """Where consumers may post to."""
+        return Networks(self.private_networks)
 
     @property
     def broker_url(self) -> str:
@@ -80,6 +102,7 @@ class Settings(BaseSettings):
         """Give the variables that make a child process see the same settings."""
         plain = self.model_dump(mode="json", exclude_none=True, exclude={"config", "broker", "store", "memory"})
         found = {f"SIFTBELL_{name.upper()}": str(value) for name, value in plain.items()}
+        found["SIFTBELL_PRIVATE_NETWORKS"] = ",".join(map(str, self.private_networks))
         found["SIFTBELL_CONFIG"] = os.pathsep.join(str(path) for path in self.config)
         for name in ("broker", "store", "memory"):
             secret: SecretStr | None = getattr(self, name)

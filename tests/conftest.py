@@ -21,6 +21,7 @@ import pytest
 
 POSTGRES = os.environ.get("SIFTBELL_TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
 REDIS = os.environ.get("SIFTBELL_TEST_REDIS", "redis://127.0.0.1:6379/9")
+os.environ.setdefault("SIFTBELL_PRIVATE_NETWORKS", "127.0.0.0/8,::1")  # where the tests' own servers are
 MARIADB = os.environ.get("SIFTBELL_TEST_MARIADB", "mariadb://root@127.0.0.1:3306/")
 RABBITMQ = os.environ.get("SIFTBELL_TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672//")
 TESTED = Path(__file__).parents[1] / "docs" / "plugins" / "tested.json"

@@ -92,6 +92,7 @@ def _environment(place: Path, webhook: str, telegram: str) -> dict[str, str]:
         "SIFTBELL_DATA": str(place / "data"),
         "SIFTBELL_PORT": "0",
         "SIFTBELL_LOG_FORMAT": "json",
+        "SIFTBELL_PRIVATE_NETWORKS": "127.0.0.1",
         "ALERTS_WEBHOOK_ACTIVE": "true",
         "ALERTS_WEBHOOK_URL": f"{webhook}/hook",
         "TELEGRAM_ACTIVE": "true",

@@ -54,7 +54,7 @@ def find_pipeline(name: str, config: list[Path] | None) -> PipelineSpec:
 
     settings = settings_for(config)
     log_to_stderr(settings)
-    return pipeline_of(load(settings.config, secrets=settings.secrets), name)
+    return pipeline_of(load(settings.config, secrets=settings.secrets, networks=settings.networks), name)
 
 
 def pipeline_of(configuration: Configuration, name: str) -> PipelineSpec:

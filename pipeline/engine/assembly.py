@@ -14,7 +14,7 @@ from pipeline.store import Store
 
 def load_configuration(settings: Settings) -> Configuration:
     """Load the pipelines that the settings name; raises `ConfigError` with every problem there is."""
-    return load(settings.config, secrets=settings.secrets)
+    return load(settings.config, secrets=settings.secrets, networks=settings.networks)
 
 
 def make_runner(settings: Settings, configuration: Configuration, queue: Queue) -> Runner:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from pipeline.networks import ANYWHERE, Networks
 from pipeline.registry import Kind, Registry, did_you_mean
 from pipeline.spec.copies import PLUGINS, SHARED_FILE, origin_of
 from pipeline.spec.document import read
@@ -45,13 +46,15 @@ def load(
     registry: Registry | None = None,
     environ: Variables[str, str] = os.environ,
     secrets: Path | None = None,
+    networks: Networks = ANYWHERE,
 ) -> Configuration:
     """Read pipelines from files and directories. Raises `SpecError` with every error of every file.
 
     A directory means every `*.yaml` in it but tests. `${NAME}` reads `environ`, `${file:NAME}` the directory
-    `secrets`. Without a `registry`, plugins are the installed ones and those in `plugins/` beside the files.
+    `secrets`. Without a `registry`, plugins are the installed ones and those in `plugins/` beside the files. They may connect
+    to `networks`; the URL of a consumer that leads elsewhere is an error, where that shows without asking for addresses.
     """
-    report = check(paths, registry=registry, environ=environ, secrets=secrets)
+    report = check(paths, registry=registry, environ=environ, secrets=secrets, networks=networks)
     if report.errors:
         raise SpecError(report)
     return report.configuration
@@ -63,13 +66,14 @@ def check(
     registry: Registry | None = None,
     environ: Variables[str, str] = os.environ,
     secrets: Path | None = None,
+    networks: Networks = ANYWHERE,
 ) -> Report:
     """Read as `load` does, and give a report of all errors and warnings in the order of the files; raises nothing for them."""
     problems = Problems()
     files = find_files(paths, problems)
     registry = registry or Registry(files.directories)
     interpolator = Interpolator(environ, secrets, problems)
-    reader = StepReader(registry, problems)
+    reader = StepReader(registry, problems, networks)
     roots = [_root(path, interpolator, problems) for path in files.pipelines]
     shared = [_root(path, interpolator, problems) for path in files.shared]
     for root in shared:

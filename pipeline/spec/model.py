@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.condition import Condition
+from pipeline.networks import ANYWHERE, Networks
 from pipeline.plugin import Config, Plugin
 from pipeline.registry import Kind as Kind  # noqa: PLC0414 - the kinds of plugin belong to the model's vocabulary, too
 from pipeline.units import Rate
@@ -56,15 +57,19 @@ class Step:
     """The name of this line: `as:`, else the plugin's name. Unique among the producers, and among filters and consumers."""
     config: Config
     position: Position
-    when: Condition | None = None
     shared: str | None = None
     """The name in siftbell.yaml of a step that several pipelines may use."""
+    when: Condition | None = None
     """Filter: applies to messages for which it holds, the others pass. Consumer: gets only those."""
     active: bool = True
+    networks: Networks = ANYWHERE
+    """Where the plugin may connect to."""
 
     def build(self) -> Plugin[Any]:
         """Make the plugin."""
-        return self.type(self.config)
+        plugin = self.type(self.config)
+        plugin.networks = self.networks
+        return plugin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

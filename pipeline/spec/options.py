@@ -12,7 +12,9 @@ from typing import Any, Final, NamedTuple, TypeVar, get_args
 from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
+from pipeline.networks import ANYWHERE, Networks
 from pipeline.registry import did_you_mean, suggestion
+from pipeline.secrecy import NETWORKS, REFUSED
 from pipeline.spec.problems import Place, Problems
 from pipeline.spec.siblings import RESERVED
 from pipeline.spec.tree import Items, Mapping, Node, Scalar
@@ -55,8 +57,10 @@ _EXPECTED: Final = {
 }
 
 
-def validate(model: type[M], node: Mapping, key: Place, subject: str, problems: Problems) -> M | None:
-    """Make the model of a mapping, or tell why not.
+def validate(
+    model: type[M], node: Mapping, key: Place, subject: str, problems: Problems, networks: Networks = ANYWHERE
+) -> M | None:
+    """Make the model of a mapping, or tell why not; URLs have to lead to `networks`.
 
     `key` is the place for what is missing; `subject` (`consumer telegram`) begins the paths in the texts. The texts
     never repeat what came through interpolation or is a secret. None where anything in the mapping is wrong.
@@ -64,7 +68,7 @@ def validate(model: type[M], node: Mapping, key: Place, subject: str, problems: 
     _mark_secrets(model, node)
     broken = any(inner.broken for inner in node.all())
     try:
-        made = model.model_validate(node.plain())
+        made = model.model_validate(node.plain(), context={NETWORKS: networks})
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
         _Teller(model, node, key, subject, problems).tell(details)
@@ -102,7 +106,7 @@ class _Teller:
             if error["type"] == "missing":
                 place, where, text = found.key, self.where([*found.path, error["loc"][-1]]), "required"
             else:
-                text = _without_private(_words(error), found.node)
+                text = _words(error) if error["type"] == REFUSED else _without_private(_words(error), found.node)
                 place, where = _shifted(found.node, text), self.where(found.path)
             known = texts.setdefault((place, where), [])
             if text not in known:

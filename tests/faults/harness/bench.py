@@ -156,6 +156,7 @@ class Bench:
             "SIFTBELL_DATA": str(self.place / "data"),
             "SIFTBELL_PORT": str(self._port),
             "SIFTBELL_LOG_FORMAT": "json",
+            "SIFTBELL_PRIVATE_NETWORKS": "127.0.0.1",
         }
 
     @property
