@@ -184,30 +184,31 @@ def test_an_event_loop_that_connects_in_c_is_refused(server):
     assert server.connections == []
 
 
+def ask(port):
+    with closing(http.client.HTTPConnection("localhost", port, timeout=5)) as connection:
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 200
+
+
 def test_any_library_that_uses_pythons_sockets_is_guarded(server):
     port = int(server.url.rpartition(":")[2])
 
-    def ask():
-        with closing(http.client.HTTPConnection("localhost", port, timeout=5)) as connection:
-            connection.request("GET", "/")
-            assert connection.getresponse().status == 200
-
     with pytest.raises(TemporaryError, match="loopback"), PUBLIC.guard():
-        ask()
+        ask(port)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         with pytest.raises(TemporaryError, match="loopback"), PUBLIC.guard():
             udp.sendto(b"x", ("127.0.0.1", port))
         with pytest.raises(TemporaryError, match="is no address"), PUBLIC.guard():
             udp.sendto(b"x", ("localhost", port))
     assert server.connections == []
-    ask()
+    ask(port)
     assert len(server.connections) == 1
 
 
 def test_another_thread_is_not_guarded(server):
     port = int(server.url.rpartition(":")[2])
     with PUBLIC.guard():
-        thread = threading.Thread(target=lambda: socket.create_connection(("127.0.0.1", port)).close())
+        thread = threading.Thread(target=ask, args=[port])
         thread.start()
         thread.join()
     assert len(server.connections) == 1
