@@ -32,7 +32,7 @@ def check(
     from pipeline.spec.problems import RENDERERS, summary
 
     settings = settings_for(paths)
-    report = check_files(settings.config, secrets=settings.secrets)
+    report = check_files(settings.config, secrets=settings.secrets, networks=settings.networks)
     if text := RENDERERS[style](report):
         print(text)
     if style is not Format.TEXT:
