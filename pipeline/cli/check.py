@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.failures import Failure
-from pipeline.cli.options import ConfigOption, settings_for
+from pipeline.cli.options import ConfigOption, log_to_stderr, settings_for
 
 
 class Format(StrEnum):
@@ -25,19 +25,29 @@ def check(
     *,
     style: Annotated[Format, typer.Option("--format", help="For people, for programs, or for GitHub.")] = Format.TEXT,
     strict: Annotated[bool, typer.Option("--strict", help="Let warnings fail too.")] = False,
+    connect: Annotated[
+        bool, typer.Option("--connect", help="Ask the steps' targets whether they answer; nothing is sent.")
+    ] = False,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="How long --connect waits for each target.")] = 10.0,
 ) -> None:
     """Say what is wrong with the configuration: all of it at once, each with its place."""
+    from pipeline.cli.connecting import ask_targets
     from pipeline.cli.output import say
     from pipeline.spec.loader import check as check_files
     from pipeline.spec.problems import RENDERERS, summary
 
     settings = settings_for(paths)
     report = check_files(settings.config, secrets=settings.secrets, networks=settings.networks)
+    failed = bool(report.errors or (strict and report.warnings))
+    if connect and not failed:
+        log_to_stderr(settings)
+        ask_targets(report, style, timeout)
+        return
     if text := RENDERERS[style](report):
         print(text)
     if style is not Format.TEXT:
         say(summary(report))
-    if report.errors or (strict and report.warnings):
+    if failed:
         raise Failure("")
 
 

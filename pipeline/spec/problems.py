@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pipeline.errors import ConfigError
 from pipeline.spec.model import Configuration, Position
@@ -142,32 +142,30 @@ class Problems:
 
 def render_text(report: Report) -> str:
     """Write a report for people: each problem with its line and carets, then a summary."""
-    blocks = [_text(problem) for problem in report.problems]
+    blocks = [render_problem(problem) for problem in report.problems]
     return "\n".join([*blocks, summary(report)])
 
 
 def render_json(report: Report) -> str:
     """Write a report as a JSON list of objects: file, line, column, severity, text, hint."""
-    return json.dumps(
-        [
-            {
-                "file": str(problem.position.file),
-                "line": problem.position.line,
-                "column": problem.position.column,
-                "severity": problem.severity,
-                "text": problem.text,
-                "hint": problem.hint,
-            }
-            for problem in report.problems
-        ],
-        indent=2,
-        ensure_ascii=False,
-    )
+    return json.dumps([as_object(problem) for problem in report.problems], indent=2, ensure_ascii=False)
+
+
+def as_object(problem: SpecProblem) -> dict[str, Any]:
+    """Give a problem as what JSON can hold."""
+    return {
+        "file": str(problem.position.file),
+        "line": problem.position.line,
+        "column": problem.position.column,
+        "severity": problem.severity,
+        "text": problem.text,
+        "hint": problem.hint,
+    }
 
 
 def render_github(report: Report) -> str:
     """Write a report as GitHub's workflow commands, one line per problem; empty where there is none."""
-    return "\n".join(_github(problem) for problem in report.problems)
+    return "\n".join(github_command(problem) for problem in report.problems)
 
 
 def summary(report: Report) -> str:
@@ -186,7 +184,8 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
 
 
-def _text(problem: SpecProblem) -> str:
+def render_problem(problem: SpecProblem) -> str:
+    """Write a problem for people: where and what, the line, and carets below what is meant."""
     position = problem.position
     where = str(position) if position.line else str(position.file)
     head = f"{where}: {problem.severity}: {problem.text}"
@@ -219,7 +218,8 @@ def _mask(found: re.Match[str]) -> str:
     return found[0] if _INTERPOLATED.fullmatch(found[2]) else found[1] + "*" * len(found[2])
 
 
-def _github(problem: SpecProblem) -> str:
+def github_command(problem: SpecProblem) -> str:
+    """Write a problem as GitHub's workflow command."""
     position = problem.position
     places = {"file": str(position.file)} | ({"line": position.line, "col": position.column} if position.line else {})
     properties = ",".join(f"{name}={_escape(str(value), ',:')}" for name, value in places.items())
