@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any, Final, Self
 
@@ -13,6 +13,7 @@ from botocore.session import Session
 from pydantic import Field, SecretStr, model_validator
 
 from pipeline.errors import ConfigError, PermanentError, TemporaryError
+from pipeline.message import Message
 from pipeline.plugin import Config
 from pipeline.secrecy import masker, secrets_in
 from pipeline.text import shorten
@@ -34,6 +35,7 @@ _MAY_PASS: Final = frozenset(
 _OF_ONE: Final = re.compile("Invalid(Parameter|Attribute|Message)|ParameterValueInvalid|ParamValidation|TooLong")
 """Codes with which a whole batch is refused for the sake of one entry."""
 
+_NOT_ALLOWED: Final = frozenset(("AccessDenied", "AccessDeniedException", "AuthorizationError", "AuthorizationErrorException"))
 _COUNTED: Final = ("MessageBody", "Message", "Subject")
 
 Failure = TemporaryError | PermanentError
@@ -124,13 +126,32 @@ class Aws:
             raise TemporaryError(f"{self._name}: {self._told(str(error))}") from None
         return answer
 
-    def send_entries(self, operation: str, field: str, entries: Sequence[Entry], most: int, **target: Any) -> dict[str, Failure]:
-        """Send entries by a batch operation, and give the error of each that was not taken, by its `Id`.
+    def probe(self, operation: str, **arguments: Any) -> str:
+        """Ask what changes nothing, and give the line for `probe`. To be told that one may not ask is an answer too."""
+        try:
+            self.call(operation, **arguments)
+        except AwsRefusedError as error:
+            if error.code.rpartition(".")[2] not in _NOT_ALLOWED:
+                raise
+            return f"{self._name} knows the credential, which may not {operation}"
+        return f"{self._name} answers"
 
-        `field` is what the operation calls its entries, `most` the bytes of a batch and so of an entry. Where a whole batch is
-        refused as one of its entries will not do, it is sent in halves. Where AWS is away, what is left is not tried.
+    def send_messages(
+        self, operation: str, field: str, messages: Sequence[Message], write: Callable[[Message], Entry], most: int, **target: Any
+    ) -> dict[str, Failure]:
+        """Send messages by a batch operation, and give the error of each that was not taken, by its id.
+
+        `field` is what the operation calls its entries, `write` makes one of a message or raises `PermanentError`; `most` is how
+        many bytes a batch may have, and so an entry. Where a whole batch is refused as one of its entries will not do, it is sent
+        in halves. Where AWS is away, what is left is not tried.
         """
         failures: dict[str, Failure] = {}
+        entries: list[Entry] = []
+        for message in messages:
+            try:
+                entries.append({"Id": message.id} | write(message))
+            except PermanentError as error:
+                failures[message.id] = error
         until = monotonic() + PATIENCE
         away: TemporaryError | None = None
         for batch in _batches(entries, most):

@@ -45,7 +45,7 @@ class AwsEntryConfig(AwsConfig):
         description="Message attributes of the type String; those that come out empty are left out. "
         "Without it severity, status, type and source.",
     )
-    numbers: dict[Annotated[str, AfterValidator(_name)], Template] = Field(
+    number_attributes: dict[Annotated[str, AfterValidator(_name)], Template] = Field(
         default_factory=dict, description="Message attributes of the type Number."
     )
     group: Template | None = Field(
@@ -55,10 +55,10 @@ class AwsEntryConfig(AwsConfig):
 
     @model_validator(mode="after")
     def _attributes_fit(self) -> Self:
-        if twice := self.attributes.keys() & self.numbers.keys():
-            raise ValueError(f"{min(twice)} stands in `attributes` and in `numbers`")
-        if len(self.attributes) + len(self.numbers) > MOST_ATTRIBUTES:
-            raise ValueError(f"a message has at most {MOST_ATTRIBUTES} attributes, `attributes` and `numbers` together")
+        if twice := self.attributes.keys() & self.number_attributes.keys():
+            raise ValueError(f"{min(twice)} stands in `attributes` and in `number_attributes`")
+        if len(self.attributes) + len(self.number_attributes) > MOST_ATTRIBUTES:
+            raise ValueError(f"a message has at most {MOST_ATTRIBUTES} attributes, `attributes` and `number_attributes` together")
         return self
 
     def message_body(self, message: Message) -> str:
@@ -66,18 +66,18 @@ class AwsEntryConfig(AwsConfig):
         body = msgspec.json.encode(message).decode() if self.body is None else self.body.render(message)
         if not body.strip():
             raise PermanentError("body: the template gave nothing, and a message without a body is not taken")
-        return fitting(body)
+        return self.fitting(body)
 
     def message_attributes(self, message: Message) -> dict[str, dict[str, str]]:
         """Give the attributes that are not empty; raises `PermanentError` where one cannot be made, or is no number."""
         made: dict[str, dict[str, str]] = {}
-        for option, kind in (("attributes", "String"), ("numbers", "Number")):
+        for option, kind in (("attributes", "String"), ("number_attributes", "Number")):
             for name, template in getattr(self, option).items():
                 try:
                     value = template.render(message)
                 except PermanentError as error:
                     raise PermanentError(f"{option}.{name}: {error}") from None
-                value = value.strip() if kind == "Number" else fitting(value)
+                value = value.strip() if kind == "Number" else self.fitting(value)
                 if kind == "Number" and value and not _NUMBER.fullmatch(value):
                     raise PermanentError(f"{option}.{name}: the template gave no number")
                 if value:
@@ -90,10 +90,10 @@ class AwsEntryConfig(AwsConfig):
         made = {"MessageGroupId": _group(group or message.id)} if group or fifo else {}
         return made | ({"MessageDeduplicationId": message.id} if fifo else {})
 
-
-def fitting(text: str) -> str:
-    """Put a mark in place of the characters that AWS refuses: controls, and halves of characters."""
-    return _UNFIT.sub("\N{REPLACEMENT CHARACTER}", text)
+    @staticmethod
+    def fitting(text: str) -> str:
+        """Put a mark in place of the characters that AWS refuses: controls, and halves of characters."""
+        return _UNFIT.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _group(text: str) -> str:
