@@ -126,16 +126,14 @@ class HttpConsumer(Consumer[C]):
     async def _send(self, request: HttpRequest) -> Answer:
         place = _sendable(request)
         try:
-            with self.networks.guard():
-                return await self._open_connections().send(request.method, place, request.headers, request.body, self._limits)
+            return await self._open_connections().send(request.method, place, request.headers, request.body, self._limits)
         except (OSError, ValueError, TypeError) as error:
             raise self._unsent(error) from None
 
     async def _reach(self, url: str) -> None:
         place = _sendable(HttpRequest(url))
         try:
-            with self.networks.guard():
-                await self._open_connections().reach(place, self._limits)
+            await self._open_connections().reach(place, self._limits)
         except (OSError, ValueError, TypeError) as error:
             raise self._unsent(error) from None
 
@@ -158,7 +156,7 @@ class HttpConsumer(Consumer[C]):
     def _open_connections(self) -> Connections:
         loop = asyncio.get_running_loop()
         if self._connections is None or self._connections[0] is not loop:
-            self._connections = loop, Connections()
+            self._connections = loop, Connections(self.networks)
         return self._connections[1]
 
     def _told(self, where: str, error: Exception) -> str:

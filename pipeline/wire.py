@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from pipeline.address import Place, written
+from pipeline.networks import ANYWHERE, Networks
 
 KEPT: Final = 15.0
 """Seconds for which a connection that nobody uses stays open."""
@@ -48,9 +49,10 @@ class Limits:
 
 
 class Connections:
-    """The connections of one event loop, to wherever requests go; as many as there are requests under way."""
+    """The connections of one event loop, to wherever in `networks` requests go; as many as there are requests under way."""
 
-    def __init__(self) -> None:
+    def __init__(self, networks: Networks = ANYWHERE) -> None:
+        self._networks = networks
         self._open: set[_Connection] = set()
         self._idle: dict[tuple[bool, str, int], list[_Connection]] = {}
 
@@ -58,7 +60,7 @@ class Connections:
         """Send a request, and give the answer; a body is cut at its limit, and the rest of it not waited for.
 
         Raises TimeoutError, OSError where there is no connection, BrokenError where it broke off, and ValueError for a request
-        that cannot be written. Nothing is sent twice.
+        that cannot be written; what `Networks.guard` raises. Nothing is sent twice.
         """
         request = written(method, place, headers, body)
         loop = asyncio.get_running_loop()
@@ -84,15 +86,16 @@ class Connections:
         await asyncio.gather(*(connection.lost for connection in closing))
 
     async def _connected(self, loop: asyncio.AbstractEventLoop, place: Place, limits: Limits) -> _Connection:
-        async with asyncio.timeout(min(limits.connect, limits.total)):
-            _, connection = await loop.create_connection(
-                lambda: _Connection(loop, self._open),
-                place.host,
-                place.port,
-                ssl=_tls() if place.tls else None,
-                server_hostname=place.host if place.tls else None,
-                happy_eyeballs_delay=_FAMILY_DELAY,
-            )
+        with self._networks.guard():
+            async with asyncio.timeout(min(limits.connect, limits.total)):
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(loop, self._open),
+                    place.host,
+                    place.port,
+                    ssl=_tls() if place.tls else None,
+                    server_hostname=place.host if place.tls else None,
+                    happy_eyeballs_delay=_FAMILY_DELAY,
+                )
         return connection
 
 
