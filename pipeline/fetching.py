@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -40,6 +40,9 @@ class Fetched:
             raise PermanentError(f"GET {self.where}: the answer is not JSON") from None
 
 
+Judge = Callable[[int, Mapping[str, str], bytes], None]
+
+
 class Fetcher:
     """Asks other systems by GET, for one polling producer: make it in `open`, close it in `close`. Threads may share it.
 
@@ -56,13 +59,19 @@ class Fetcher:
         tls: ssl.SSLContext | None = None,
         timeout: float = 30.0,
         limit: int = 32 * 1024 * 1024,
+        judged: Judge = judge,
     ) -> None:
-        """`headers` go with every question; `timeout` is in seconds for a whole answer, `limit` the bytes it may have."""
+        """`headers` go with every question; `timeout` is in seconds for a whole answer, `limit` the bytes it may have.
+
+        `judged` takes status, headers (names in lower case) and body of an answer, and raises what `get` is to raise: for a
+        service that says otherwise than most what is to be tried again.
+        """
         for chatty in ("httpx2", "httpcore2"):
             logging.getLogger(chatty).setLevel(logging.WARNING)  # httpx2 writes whole URLs, and a token may be in one
         self._mask = masker(secrets_in(config))
         self._timeout = timeout
         self._limit = limit
+        self._judged = judged
         self._client = httpx2.Client(
             headers={"user-agent": "siftbell", "accept": "application/json", "accept-encoding": "gzip", **(headers or {})},
             verify=tls or ssl.create_default_context(),
@@ -80,8 +89,15 @@ class Fetcher:
         Raises `TemporaryError` for 408, 425, 429 and 5xx (with `Retry-After`), no connection, no answer in time and an answer
         that breaks off; `PermanentError` for any other status, for an answer that is too large and a URL that is none.
         """
-        with self._told(url):
-            asked = self._client.build_request("GET", url, params=query, headers=headers)
+        return self._ask("GET", url, query, headers)
+
+    def post(self, url: str, *, headers: Mapping[str, str] | None = None) -> Fetched:
+        """Ask for what is made anew at each question, such as a token that lasts an hour; else as `get`."""
+        return self._ask("POST", url, None, headers)
+
+    def _ask(self, method: str, url: str, query: Mapping[str, str] | None, headers: Mapping[str, str] | None) -> Fetched:
+        with self._told(method, url):
+            asked = self._client.build_request(method, url, params=query, headers=headers)
             end = monotonic() + self._timeout
             answer = self._client.send(asked, stream=True)
             try:
@@ -89,7 +105,7 @@ class Fetcher:
             finally:
                 answer.close()
             if answer.status_code != _NOT_MODIFIED:
-                judge(answer.status_code, answer.headers, body)
+                self._judged(answer.status_code, dict(answer.headers), body)
         return Fetched(origin(url), answer.status_code, dict(answer.headers), body)
 
     def _read(self, answer: httpx2.Response, end: float) -> bytes:
@@ -105,13 +121,13 @@ class Fetcher:
         return b"".join(parts)
 
     @contextmanager
-    def _told(self, url: str) -> Iterator[None]:
+    def _told(self, method: str, url: str) -> Iterator[None]:
         """Put what goes wrong into the words of `pipeline.http`, masked."""
         try:
             with _understood(self._timeout):
                 yield
         except (TemporaryError, PermanentError) as error:
-            error.args = (told(f"GET {origin(url)}", error, self._mask),)
+            error.args = (told(f"{method} {origin(url)}", error, self._mask),)
             raise error from None
 
 

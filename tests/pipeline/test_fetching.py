@@ -146,3 +146,26 @@ def test_proxies_of_the_environment_are_not_asked(server, monkeypatch):
     fetcher = Fetcher(AskConfig())
     assert fetcher.get(server.url).status == 200
     fetcher.close()
+
+
+def test_a_service_may_say_otherwise_what_is_tried_again(server):
+    def limited(status, headers, body):
+        if status == 403:
+            raise TemporaryError(f"answered {status} {body.decode()}", retry_after=float(headers["x-reset"]))
+
+    fetcher = Fetcher(AskConfig(), judged=limited)
+    server.answers += [Answer(403, {"X-Reset": "7"}, b"slow down"), Answer(404)]
+    error = failure(fetcher, server.url, TemporaryError)
+    assert (str(error), error.retry_after) == (f"GET {server.url}: answered 403 slow down", 7)
+    assert fetcher.get(server.url).status == 404
+    fetcher.close()
+
+
+def test_it_posts_without_a_body_for_what_is_made_anew(server, fetcher):
+    server.answer = Answer(201, body=b'{"token": "t"}')
+    assert fetcher.post(f"{server.url}/tokens", headers={"x": "y"}).json() == {"token": "t"}
+    (asked,) = server.received
+    assert (asked.method, asked.path, asked.body, asked.headers["x"]) == ("POST", "/tokens", b"", "y")
+    server.answer = Answer(500)
+    with pytest.raises(TemporaryError, match="POST http"):
+        fetcher.post(server.url)
