@@ -18,7 +18,7 @@ role of the machine; or give `profile`, or `access_key_id` and `secret_access_ke
 Without `body` a message is published as JSON, all its fields; `protocols` says what subscribers of a protocol get instead. Its
 severity, status, type and source are attributes too, by which subscriptions can filter; `attributes` and `number_attributes`
 say others, ten at most, of the types String and Number. The subject, of mails, is the message's title or what `subject` says: a
-line of ASCII with less than 100 characters, other letters are written without their accents or as a question mark.
+line of ASCII with less than 100 characters, in which other letters lose their accents or become a question mark.
 
 A topic whose name ends in .fifo keeps the order within a message group: that is `group`, or else the message's key; a message
 without one is a group of its own. `ordered: true` keeps Siftbell from sending a message before the one that is ahead of it. The
@@ -81,7 +81,8 @@ _AT_ONCE: Final = 5
 """SMS under way at once: SNS takes 20 a second where no more was asked for."""
 _PATIENCE: Final = 90.0
 _NUMBER: Final = re.compile(r"\+[1-9][0-9]{6,14}")
-_OF_SMS: Final = ("sender_id", "origination_number", "sms_type", "max_price")
+_UNSEEN: Final = ("Mn", "Cf")
+"""Categories of Unicode: accents that stand apart from their letter, and marks of the direction of writing."""
 
 Protocol = Literal["email", "email-json", "http", "https", "lambda", "sqs", "sms", "firehose"]
 
@@ -117,7 +118,8 @@ class SnsConfig(AwsEntryConfig):
     )
     sender_id: str | None = Field(
         default=None,
-        pattern=r"^(?=.*[A-Za-z])[A-Za-z0-9]{1,11}$",
+        pattern=r"^[A-Za-z0-9]*[A-Za-z][A-Za-z0-9]*$",
+        max_length=11,
         description="Who an SMS is from, where the receiver's country shows it: up to 11 letters and digits.",
     )
     origination_number: str | None = Field(
@@ -146,11 +148,10 @@ class SnsConfig(AwsEntryConfig):
 
     def sms_attributes(self) -> dict[str, dict[str, str]]:
         """Give the attributes that say how SNS sends SMS."""
-        number = self.origination_number
         kind = self.sms_type or ("Transactional" if self.phone_number is not None else None)
         given = {
             "AWS.SNS.SMS.SenderID": ("String", self.sender_id),
-            "AWS.MM.SMS.OriginationNumber": ("String", number),
+            "AWS.MM.SMS.OriginationNumber": ("String", self.origination_number),
             "AWS.SNS.SMS.SMSType": ("String", kind),
             "AWS.SNS.SMS.MaxPrice": ("Number", None if self.max_price is None else f"{self.max_price:.5f}"),
         }
@@ -205,8 +206,8 @@ class Sns(BatchConsumer[SnsConfig]):
     def _subject(self, message: Message) -> str:
         """Give the subject in ASCII, with a letter, a digit or punctuation at its beginning."""
         text = _rendered("subject", self.config.subject, message) if self.config.subject is not None else ""
-        parted = unicodedata.normalize("NFKD", text if text.strip() else headline(message))
-        letters = "".join(one for one in parted if not unicodedata.combining(one)).encode("ascii", "replace").decode()
+        parted = unicodedata.normalize("NFKD", plain_sms(text) or plain_sms(headline(message)))
+        letters = "".join(one for one in parted if unicodedata.category(one) not in _UNSEEN).encode("ascii", "replace").decode()
         line = " ".join("".join(one if one.isprintable() else " " for one in letters).split())
         return shorten(line, _LONGEST_SUBJECT, mark="...") or "?"
 
