@@ -26,6 +26,7 @@ from pipeline.wire import Answer, BrokenError, Connections, Limits
 LONGEST_WAIT: Final = 86400.0
 """Seconds that a `Retry-After` is believed, at most."""
 _AGAIN: Final = frozenset({408, 425, 429})
+_CONTENT: Final = frozenset({400, 413, 422})
 _EXCERPT: Final = 200
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _BREAK: Final = re.compile(r"[\r\n\0]")
@@ -39,6 +40,10 @@ class HttpRequest:
     body: bytes = b""
     method: str = "POST"
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class UnacceptableError(PermanentError):
+    """The other side does not take what it was sent: too large, or not what it expects. It might take less of it."""
 
 
 class HttpConsumer(Consumer[C]):
@@ -177,14 +182,18 @@ def json_object(body: bytes) -> dict[str, Any]:
 
 
 def judge(status: int, headers: Mapping[str, str], body: bytes) -> None:
-    """Return for 2xx; raise `TemporaryError` for 408, 425, 429 and 5xx, `PermanentError` for every other status."""
+    """Return for 2xx; raise `TemporaryError` for 408, 425, 429 and 5xx, `PermanentError` for all else.
+
+    400, 413 and 422 are its subclass `UnacceptableError`.
+    """
     if 200 <= status < 300:
         return
     if status in _AGAIN or status >= 500:
         raise TemporaryError(f"answered {status}{_excerpt(body)}", retry_after=_retry_after(headers))
     if 300 <= status < 400:
         raise PermanentError(f"answered {status}: redirects are not followed; write the final URL into the configuration")
-    raise PermanentError(f"answered {status}{_excerpt(body)}")
+    kind = UnacceptableError if status in _CONTENT else PermanentError
+    raise kind(f"answered {status}{_excerpt(body)}")
 
 
 def told(where: str, error: Exception, mask: Callable[[str], str]) -> str:

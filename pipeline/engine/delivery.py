@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 import structlog
@@ -22,6 +22,7 @@ from pipeline.message import Message
 from pipeline.plugin import AnyConsumer, BatchConsumer, Consumer
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 CALL_LIMIT: Final = 60.0
 """Seconds that one call of a consumer may take; then the message is held and tried again."""
@@ -100,7 +101,7 @@ def deliver(
     A message is not given before its turn; what was not given, as the fuse blew or time ran out, is `NotTriedError`.
     """
     course = _Course(fuse or Fuse(len(messages) + 1), turns or {}, monotonic() + BATCH_LIMIT)
-    if isinstance(consumer, BatchConsumer):
+    if isinstance(consumer, BatchConsumer) and consumer.takes_batches(consumer.config):
         return _at_once(consumer, messages, concurrency, course)
     if inspect.iscoroutinefunction(consumer.consume):
         return _asynchronously(consumer, messages, concurrency, course)
@@ -119,7 +120,10 @@ def _at_once(consumer: BatchConsumer[Any], messages: Sequence[Message], concurre
 def _all_at_once(consumer: BatchConsumer[Any], messages: Sequence[Message], concurrency: int) -> Outcomes:
     def all_of_them() -> Outcomes:
         try:
-            return _told(consumer.consume_many(messages), messages)
+            called = consumer.consume_many(messages)
+            if inspect.isawaitable(called):
+                called = run_on_loop(_within_limit(called, BATCH_LIMIT))
+            return _told(called, messages)
         except BaseException as error:  # noqa: BLE001 - whatever a plugin raises is the outcome of its messages
             return dict.fromkeys((message.id for message in messages), _as_exception(error))
 
@@ -180,12 +184,12 @@ async def _on_loop(
     await asyncio.gather(*(one(message) for message in messages))
 
 
-async def _within_limit(called: Awaitable[None]) -> None:
+async def _within_limit(called: Awaitable[T], limit: float | None = None) -> T:
     try:
-        async with asyncio.timeout(CALL_LIMIT):
-            await called
+        async with asyncio.timeout(limit or CALL_LIMIT):
+            return await called
     except TimeoutError:
-        raise _too_slow() from None
+        raise _too_slow(limit) from None
 
 
 def _in_threads(consumer: Consumer[Any], messages: Sequence[Message], concurrency: int, course: _Course) -> Outcomes:

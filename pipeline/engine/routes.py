@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pipeline.engine.batch import DELIVER_QUEUE, MAX_AT_ONCE, MAX_DELIVER, MAX_PROCESS, PROCESS_QUEUE, Batch, split
 from pipeline.engine.pipeline import Pipeline
 from pipeline.message import Message
-from pipeline.plugin import BatchConsumer
 from pipeline.spec.model import ConsumerStep
 
 
@@ -36,7 +35,7 @@ def delivery(pipeline: str, step: ConsumerStep, messages: Sequence[Message], *, 
 
 
 def _most(step: ConsumerStep) -> int:
-    return MAX_AT_ONCE if issubclass(step.type, BatchConsumer) else MAX_DELIVER
+    return MAX_AT_ONCE if step.batches else MAX_DELIVER
 
 
 def _deliver(pipeline: str, step: ConsumerStep, messages: list[Message], *, revision: str, attempt: int = 1) -> Batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, ClassVar, Final
 
@@ -31,6 +32,9 @@ class Template(Compiled):
     """
 
     about = "A Jinja2 template over the fields of a message."
+    known: ClassVar[tuple[str, ...]] = FIELDS
+    """The names that it may read."""
+    unknown: ClassVar[str] = "no field of a message is called '{}'"
     escape: ClassVar[bool] = False
     max_length: ClassVar[int] = 64 * 1024
 
@@ -46,8 +50,8 @@ class Template(Compiled):
         except sandbox.NotATemplateError as error:
             raise ValueError(_readable(text, error.line, error.name, str(error), error.known)) from None
         for name, line in sorted(names.items(), key=lambda item: item[1]):
-            if name not in FIELDS:
-                raise ValueError(_readable(text, line, name, f"no field of a message is called '{name}'", FIELDS))
+            if name not in self.known:
+                raise ValueError(_readable(text, line, name, self.unknown.format(name), self.known))
         self.names = tuple(sorted(names))
 
     def render(self, message: Message) -> str:
@@ -59,6 +63,24 @@ class HtmlTemplate(Template):
     """A template whose own text is HTML and whose values are escaped: `<b>{{ title }}</b>` is safe whatever the title."""
 
     escape = True
+
+
+class BatchTemplate(Template):
+    """A template over several messages at once: `{% for message in messages %}{{ message.title }}{% endfor %}`."""
+
+    about = "A Jinja2 template over `messages`, each with its fields."
+    known = ("messages",)
+    unknown = "there is no '{}' for several messages together"
+    max_length = 1024 * 1024
+
+    def render_all(self, messages: Sequence[Message]) -> str:
+        """Give the text. Raises `PermanentError` as `render` does, which is for one message alone."""
+        told = [{name: getattr(message, name) for name in FIELDS} for message in messages]
+        return self._compiled.render({"messages": told}, self.max_length)
+
+    def render(self, message: Message) -> str:
+        """Give the text for a message alone."""
+        return self.render_all([message])
 
 
 def _readable(text: str, line: int, name: str, what: str, known: Any) -> str:

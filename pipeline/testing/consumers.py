@@ -20,7 +20,7 @@ from pipeline.message import Message
 from pipeline.plugin import BatchConsumer, Consumer
 from pipeline.secrecy import secrets_in
 from pipeline.testing.contract import DEAD, PluginContract, sample_messages, unchanged
-from pipeline.testing.delivering import assert_arrived, failure, request_of
+from pipeline.testing.delivering import assert_arrived, deliver_many, failure, request_of
 from pipeline.testing.delivering import deliver as deliver  # noqa: PLC0414 - tests of plugins call these two by this module
 from pipeline.testing.delivering import run as run  # noqa: PLC0414 - as above
 from pipeline.testing.probing import assert_probe, probed
@@ -90,7 +90,7 @@ class BatchConsumerContract(ConsumerContract):
         for count in (1, len(self.messages())):
             messages = self.messages()[:count]
             before = deepcopy(messages)
-            failures = made.consume_many(messages)
+            failures = deliver_many(made, messages)
             assert messages == before, "messages were changed in place"
             assert isinstance(failures, Mapping), "failures are given as a mapping of ids to errors"
             assert {*failures} <= {message.id for message in messages}, "a failure's id is none of the messages given"

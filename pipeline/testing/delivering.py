@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import PermanentError, TemporaryError
@@ -13,6 +13,8 @@ from pipeline.http import HttpRequest
 from pipeline.message import Message
 from pipeline.plugin import BatchConsumer
 from pipeline.testing.server import Received
+
+T = TypeVar("T")
 
 
 def assert_arrived(received: Received, request: HttpRequest) -> None:
@@ -27,13 +29,19 @@ def assert_arrived(received: Received, request: HttpRequest) -> None:
 
 def deliver(plugin: Any, message: Message) -> None:
     """Give one message to a consumer of any kind, on a loop of its own, and close what belongs to that."""
-    if isinstance(plugin, BatchConsumer):
-        for error in plugin.consume_many([message]).values():
+    if isinstance(plugin, BatchConsumer) and plugin.takes_batches(plugin.config):
+        for error in deliver_many(plugin, [message]).values():
             raise error
         return
     awaited = plugin.consume(message)
     if inspect.iscoroutine(awaited):
         run(plugin, awaited)
+
+
+def deliver_many(plugin: Any, messages: Sequence[Message]) -> Any:
+    """Give messages to a consumer of batches, and give the errors by id; an `async def` runs on a loop of its own."""
+    told = plugin.consume_many(messages)
+    return run(plugin, told) if inspect.iscoroutine(told) else told
 
 
 def failure(plugin: Any, message: Message) -> TemporaryError | PermanentError | None:
@@ -45,16 +53,16 @@ def failure(plugin: Any, message: Message) -> TemporaryError | PermanentError | 
     return None
 
 
-def run(plugin: Any, work: Coroutine[Any, Any, None]) -> None:
+def run(plugin: Any, work: Coroutine[Any, Any, T]) -> T:
     """Run work of a plugin on a loop of its own, and close the plugin's connections there."""
 
-    async def and_close() -> None:
+    async def and_close() -> T:
         try:
-            await work
+            return await work
         finally:
             await plugin.aclose()
 
-    asyncio.run(and_close())
+    return asyncio.run(and_close())
 
 
 def request_of(plugin: Any, message: Message) -> HttpRequest | str:
