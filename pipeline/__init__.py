@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from pipeline.fetching import Fetched, Fetcher
     from pipeline.following import GoneError, follow
     from pipeline.foreign import AmqpRefusedError, AmqpServer, QueueUrl, RedisServer
-    from pipeline.http import HttpConsumer, HttpRequest, json_object
+    from pipeline.http import HttpConsumer, HttpRequest, UnacceptableError, json_object
+    from pipeline.http_batches import HttpBatchConsumer, batch_key
     from pipeline.matchers import Matchers
     from pipeline.message import (
         FIELDS,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from pipeline.secrecy import SecretUrl
     from pipeline.sms import fit_sms, is_gsm, plain_sms, sms_parts
     from pipeline.sql import SqlDatabase, SqlUrl, Statement
-    from pipeline.template import HtmlTemplate, Template
+    from pipeline.template import BatchTemplate, HtmlTemplate, Template
     from pipeline.text import shorten, shorten_key
     from pipeline.units import Duration, Size, parse_time
 
@@ -59,6 +60,7 @@ __all__ = [
     "AwsConfig",
     "AwsEntryConfig",
     "BatchConsumer",
+    "BatchTemplate",
     "Condition",
     "Config",
     "ConfigError",
@@ -70,6 +72,7 @@ __all__ = [
     "Filter",
     "GoneError",
     "HtmlTemplate",
+    "HttpBatchConsumer",
     "HttpConsumer",
     "HttpRequest",
     "ListeningProducer",
@@ -95,9 +98,11 @@ __all__ = [
     "Statement",
     "Template",
     "TemporaryError",
+    "UnacceptableError",
     "WebhookProducer",
     "Window",
     "WindowFilter",
+    "batch_key",
     "colour",
     "derived_id",
     "fit_sms",
@@ -123,7 +128,8 @@ _MODULES = {
     "fetching": "Fetched Fetcher",
     "following": "GoneError follow",
     "foreign": "AmqpRefusedError AmqpServer QueueUrl RedisServer",
-    "http": "HttpConsumer HttpRequest json_object",
+    "http": "HttpConsumer HttpRequest UnacceptableError json_object",
+    "http_batches": "HttpBatchConsumer batch_key",
     "matchers": "Matchers",
     "message": "FIELDS SEVERITIES Message colour derived_id foreign_id headline normal_severity shown_labels",
     "payload": "FieldPaths read_messages",
@@ -134,7 +140,7 @@ _MODULES = {
     "secrecy": "SecretUrl",
     "sms": "fit_sms is_gsm plain_sms sms_parts",
     "sql": "SqlDatabase SqlUrl Statement",
-    "template": "HtmlTemplate Template",
+    "template": "BatchTemplate HtmlTemplate Template",
     "text": "shorten shorten_key",
     "units": "Duration Size parse_time",
 }

@@ -253,14 +253,24 @@ class Consumer(Plugin[C]):
         return {"title": message.title, "text": message.text}
 
 
+Failures = Mapping[str, TemporaryError | PermanentError]
+"""By message id: why the other side does not have it."""
+
+
 class BatchConsumer(Plugin[C]):
     """Tells another system of several messages at once, where the other side takes batches."""
 
+    @classmethod
+    def takes_batches(cls, config: C) -> bool:  # noqa: ARG003 - the options decide in subclasses
+        """Say whether it is given several messages at once; False where the class is a `Consumer` too, and the options say so."""
+        return True
+
     @abstractmethod
-    def consume_many(self, messages: Sequence[Message]) -> Mapping[str, TemporaryError | PermanentError]:
+    def consume_many(self, messages: Sequence[Message]) -> Failures | Awaitable[Failures]:
         """Return when the other side has the messages, with an error for the id of each that it does not have.
 
-        Called in a thread pool with up to 500 messages. An exception holds for all of them, as in `Consumer.consume`.
+        Called with up to 500 messages: as `def` in a thread pool, as `async def` on the worker's one event loop. An
+        exception holds for all of them, as in `Consumer.consume`.
         """
 
     def preview(self, message: Message) -> object:

@@ -34,7 +34,7 @@ from pipeline.engine.underway import Underway
 from pipeline.errors import PermanentError, TemporaryError
 from pipeline.memory import MemoryBackend
 from pipeline.message import Message, new_id
-from pipeline.plugin import BatchConsumer, PollingProducer
+from pipeline.plugin import PollingProducer
 from pipeline.spec.model import FilterStep
 from pipeline.store import Store
 from pipeline.store.rows import Outcome, Record, Why
@@ -98,7 +98,7 @@ class Runner:
                 self._in_order.deliver(pipeline, batch, write=self._settle_surely)
             elif batch.job == "process":
                 self.process(pipeline, batch)
-            elif issubclass(pipeline.consumer(batch.step).type, BatchConsumer):
+            elif pipeline.consumer(batch.step).batches:
                 self._together.work(batch, partial(self._alone, pipeline))
             else:
                 self._alone(pipeline, batch)

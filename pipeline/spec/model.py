@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from pipeline.condition import Condition
 from pipeline.networks import ANYWHERE, Networks
-from pipeline.plugin import Config, Plugin
+from pipeline.plugin import BatchConsumer, Config, Plugin
 from pipeline.registry import Kind as Kind  # noqa: PLC0414 - the kinds of plugin belong to the model's vocabulary, too
 from pipeline.units import Rate
 
@@ -98,6 +98,11 @@ class ConsumerStep(Step):
     """How many messages it is given in a time, over all workers."""
     ordered: bool = False
     """Messages of one key reach it in the order in which they were accepted."""
+
+    @property
+    def batches(self) -> bool:
+        """Whether its plugin is given several messages at once."""
+        return issubclass(self.type, BatchConsumer) and self.type.takes_batches(self.config)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
