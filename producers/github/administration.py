@@ -110,7 +110,7 @@ EVENTS: Final[Mapping[str, Event]] = {
     ),
     "membership": Event(
         "{member.login}",
-        key="{where}/teams/{team.slug}",
+        key="{where}/teams/{team.slug|team.name}",
         text=("Team {team.name}", "{team.description}"),
         verbs={
             "added": "added {it} to the team {team.name} of {where}",
@@ -141,7 +141,7 @@ EVENTS: Final[Mapping[str, Event]] = {
     ),
     "team": Event(
         "the team {team.name} of {organization.login|where}",
-        key="{organization.login|where}/teams/{team.slug}",
+        key="{organization.login|where}/teams/{team.slug|team.name}",
         text=("{team.description}", "Changed: {changed}"),
         verbs={
             "added_to_repository": "gave {it} access to {repo}",
@@ -152,7 +152,7 @@ EVENTS: Final[Mapping[str, Event]] = {
     ),
     "team_add": Event(
         "the team {team.name}",
-        key="{organization.login|where}/teams/{team.slug}",
+        key="{organization.login|where}/teams/{team.slug|team.name}",
         text=("{team.description}",),
         verbs={"added": "gave {it} access to {repo}"},
         word=lambda _: "added",
@@ -213,6 +213,33 @@ EVENTS: Final[Mapping[str, Event]] = {
             "pending_change_cancelled": "will not change to",
         },
         severities={"cancelled": "warning"},
+    ),
+    "enterprise": Event(
+        "the enterprise {enterprise.name}",
+        key="{where}",
+        verbs={
+            "anonymous_access_enabled": "let anybody read public repositories of {it}",
+            "anonymous_access_disabled": "no longer lets anybody read public repositories of {it}",
+        },
+        severities={"anonymous_access_enabled": "warning"},
+    ),
+    "user": Event(
+        "the user {user.login} of {where}",
+        key="{where}/users/{user.login}",
+        url="{user.html_url}",
+        labels={"member": "{user.login}"},
+    ),
+    "cache_sync": Event(
+        "{repo}@{short_ref} in the cache {cache_location}",
+        key="{repo}@{short_ref}/cache",
+        text=("From {before:7} to {after:7}",),
+        word=lambda _: "brought up to date",
+        labels={"branch": "{short_ref}"},
+    ),
+    "content_reference": Event(
+        "the link {content_reference.reference} in {repo}",
+        key="{repo}/references/{content_reference.id}",
+        text=("{content_reference.reference}",),
     ),
     "meta": Event(
         "this webhook of {where}",

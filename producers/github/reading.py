@@ -138,6 +138,8 @@ def _changes(payload: Payload) -> str:
     return ", ".join(name.replace("_", " ") for name in changes) if isinstance(changes, dict) else ""
 
 
+PLACES: Final = ("repository.full_name", "organization.login", "installation.account.login", "enterprise.slug")
+PLACE_URLS: Final = ("repository.html_url", "installation.account.html_url", "enterprise.html_url")
 NAMES: Final[Mapping[str, Callable[[Payload], str]]] = {
     "who": lambda payload: payload.text("sender.login") or payload.text("pusher.name"),
     "repo": lambda payload: payload.text("repository.full_name"),
@@ -160,5 +162,3 @@ NAMES: Final[Mapping[str, Callable[[Payload], str]]] = {
     "properties": _names_of("new_property_values", "property_name"),
 }
 """What templates may ask for besides paths."""
-PLACES: Final = ("repository.full_name", "organization.login", "installation.account.login", "enterprise.slug")
-PLACE_URLS: Final = ("repository.html_url", "installation.account.html_url", "enterprise.html_url")

@@ -62,10 +62,6 @@ def _steps(payload: Payload) -> str:
     return f"Failed: {', '.join(failed[:10])}" if failed else ""
 
 
-def _of_state(path: str) -> Mapping[str, str]:
-    return {"state": path, "severity": path}
-
-
 EVENTS: Final[Mapping[str, Event]] = {
     "push": Event(
         "{repo}@{short_ref}",
@@ -111,7 +107,8 @@ EVENTS: Final[Mapping[str, Event]] = {
             "branch": "{check_run.check_suite.head_branch}",
             "conclusion": "{check_run.conclusion}",
         },
-        **_of_state("{check_run.conclusion}"),
+        state="{check_run.conclusion}",
+        severity="{check_run.conclusion}",
     ),
     "check_suite": Event(
         "the checks of {check_suite.app.name} on {repo}@{check_suite.head_branch|check_suite.head_sha:sha}",
@@ -127,7 +124,8 @@ EVENTS: Final[Mapping[str, Event]] = {
             "branch": "{check_suite.head_branch}",
             "conclusion": "{check_suite.conclusion}",
         },
-        **_of_state("{check_suite.conclusion}"),
+        state="{check_suite.conclusion}",
+        severity="{check_suite.conclusion}",
     ),
     "workflow_run": Event(
         "workflow {workflow_run.name|workflow.name} on {repo}@{workflow_run.head_branch|workflow_run.head_sha:sha}",
@@ -145,7 +143,8 @@ EVENTS: Final[Mapping[str, Event]] = {
             "branch": "{workflow_run.head_branch}",
             "conclusion": "{workflow_run.conclusion}",
         },
-        **_of_state("{workflow_run.conclusion}"),
+        state="{workflow_run.conclusion}",
+        severity="{workflow_run.conclusion}",
     ),
     "workflow_job": Event(
         "job {workflow_job.name} on {repo}@{workflow_job.head_branch|workflow_job.head_sha:sha}",
@@ -161,7 +160,8 @@ EVENTS: Final[Mapping[str, Event]] = {
             "branch": "{workflow_job.head_branch}",
             "conclusion": "{workflow_job.conclusion}",
         },
-        **_of_state("{workflow_job.conclusion}"),
+        state="{workflow_job.conclusion}",
+        severity="{workflow_job.conclusion}",
     ),
     "workflow_dispatch": Event(
         "workflow {workflow} on {repo}@{short_ref}",
@@ -186,7 +186,8 @@ EVENTS: Final[Mapping[str, Event]] = {
         word=lambda payload: payload.text("state"),
         url="{target_url|commit.html_url}",
         labels={"check": "{context}", "branch": "{branches.0.name}", "conclusion": "{state}"},
-        **_of_state("{state}"),
+        state="{state}",
+        severity="{state}",
     ),
     "deployment": Event(
         "a deployment of {repo}@{deployment.ref} to {deployment.environment}",
@@ -210,7 +211,8 @@ EVENTS: Final[Mapping[str, Event]] = {
             "branch": "{deployment.ref}",
             "conclusion": "{deployment_status.state}",
         },
-        **_of_state("{deployment_status.state}"),
+        state="{deployment_status.state}",
+        severity="{deployment_status.state}",
     ),
     "deployment_review": Event(
         "a deployment of {repo}@{workflow_run.head_branch} to {workflow_job_run.environment|environment}",
@@ -239,7 +241,8 @@ EVENTS: Final[Mapping[str, Event]] = {
         verbs=_RESULTS,
         word=lambda payload: payload.text("build.status"),
         url="{repository.html_url}",
-        **_of_state("{build.status}"),
+        state="{build.status}",
+        severity="{build.status}",
     ),
     "merge_group": Event(
         "the merge queue of {repo}",
@@ -276,10 +279,11 @@ EVENTS: Final[Mapping[str, Event]] = {
     ),
     "repository_import": Event(
         "the import of {repo}",
-        key="{repo}",
+        key="{repo}/import",
         verbs=_RESULTS,
         word=lambda payload: payload.text("status"),
         url="{repository.html_url}",
-        **_of_state("{status}"),
+        state="{status}",
+        severity="{status}",
     ),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ EVENTS: Final[Mapping[str, Event]] = {
     **administration.EVENTS,
 }
 """What is known of events, by name."""
+_BRACES: Final = re.compile("[{}]")
 _TITLE: Final = 300
 _TEXT: Final = 20_000
 _TIMES: Final = ("updated_at", "completed_at", "submitted_at", "published_at", "created_at")
@@ -41,7 +43,7 @@ def write(payload: Payload, unique: str, *, per_person: bool) -> Iterator[Messag
 
 def _message(payload: Payload, unique: str) -> Message:
     event = EVENTS.get(payload.event) or _unknown(payload)
-    title = _sentence(event, payload)
+    title = _sentence(event, payload) or payload.event.replace("_", " ")
     lines = (payload.line(line) if isinstance(line, str) else line(payload) for line in event.text)
     body = prose("\n".join(filter(None, map(str.strip, lines))))
     over = is_over(event, payload)
@@ -66,10 +68,12 @@ def _message(payload: Payload, unique: str) -> Message:
 def _sentence(event: Event, payload: Payload) -> str:
     """Say who did what to what, in a line; where GitHub does not say who, what became of it."""
     word = event.word(payload)
-    verb = event.verbs.get(word, word.replace("_", " "))
+    verb = event.verbs.get(word, _BRACES.sub("", word).replace("_", " "))
     it, who = payload.fill(event.it), payload.fill("{who}")
-    if not who and word not in event.verbs:
-        verb = f"{{it}} was {verb}" if verb else "{it}"
+    if not verb:
+        verb = "{it}"
+    elif not who and word not in event.verbs:
+        verb = f"{{it}} was {verb}"
     elif "{it}" not in verb:
         verb = f"{verb} {{it}}"
     told = payload.fill(verb.replace("{it}", "\0")).replace("\0", it)
