@@ -46,11 +46,21 @@ class RequestError(PermanentError):
     content type this producer reads; 422: readable, but not what it expects.
 
     `accepted` are the messages of the request that are accepted all the same, for a sender who does not come again: they are
-    on the queue before it is answered.
+    on the queue before it is answered. `answer` is what its protocol has as the body of such an answer, in place of ours: what
+    JSON can hold.
     """
 
-    def __init__(self, text: str, *, status: int = 400, problems: Sequence[Problem] = (), accepted: Sequence[Any] = ()) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        status: int = 400,
+        problems: Sequence[Problem] = (),
+        accepted: Sequence[Any] = (),
+        answer: Any = None,
+    ) -> None:
         super().__init__(text)
         self.status = status
         self.problems = tuple(problems)
         self.accepted = tuple(accepted)
+        self.answer = answer

@@ -67,12 +67,19 @@ class ErrorAnswer(BaseModel):
 
 
 class Refusal(Exception):  # noqa: N818 - a request is refused: that is an answer, not an error of ours
-    """Ends a request with this status and text."""
+    """Ends a request with this status and text; `answer` is the body where the sender's protocol has another than ours."""
 
     def __init__(
-        self, status: int, text: str, *, problems: Sequence[Problem] = (), headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        text: str,
+        *,
+        problems: Sequence[Problem] = (),
+        headers: Mapping[str, str] | None = None,
+        answer: Any = None,
     ) -> None:
         super().__init__(text)
+        self.answer = answer
         self.status = status
         self.problems = problems
         self.headers = headers or {}

@@ -22,7 +22,7 @@ from pipeline.request import Request, refuse_unstorable
 from pipeline.spec.model import ProducerStep
 from pipeline.telemetry import REFUSED
 from pipeline.web.access import Access
-from pipeline.web.answers import ON_ALL, Refusal, error_response, send_json, unavailable
+from pipeline.web.answers import ON_ALL, Refusal, error_response, json_response, send_json, unavailable
 from pipeline.web.body import read_body
 from pipeline.web.services import Services
 
@@ -51,7 +51,10 @@ class Intake:
         try:
             status, ids = await self._take(scope, receive, pipeline, name, rest)
         except Refusal as refusal:
-            response = error_response(refusal.status, str(refusal), refusal.problems, refusal.headers)
+            if refusal.answer is None:
+                response = error_response(refusal.status, str(refusal), refusal.problems, refusal.headers)
+            else:
+                response = json_response(refusal.status, refusal.answer, refusal.headers)
         except Exception:
             log.exception("the intake failed", pipeline=name)
             response = error_response(500, "something went wrong here; the log says what")
@@ -175,7 +178,7 @@ def _receive(producer: WebhookProducer[Any], request: Request) -> tuple[list[Mes
         messages = list(islice(producer.receive(request), MOST_MESSAGES + 1))
     except RequestError as error:
         status = error.status if 400 <= error.status < 500 else 422
-        refusal = Refusal(status, str(error), problems=error.problems)
+        refusal = Refusal(status, str(error), problems=error.problems, answer=error.answer)
         messages = list(error.accepted)
     except PermanentError as error:
         raise Refusal(422, str(error)) from None

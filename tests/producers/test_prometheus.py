@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline import NoOptions, Request, RequestError
+from pipeline import Request, RequestError
 from pipeline.testing import WebhookProducerContract
-from producers.prometheus import Prometheus, fingerprint
+from producers.prometheus import Prometheus
+from producers.prometheus.alerts import fingerprint
+from producers.prometheus.options import PrometheusConfig
 
 FIRING = {
     "status": "firing",
@@ -45,7 +47,7 @@ class TestPrometheus(WebhookProducerContract):
 
 def receive(body, content_type="application/json; charset=utf-8"):
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return list(Prometheus(NoOptions()).receive(Request(raw, {"content-type": content_type})))
+    return list(Prometheus(PrometheusConfig()).receive(Request(raw, {"content-type": content_type})))
 
 
 def test_a_message_for_each_alert():

@@ -126,6 +126,8 @@ class Below(WebhookProducer[NoOptions]):
 
     def receive(self, request: Request) -> Iterable[Message]:
         value = request.json()
+        if not isinstance(value, list):
+            raise RequestError("no list", status=422, answer={"code": 602})
         texts = [Message(source=request.path, title=entry) for entry in value if isinstance(entry, str)]
         if len(texts) < len(value):
             raise RequestError("some are no texts", problems=[Problem("[?]", "a text is needed")], accepted=texts)

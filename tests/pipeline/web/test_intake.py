@@ -80,6 +80,14 @@ def test_what_a_refused_request_hands_over_is_accepted(web):
     assert [message.title for message in web.queue.messages] == ["one", "three"]
 
 
+def test_a_refusal_may_have_the_body_that_the_senders_protocol_expects(web):
+    before = refused("toy", 422)
+    answer = web.post({}, path="/in/toy/below")
+
+    assert (answer.status, answer.json, answer.headers["Cache-Control"]) == (422, {"code": 602}, "no-store")
+    assert refused("toy", 422) == before + 1
+
+
 def test_where_nothing_can_be_accepted_a_refusal_gives_way_to_coming_again(web):
     def bug():
         raise ZeroDivisionError
