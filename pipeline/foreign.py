@@ -84,8 +84,12 @@ class AmqpServer:
         self._options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         self.place = f"{parts.scheme}://{_bracketed(self._host)}:{self._port}/{'' if self._vhost == '/' else self._vhost}"
 
-    def connect(self) -> Connection:
-        """Give a new connection; raises what `told` understands."""
+    def connect(self, *, heartbeat: int = HEARTBEAT, on_blocked: Callable[[str], None] | None = None) -> Connection:
+        """Give a new connection; raises what `told` understands.
+
+        Its `heartbeat_tick` is to be called more often than every `heartbeat` seconds. `on_blocked` is called with RabbitMQ's
+        reason when it takes no messages for now.
+        """
         names = {"cacertfile": "ca_certs", "certfile": "certfile", "keyfile": "keyfile"}
         tls = {"server_hostname": self._host} | {names[name]: value for name, value in self._options.items() if name in names}
         connection = Connection(
@@ -98,12 +102,19 @@ class AmqpServer:
             connect_timeout=CONNECT_SECONDS,
             read_timeout=ANSWER_SECONDS,
             write_timeout=ANSWER_SECONDS,
-            heartbeat=HEARTBEAT,
+            heartbeat=heartbeat,
+            on_blocked=on_blocked,
             frame_handler=_lenient,
             client_properties={"product": "Siftbell"},
         )
         connection.connect()
         return connection
+
+    @staticmethod
+    def version(connection: Connection) -> str:
+        """Give who answered, as `RabbitMQ 3.10.8`."""
+        own = connection.server_properties
+        return _line(f"{own.get('product', 'AMQP')} {own.get('version', '')}")
 
     @contextmanager
     def told(self) -> Iterator[None]:
@@ -154,6 +165,18 @@ class RedisServer:
             raise self.failure(error) from None
         except (OSError, ValueError) as error:
             raise TemporaryError(f"{self.place}: {_line(error)}") from None
+
+    @staticmethod
+    def version(redis: Redis) -> str:
+        """Give who answered, as `Redis 7.0.15`."""
+        from redis.exceptions import NoPermissionError  # noqa: PLC0415 - of an extra
+
+        redis.ping()
+        try:
+            own: Any = redis.info("server")
+        except NoPermissionError:
+            return "Redis"
+        return f"Valkey {own['valkey_version']}" if "valkey_version" in own else f"Redis {own.get('redis_version', '')}"
 
     def failure(self, error: Exception) -> TemporaryError | PermanentError:
         """Give what an error of the library means for a message."""
