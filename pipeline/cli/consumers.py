@@ -1,4 +1,4 @@
-"""`siftbell consumers`: whether the consumers work, and what waits for those that do not."""
+"""`siftbell consumers`: whether the consumers work, what waits for those that do not, and a test of them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ import typer
 
 from pipeline.cli.failures import Exit, Failure
 from pipeline.cli.options import ConfigOption, DataOption, OutputOption, open_store, settings_for
-from pipeline.cli.output import Output, print_rows, say
+from pipeline.cli.output import Output, console, print_rows, say
+from pipeline.cli.rehearsing import send_test
 
 if TYPE_CHECKING:
     from pipeline.engine.consumers import ConsumerStatus
 
-consumers = typer.Typer(no_args_is_help=True, help="See which consumers work, and what waits for the others.")
+consumers = typer.Typer(no_args_is_help=True, help="See which consumers work, what waits for the others; test them.")
+consumers.command("test")(send_test)
+
+WIDE = 150
+"""Columns from which on a consumer's condition has room on its line."""
 
 
 @consumers.command("list")
@@ -27,7 +32,9 @@ def list_consumers(*, config: ConfigOption = None, data: DataOption = None, outp
     configuration = load_configuration(settings_for(config, data))
     with open_store(data) as store:
         found = statuses(configuration.pipelines.values(), store)
-    columns = ("pipeline", "consumer", "circuit", "since", "failures", "next_try", "held", "rate", "error")
+    columns = ["pipeline", "consumer", "plugin", "circuit", "since", "failures", "next_try", "held", "rate", "when", "error"]
+    if console().width < WIDE:
+        columns.remove("when")
     write = _ago_or_ahead(datetime.now(UTC)) if output is Output.TABLE else _moment
     print_rows([_row(status, write) for status in found], columns, output, empty="no pipeline has a consumer")
 
@@ -74,6 +81,8 @@ def _row(status: ConsumerStatus, moment: Callable[[datetime | None], str | None]
     return {
         "pipeline": status.pipeline,
         "consumer": status.consumer,
+        "plugin": status.plugin,
+        "when": status.when,
         "circuit": status.circuit.value,
         "since": moment(status.since),
         "failures": status.failures,

@@ -139,7 +139,7 @@ def _story(found: Explanation, now: datetime, zone: tzinfo | None, indent: int =
     for entry in found.entries:
         state = entry.state.value
         table.add_row(
-            cell(_clock(entry.at, day, zone)), cell(_name(entry)), cell(state, STYLES[state]), cell(_text(entry, now, day, zone))
+            cell(_clock(entry.at, day, zone)), cell(_name(entry)), cell(state, STYLES[state]), cell(told(entry, now, day, zone))
         )
     yield indent, table
     for part in found.became:
@@ -169,8 +169,8 @@ def _name(entry: Entry) -> str:
     return name if entry.plugin in ("", entry.step) else f"{name} ({entry.plugin})"
 
 
-def _text(entry: Entry, now: datetime, day: Any, zone: tzinfo | None) -> str:
-    """Say how often, until when and why, in lines."""
+def told(entry: Entry, now: datetime, day: Any, zone: tzinfo | None) -> str:
+    """Say how often, until when and why, in lines; times of another day than `day` bear their date."""
     lines = []
     tries = {0: "", 1: "tried once", 2: "tried twice"}.get(entry.attempts, f"tried {entry.attempts} times")
     since = f"first failure at {_clock(entry.since, day, zone)}" if entry.since and entry.attempts > 1 else ""

@@ -22,6 +22,9 @@ class ConsumerStatus:
 
     pipeline: str
     consumer: str
+    plugin: str
+    when: str | None
+    """Its condition."""
     circuit: CircuitState
     since: datetime | None
     """When it was opened; closed: when it was closed again."""
@@ -62,6 +65,8 @@ def _status(pipeline: str, step: ConsumerStep, circuit: Circuit | None, held: in
     return ConsumerStatus(
         pipeline=pipeline,
         consumer=step.label,
+        plugin=step.plugin,
+        when=step.when.text if step.when else None,
         circuit=state,
         since=circuit.since if circuit and (circuit.openings or state is not CircuitState.CLOSED) else None,
         failures=circuit.failures if circuit else 0,

@@ -22,6 +22,8 @@ class ConsumerModel(BaseModel):
 
     pipeline: str
     consumer: str
+    plugin: str
+    when: str | None = Field(description="The condition for the messages that it gets.")
     circuit: str = Field(description="closed: it is called; open: it failed again and again; half-open: one message tries it.")
     since: datetime | None = Field(description="When the circuit was opened.")
     failures: int = Field(description="Temporary errors since the last success.")

@@ -59,6 +59,8 @@ def test_list_shows_every_consumer(outage: Store, siftbell) -> None:
         {
             "pipeline": "alerts",
             "consumer": "oncall",
+            "plugin": "tell",
+            "when": None,
             "circuit": "open",
             "since": "2026-03-01T12:00:00Z",
             "failures": 7,
@@ -70,6 +72,8 @@ def test_list_shows_every_consumer(outage: Store, siftbell) -> None:
         {
             "pipeline": "alerts",
             "consumer": "tell",
+            "plugin": "tell",
+            "when": 'severity == "critical"',
             "circuit": "closed",
             "since": None,
             "failures": 0,
@@ -81,6 +85,7 @@ def test_list_shows_every_consumer(outage: Store, siftbell) -> None:
     ]
     table = siftbell("consumers", "list").out
     assert "\x1b" not in table
+    assert re.search(r'tell +tell +closed +0 +0 +severity == "critical"', table)
     assert "circuit: open" in siftbell("consumers", "list", "-o", "yaml").out
 
 

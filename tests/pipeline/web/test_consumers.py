@@ -41,6 +41,8 @@ def test_consumers_have_their_circuits(web, consumer):
     assert found == {
         "pipeline": "toy",
         "consumer": consumer,
+        "plugin": consumer,
+        "when": None,
         "circuit": "open",
         "since": "2026-03-01T12:00:00Z",
         "failures": 5,
