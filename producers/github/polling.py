@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -53,20 +54,21 @@ class Polling:
     def poll(self, text: str | None) -> _Found:
         """Go through all lists; one that cannot be read keeps no other from being told.
 
-        Where nothing was to be told, the first error is raised; else it is logged, as the engine would let go of what it was
-        given. After a `LimitedError` nothing is asked until the time that GitHub named is over.
+        Where no list came on, the first error is raised; else it is logged, as the engine would let go of what it was given and
+        of how far the others came. After a `LimitedError` nothing is asked until the time that GitHub named is over.
         """
         if (left := self._quiet_until - time.monotonic()) > 0:
             raise LimitedError("GitHub limits how much is asked; it is left alone for now", retry_after=left)
         cursor = read_cursor(text)
         cursor.places = {one.name: cursor.places[one.name] for one in self._lists if one.name in cursor.places}
         cursor.rounds += self._config.remind
+        before = deepcopy(cursor.places)
         failed: list[tuple[List, PipelineError]] = []
         told = False
         for one in self._lists:
             try:
                 for message, position in self._open(one, cursor) if self._config.remind else self._changed(one, cursor):
-                    told = told or message is not None
+                    told = True
                     yield message, position
             except LimitedError as error:
                 self._quiet_until = time.monotonic() + (error.retry_after or 0)
@@ -74,26 +76,17 @@ class Polling:
                 break
             except (TemporaryError, PermanentError) as error:
                 failed.append((one, error))
-        self._settle(failed, told=told)
+        _settle(failed, moved=told or cursor.places != before)
         if cursor.text() != text:
             yield None, cursor.text()
 
-    def _settle(self, failed: list[tuple[List, PipelineError]], *, told: bool) -> None:
-        if failed and not told:
-            one, error = failed[0]
-            error.args = (f"{one.name}: {error}",)
-            raise error
-        for one, error in failed:
-            log.warning("a list of GitHub's could not be polled", list=one.name, error=str(error))
-
     def _changed(self, one: List, cursor: Cursor) -> _Found:
         """Tell what changed since the last poll, in the order in which it did."""
-        place = cursor.places.get(one.name)
-        if place is None:
-            place = cursor.places[one.name] = self._begun(one)
+        place = cursor.places.get(one.name) or self._begun(one)
         if time.time() < place.rests_until:
             return
         found = self._walk(one, one.changed(place.since), place)
+        cursor.places[one.name] = place
         for item in found.items:
             messages = list(self._messages(one, item, f"{when(item)} {digest_of(item)}", _action(item)))
             for number, message in enumerate(messages, 1):
@@ -156,6 +149,15 @@ class Polling:
     def _messages(self, one: List, item: _Item, unique: str, action: str) -> Iterator[Message]:
         unique = f"{one.name} {item.get('id')} {unique}"
         return write(_payload(one, item, action), unique, per_person=self._config.per == "person")
+
+
+def _settle(failed: list[tuple[List, PipelineError]], *, moved: bool) -> None:
+    if failed and not moved:
+        one, error = failed[0]
+        error.args = (f"{one.name}: {error}",)
+        raise error
+    for one, error in failed:
+        log.warning("a list of GitHub's could not be polled", list=one.name, error=str(error))
 
 
 def _payload(one: List, item: _Item, action: str) -> Payload:
