@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import re
+from datetime import UTC, datetime
+from html import unescape
 from html.parser import HTMLParser
-from urllib.parse import parse_qsl
 
 import pytest
 from hypothesis import given
@@ -14,10 +15,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from werkzeug import Request, Response
 
-from consumers.telegram import Telegram, TelegramConfig, split_html
+from consumers.telegram import Telegram, TelegramConfig
+from consumers.telegram.hours import SilentConfig
+from consumers.telegram.html import plain, split_html
 from pipeline import Message, PermanentError, TemporaryError
 from pipeline.engine.loop import run_on_loop
-from pipeline.testing import ConsumerContract
+from pipeline.networks import Networks
+from pipeline.testing import ConsumerContract, Recollection
 
 pytestmark = pytest.mark.against("consumer telegram", "a server of our own that enforces the limits of the Bot API")
 
@@ -31,32 +35,106 @@ class TestTelegram(ConsumerContract):
 
 
 class BotApi:
-    """What Telegram does with `sendMessage`, as far as a sender can tell."""
+    """What Telegram does with what a bot sends, as far as a sender can tell. `now` moves only where a test moves it."""
+
+    EACH_SECOND, EACH_MINUTE = 30, 20
 
     def __init__(self):
-        self.sent, self.answers = [], []
+        self.now = 0.0
+        self.sent, self.changed, self.posted, self.answers = [], [], {}, []
+        self._times = []
 
     def __call__(self, request: Request) -> Response:
-        if request.path != f"/bot{TOKEN}/sendMessage":
+        method = request.path.removeprefix(f"/bot{TOKEN}/")
+        if method == request.path:
             return self._error(404, "Not Found")
-        form = dict(parse_qsl(request.get_data().decode()))
+        form = dict(request.form) | {name: file.read() for name, file in request.files.items()}
         if self.answers and (answer := self.answers.pop(0)) is not None:
             return self._error(*answer)
-        if len(re.sub("<[^>]*>", "", form["text"]).encode("utf-16-le")) // 2 > 4096:
+        if (answer := self._limited(form)) is not None:
+            return answer
+        return getattr(self, f"_{method}")(form)
+
+    def _limited(self, form):
+        if "chat_id" not in form:
+            return None
+        self._times = [(when, chat) for when, chat in self._times if when > self.now - 60]
+        minute = [when for when, chat in self._times if chat == form["chat_id"]]
+        second = [when for when, _ in self._times if when > self.now - 1]
+        wait = 1 if len(second) >= self.EACH_SECOND else 60 - (self.now - minute[0]) if len(minute) >= self.EACH_MINUTE else 0
+        if wait:
+            return self._flood(int(wait))
+        self._times.append((self.now, form["chat_id"]))
+        return None
+
+    def _getMe(self, _form):  # noqa: N802 - the API's name
+        bot = {"id": 1, "is_bot": True, "first_name": "Siftbell", "username": "siftbell_bot"}
+        return self._json(200, {"ok": True, "result": bot})
+
+    def _getChat(self, form):  # noqa: N802 - the API's name
+        if form["chat_id"] == "-404":
+            return self._error(400, "Bad Request: chat not found")
+        more = {"accent_color_id": 1, "max_reaction_count": 1, "accepted_gift_types": dict.fromkeys(GIFTS, False)}
+        return self._json(200, {"ok": True, "result": self._chat(form) | more})
+
+    def _sendMessage(self, form):  # noqa: N802 - the API's name
+        return self._refused(form.get("text", ""), 4096) or self._post(form, {"text": "x"})
+
+    def _sendDocument(self, form):  # noqa: N802 - the API's name
+        document = {"file_id": "f", "file_unique_id": "u"}
+        return self._refused(form.get("caption", "-"), 1024) or self._post(form, {"document": document})
+
+    def _editMessageText(self, form):  # noqa: N802 - the API's name
+        posted = self.posted.get((form["chat_id"], form["message_id"]))
+        if posted is None:
+            return self._error(400, "Bad Request: message to edit not found")
+        if "text" not in posted:
+            return self._error(400, "Bad Request: there is no text in the message to edit")
+        if posted["text"] == form["text"]:
+            return self._error(400, "Bad Request: message is not modified: specified new message content …")
+        if refused := self._refused(form["text"], 4096):
+            return refused
+        posted["text"] = form["text"]
+        self.changed.append(form)
+        return self._message(form, int(form["message_id"]), {"text": "x"})
+
+    def _refused(self, html, most):
+        plain = unescape(re.sub("<[^>]*>", "", html))
+        if not plain.strip():
+            return self._error(400, "Bad Request: message text is empty")
+        if len(plain.encode("utf-16-le")) // 2 > most:
             return self._error(400, "Bad Request: message is too long")
-        if not well_formed(form["text"]):
-            return self._error(400, "Bad Request: can't parse entities")
+        return None if well_formed(html) else self._error(400, "Bad Request: can't parse entities")
+
+    def _post(self, form, shown):
+        replied = json.loads(form.get("reply_parameters", "{}")).get("message_id")
+        if replied is not None and (form["chat_id"], str(replied)) not in self.posted:
+            return self._error(400, "Bad Request: message to be replied not found")
+        number = len(self.sent) + 1
         self.sent.append(form)
-        chat = {"id": int(form["chat_id"]), "type": "group", "title": "x"}
-        return self._json(200, {"ok": True, "result": {"message_id": 1, "date": 0, "chat": chat, "text": "x"}})
+        self.posted[form["chat_id"], str(number)] = form
+        return self._message(form, number, shown)
+
+    def _message(self, form, number, shown):
+        return self._json(200, {"ok": True, "result": {"message_id": number, "date": 0, "chat": self._chat(form)} | shown})
+
+    def _flood(self, wait):
+        return self._error(429, f"Too Many Requests: retry after {wait}", retry_after=wait)
 
     def _error(self, status, text, **parameters):
         body = {"ok": False, "error_code": status, "description": text}
-        return self._json(status, body | ({"parameters": parameters["parameters"]} if parameters else {}))
+        return self._json(status, body | ({"parameters": parameters} if parameters else {}))
+
+    @staticmethod
+    def _chat(form):
+        return {"id": int(form["chat_id"]), "type": "supergroup", "title": "on call"}
 
     @staticmethod
     def _json(status, body):
         return Response(json.dumps(body), status, content_type="application/json")
+
+
+GIFTS = ("unlimited_gifts", "limited_gifts", "unique_gifts", "premium_subscription", "gifts_from_channels")
 
 
 class Balance(HTMLParser):
@@ -89,9 +167,10 @@ def api(httpserver):
 def telegram(httpserver, api):
     made = []
 
-    def make(**options):
+    def make(memory=None, **options):
         config = TelegramConfig(**{"token": TOKEN, "chat_id": -100, "base_url": httpserver.url_for("")} | options)
         plugin = Telegram(config)
+        plugin.memory = memory
         plugin.open()
         made.append(plugin)
         return lambda message: run_on_loop(plugin.consume(message), timeout=30)
@@ -128,22 +207,62 @@ def test_a_long_text_goes_in_parts_that_are_well_formed(telegram, api):
     assert all(f"line {number}:" in joined for number in range(300))
 
 
-def test_a_flood_wait_gives_the_message_back_with_the_wait(telegram, api):
-    api.answers = [(429, "Too Many Requests")]
-    api._error = lambda status, text: BotApi._json(
-        status, {"ok": False, "error_code": 429, "description": text, "parameters": {"retry_after": 37}}
-    )
-    with pytest.raises(TemporaryError) as caught:
-        telegram()(message())
-    assert caught.value.retry_after == 37
+def test_what_is_too_much_for_a_group_waits_as_telegram_asks(telegram, api):
+    messages = [message(title=f"number {number}") for number in range(25)]
+    send, waits = telegram(), []
+    for each in messages:
+        try:
+            send(each)
+        except TemporaryError as error:
+            waits.append((each, error.retry_after))
+    assert len(api.sent) == 20
+    assert [wait for _, wait in waits] == [60] * 5
+    api.now += 60
+    for each, _ in waits:
+        send(each)
+    assert len(api.sent) == 25
+
+
+def test_what_is_too_much_for_a_bot_waits_as_telegram_asks(telegram, api):
+    waits = []
+    for number in range(32):
+        try:
+            telegram(chat_id=-100 - number)(message())
+        except TemporaryError as error:
+            waits.append(error.retry_after)
+    assert (len(api.sent), waits) == (30, [1, 1])
 
 
 def test_a_short_flood_wait_between_parts_is_waited_out(telegram, api):
-    api.answers = [None, (429, "Too Many Requests")]
-    api._error = lambda status, text: BotApi._json(
-        status, {"ok": False, "error_code": 429, "description": text, "parameters": {"retry_after": 1}}
-    )
-    telegram()(message(text="word " * 1500))
+    api.EACH_SECOND = 1
+    telegram = telegram()
+    asked, answer = [], api._flood
+
+    def flood(wait):
+        asked.append(wait)
+        api.now += wait
+        return answer(wait)
+
+    api._flood = flood
+    telegram(message(text="word " * 1500))
+    assert (len(api.sent), asked) == (2, [1])
+
+
+def test_after_a_long_flood_wait_the_missing_part_is_sent_and_no_other_again(telegram, api):
+    long = message(text=" ".join(f"word {number:04d}" for number in range(1250)))
+    api.EACH_MINUTE = 2
+    send = telegram(memory=Recollection())
+    with pytest.raises(TemporaryError) as caught:
+        send(long)
+    assert (caught.value.retry_after, len(api.sent)) == (60, 2)
+    api.now += 60
+    send(long)
+    assert len(api.sent) == 4
+    assert len({form["text"] for form in api.sent}) == 4
+
+
+def test_parts_that_cannot_be_remembered_are_sent_all_the_same(telegram, api):
+    telegram(memory=Recollection(away={"remember"}))(message(text="word " * 1500))
     assert len(api.sent) == 2
 
 
@@ -166,11 +285,8 @@ def test_what_telegram_refuses(telegram, api, status, text, kind):
 
 
 def test_a_group_that_moved_is_followed_once(telegram, api):
-    def moved(status, text):
-        body = {"ok": False, "error_code": 400, "description": text, "parameters": {"migrate_to_chat_id": -200}}
-        return BotApi._json(status, body)
-
-    api._error = moved
+    error = api._error
+    api._error = lambda status, text: error(status, text, migrate_to_chat_id=-200)
     api.answers = [(400, "Bad Request: group chat was upgraded")]
     telegram()(message())
     assert [form["chat_id"] for form in api.sent] == ["-200"]
@@ -196,7 +312,9 @@ def test_an_empty_text_is_not_sent(telegram, api):
 
 
 def test_options_are_checked():
-    for wrong in ({"base_url": "ftp://x"}, {"topic": 0}, {"token": ""}, {"text": "{{ titel }}"}, {"chat": 1}):
+    hours = [{"outside": "8-20"}, {"outside": "08:00-25:00"}, {"outside": "08:00-20:00", "timezone": "Berlin"}, {"days": ["mon"]}]
+    others = [{"base_url": "ftp://x"}, {"topic": 0}, {"token": ""}, {"text": "{{ titel }}"}, {"chat": 1}]
+    for wrong in [*others, *({"silent": one} for one in hours)]:
         with pytest.raises(ValidationError):
             TelegramConfig(**{"token": TOKEN, "chat_id": 1} | wrong)
 
@@ -204,6 +322,160 @@ def test_options_are_checked():
 def test_a_preview_shows_what_would_be_sent():
     plugin = Telegram(TelegramConfig(token=TOKEN, chat_id=1))
     assert plugin.preview(message()) == {"chat_id": 1, "topic": None, "texts": ["<b>disk full</b>"]}
+
+
+def reply(form):
+    return json.loads(form.get("reply_parameters", "{}")).get("message_id")
+
+
+def test_later_messages_of_a_key_answer_the_first(telegram, api):
+    send = telegram(memory=Recollection())
+    for status in ("firing", "firing", "resolved", "firing"):
+        send(message(key="disk", status=status))
+    send(message(key="other"))
+    send(message())
+    assert [reply(form) for form in api.sent] == [None, 1, 1, None, None, None]
+    assert api.changed == []
+
+
+def test_later_messages_of_a_key_change_the_first(telegram, api):
+    send = telegram(memory=Recollection(), follow_up="update")
+    for title in ("90 %", "95 %", "95 %"):
+        send(message(key="disk", title=title))
+    assert len(api.sent) == 1
+    assert [(form["message_id"], form["text"]) for form in api.changed] == [("1", "<b>95 %</b>")]
+    assert api.changed[0]["parse_mode"] == "HTML"
+
+
+def test_both_change_the_first_and_answer_it(telegram, api):
+    send = telegram(memory=Recollection(), follow_up="both")
+    send(message(key="disk", title="90 %"))
+    send(message(key="disk", title="95 %"))
+    assert [form["text"] for form in api.changed] == ["<b>95 %</b>"]
+    assert [(form["text"], reply(form)) for form in api.sent[1:]] == [("<b>95 %</b>", 1)]
+
+
+def test_nothing_is_followed_up_without_a_memory_or_where_it_is_not_wanted(telegram, api):
+    for options in ({}, {"memory": Recollection(), "follow_up": "post"}):
+        send = telegram(**options)
+        send(message(key="disk"))
+        send(message(key="disk"))
+    assert [reply(form) for form in api.sent] == [None] * 4
+
+
+@pytest.mark.parametrize("way", ["reply", "update", "both"])
+def test_where_the_first_was_deleted_the_next_is_posted_anew(telegram, api, way):
+    send = telegram(memory=Recollection(), follow_up=way)
+    send(message(key="disk"))
+    api.posted.clear()
+    send(message(key="disk", title="95 %"))
+    send(message(key="disk", title="97 %"))
+    assert [reply(form) for form in api.sent[:2]] == [None, None]
+    assert [reply(form) for form in api.sent[2:]] == ([] if way == "update" else [2])
+    assert [form["message_id"] for form in api.changed] == ([] if way == "reply" else ["2"])
+
+
+def test_what_does_not_fit_into_the_changed_message_is_an_answer(telegram, api):
+    send = telegram(memory=Recollection(), follow_up="update")
+    send(message(key="disk"))
+    send(message(key="disk", text="word " * 1500))
+    assert len(api.changed) == 1
+    assert [reply(form) for form in api.sent] == [None, 1]
+
+
+def test_a_long_text_as_a_file(telegram, api):
+    text = "\n".join(f"line {number}: <&> 😀" for number in range(500))
+    telegram(long="file", silent=True, topic=7)(message(title="a <b> title", text=text))
+    (form,) = api.sent
+    assert form["document"].decode() == f"a <b> title\n{text}"
+    assert form["caption"].startswith("<b>a &lt;b&gt; title</b>\nline 0: &lt;&amp;&gt; 😀")
+    assert (form["parse_mode"], form["disable_notification"].lower(), form["message_thread_id"]) == ("HTML", "true", "7")
+
+
+def test_a_file_is_answered_and_not_changed(telegram, api):
+    send = telegram(memory=Recollection(), long="file", follow_up="update")
+    send(message(key="disk", text="word " * 1500))
+    send(message(key="disk"))
+    assert api.changed == []
+    assert [reply(form) for form in api.sent] == [None, 1]
+
+
+def test_a_messages_data_goes_along(telegram, api):
+    telegram(data=True)(message(data={"labels": {"a": "b"}}))
+    telegram(data=True)(message())
+    text, data, alone = api.sent
+    assert (text["text"], alone["text"]) == ("<b>disk full</b>", "<b>disk full</b>")
+    assert json.loads(data["document"]) == {"labels": {"a": "b"}}
+    assert reply(data) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "time", "silent"),
+    [
+        ({"outside": "08:00-20:00"}, "2026-11-21T07:59:00Z", True),
+        ({"outside": "08:00-20:00"}, "2026-11-21T08:00:00Z", False),
+        ({"outside": "08:00-20:00"}, "2026-11-21T19:59:00Z", False),
+        ({"outside": "08:00-20:00"}, "2026-11-21T20:00:00Z", True),
+        ({"outside": "08:00-24:00"}, "2026-11-21T23:59:00Z", False),
+        ({"outside": "08:00-20:00", "timezone": "Asia/Tokyo"}, "2026-11-21T10:00:00Z", False),
+        ({"outside": "08:00-20:00", "timezone": "Asia/Tokyo"}, "2026-11-21T12:00:00Z", True),
+        ({"outside": "08:00-20:00", "timezone": "Europe/Berlin"}, "2026-07-21T06:30:00Z", False),
+        ({"outside": "08:00-20:00", "timezone": "Europe/Berlin"}, "2026-11-21T06:30:00Z", True),
+        ({"outside": "08:00-20:00", "days": ["mon", "fri"]}, "2026-11-20T12:00:00Z", False),
+        ({"outside": "08:00-20:00", "days": ["mon", "fri"]}, "2026-11-21T12:00:00Z", True),
+        ({"outside": "22:00-06:00"}, "2026-11-21T23:00:00Z", False),
+        ({"outside": "22:00-06:00"}, "2026-11-21T05:00:00Z", False),
+        ({"outside": "22:00-06:00"}, "2026-11-21T12:00:00Z", True),
+        ({"outside": "22:00-06:00", "days": ["fri"]}, "2026-11-21T05:00:00Z", False),
+        ({"outside": "22:00-06:00", "days": ["fri"]}, "2026-11-20T05:00:00Z", True),
+        ({"outside": "08:00-20:00", "unless": 'severity == "critical"'}, "2026-11-21T03:00:00Z", False),
+        ({"outside": "08:00-20:00", "unless": 'severity == "error"'}, "2026-11-21T03:00:00Z", True),
+    ],
+)
+def test_hours(options, time, silent):
+    hours = SilentConfig.model_validate(options)
+    assert hours.holds(message(severity="critical"), datetime.fromisoformat(time)) is silent
+
+
+def test_silence_by_the_hour_reaches_telegram(telegram, api):
+    now = datetime.now(UTC)
+    for days in ([("mon", "tue", "wed", "thu", "fri", "sat", "sun")[now.weekday() - 3]], None):
+        options = {"outside": "00:00-24:00"} | ({"days": days} if days else {})
+        telegram(silent=options)(message())
+    assert [form["disable_notification"].lower() for form in api.sent] == ["true", "false"]
+
+
+def test_a_probe_names_the_bot_and_the_chat(telegram, api, httpserver):
+    def probed(**options):
+        plugin = Telegram(TelegramConfig(**{"token": TOKEN, "chat_id": -100, "base_url": httpserver.url_for("")} | options))
+        plugin.open()
+        try:
+            return run_on_loop(plugin.probe(), timeout=30)
+        finally:
+            run_on_loop(plugin.aclose(), timeout=5)
+
+    assert probed() == "@siftbell_bot in on call"
+    with pytest.raises(PermanentError, match="Chat not found"):
+        probed(chat_id=-404)
+    with pytest.raises(PermanentError, match="does not know the bot's token"):
+        probed(token="1:another-token")
+    assert api.sent == []
+
+
+def test_it_keeps_to_the_networks_that_are_allowed(httpserver, api):
+    plugin = Telegram(TelegramConfig(token=TOKEN, chat_id=-100, base_url=httpserver.url_for("")))
+    plugin.networks = Networks()
+    plugin.open()
+    try:
+        with pytest.raises(TemporaryError, match="is a loopback address; to allow it, add "):
+            run_on_loop(plugin.consume(message()), timeout=30)
+    finally:
+        run_on_loop(plugin.aclose(), timeout=5)
+    assert httpserver.log == []
+
+
+def test_html_without_its_markup():
+    assert plain("<b>a &lt; b</b> &amp; <a href='x'>&#39;c&#x1F600;</a>") == "a < b & 'c😀"
 
 
 PIECES = st.lists(
