@@ -95,6 +95,7 @@ class Asked:
             if alert.state != "firing":
                 continue
             labels, annotations = without_nul(alert.labels), without_nul(alert.annotations)
+            self._time(alert.active_at)
             data = {"labels": labels, "annotations": annotations, "activeAt": alert.active_at}
             there[fingerprint(labels)] = Seen(labels, annotations, data, occasion=alert.active_at, since=alert.active_at)
         return there
@@ -109,7 +110,7 @@ class Asked:
             labels = {name: text for name, text in metric.items() if name != "__name__"}
             data = {"query": query, "metric": metric, "value": _number(value) if isinstance(value, str) else value}
             occasion = place.seen[key].occasion if key in place.seen else str(place.count)
-            there[key] = Seen(labels, {}, data, occasion=occasion, since=parse_time(at).isoformat())
+            there[key] = Seen(labels, {}, data, occasion=occasion, since=self._time(at).isoformat())
         return there
 
     def _message(self, key: str, seen: Seen, status: Literal["firing", "resolved"], now: datetime) -> Message:
@@ -157,6 +158,12 @@ class Asked:
         try:
             return msgspec.convert(data, kind)
         except msgspec.ValidationError as error:
+            raise PermanentError(f"{self._url} answers, but not as a Prometheus server does: {error}") from None
+
+    def _time(self, value: Any) -> datetime:
+        try:
+            return parse_time(value)
+        except ValueError as error:
             raise PermanentError(f"{self._url} answers, but not as a Prometheus server does: {error}") from None
 
 

@@ -17,6 +17,8 @@ from pipeline import Message, Problem, Request, RequestError, foreign_id
 from producers.prometheus.alerts import fingerprint, message_of, moment, problem_of, without_nul
 
 PATH: Final = "/api/v2/alerts"
+LARGEST: Final = 64 * 1024
+"""Bytes of an alert: a message has some of it twice, and no queue takes messages of any size."""
 _URI: Final = re.compile(r"(/|[A-Za-z][A-Za-z0-9+.-]*:)[^\s\x00-\x1f\x7f]*")
 
 
@@ -79,6 +81,8 @@ def _refused(status: int, text: str, *, code: int | None = None) -> RequestError
 
 def _message(raw: msgspec.Raw, now: datetime) -> tuple[Message, tuple[str, ...]]:
     """Give an alert's message, and what it is the same as: an alert is its labels, and fires anew where it starts anew."""
+    if len(raw) > LARGEST:
+        raise ValueError(f"an alert has at most {LARGEST} bytes")
     alert = msgspec.json.decode(raw, type=_Alert)
     labels = {name: text for name, text in without_nul(alert.labels).items() if text}
     if not labels:
