@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pipeline.aws import Aws, AwsConfig, AwsEntryConfig
     from pipeline.condition import Condition
     from pipeline.errors import ConfigError, PermanentError, PipelineError, Problem, RequestError, TemporaryError
+    from pipeline.executable import Executable, ExecutableOptions
     from pipeline.fetching import Fetched, Fetcher
     from pipeline.following import GoneError, follow
     from pipeline.foreign import AmqpRefusedError, AmqpServer, QueueUrl, RedisServer
@@ -38,12 +39,14 @@ if TYPE_CHECKING:
         PollingProducer,
         Publish,
         RememberingFilter,
+        Unreadable,
         WebhookProducer,
         Window,
         WindowFilter,
     )
     from pipeline.receivers import Receivers
     from pipeline.request import Request
+    from pipeline.running import Run
     from pipeline.secrecy import SecretUrl
     from pipeline.sms import fit_sms, is_gsm, plain_sms, sms_parts
     from pipeline.sql import SqlDatabase, SqlUrl, Statement
@@ -66,6 +69,8 @@ __all__ = [
     "ConfigError",
     "Consumer",
     "Duration",
+    "Executable",
+    "ExecutableOptions",
     "Fetched",
     "Fetcher",
     "FieldPaths",
@@ -91,6 +96,7 @@ __all__ = [
     "RememberingFilter",
     "Request",
     "RequestError",
+    "Run",
     "SecretUrl",
     "Size",
     "SqlDatabase",
@@ -99,6 +105,7 @@ __all__ = [
     "Template",
     "TemporaryError",
     "UnacceptableError",
+    "Unreadable",
     "WebhookProducer",
     "Window",
     "WindowFilter",
@@ -125,6 +132,7 @@ _MODULES = {
     "aws": "Aws AwsConfig AwsEntryConfig",
     "condition": "Condition",
     "errors": "ConfigError PermanentError PipelineError Problem RequestError TemporaryError",
+    "executable": "Executable ExecutableOptions",
     "fetching": "Fetched Fetcher",
     "following": "GoneError follow",
     "foreign": "AmqpRefusedError AmqpServer QueueUrl RedisServer",
@@ -134,9 +142,10 @@ _MODULES = {
     "message": "FIELDS SEVERITIES Message colour derived_id foreign_id headline normal_severity shown_labels",
     "payload": "FieldPaths read_messages",
     "plugin": "BatchConsumer Config Consumer Filter ListeningProducer Memory NoOptions PollingProducer Publish "
-    "RememberingFilter WebhookProducer Window WindowFilter",
+    "RememberingFilter Unreadable WebhookProducer Window WindowFilter",
     "receivers": "Receivers",
     "request": "Request",
+    "running": "Run",
     "secrecy": "SecretUrl",
     "sms": "fit_sms is_gsm plain_sms sms_parts",
     "sql": "SqlDatabase SqlUrl Statement",

@@ -109,6 +109,14 @@ class WebhookProducer(Producer[C]):
         return None if path else 202
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What a poll was given and cannot read: it goes to the dead letters as it came, with the reason."""
+
+    raw: bytes
+    reason: str
+
+
 class PollingProducer(Producer[C]):
     """Asks another system, on the step's `schedule:` or on demand."""
 
@@ -122,12 +130,12 @@ class PollingProducer(Producer[C]):
         return cls.asks_for is None or bool(getattr(config, cls.asks_for))
 
     @abstractmethod
-    def poll(self, cursor: str | None) -> Iterable[tuple[Message | None, str]]:
+    def poll(self, cursor: str | None) -> Iterable[tuple[Message | Unreadable | None, str]]:
         """Give what is new since `cursor`, each with the cursor that stands just behind it; None means the first poll.
 
         Called by one clock at a time. A cursor is stored only after the messages up to it are on the queue, so what
-        was given may be asked for again. `None, cursor` tells of no message, and moves the cursor. Raise
-        `TemporaryError` to be called again later from the last stored cursor.
+        was given may be asked for again. `None, cursor` tells of no message, and moves the cursor; `Unreadable` of what cannot
+        be read as one. What was given before it raises is accepted; it is called again later, from the last stored cursor.
         """
 
 
@@ -140,15 +148,21 @@ class Publish(Protocol):
         Raise `PermanentError` where one of them is no message that can be kept; then none is accepted.
         """
 
-    def bury(self, raw: bytes, reason: str, /, *, id: str = "") -> None:  # noqa: A002 - as a message's field is called
+    def bury(self, raw: bytes, reason: str, /, *, message_id: str = "") -> None:
         """Put what cannot be read as a message into the dead letters, as it came; then it may be acknowledged.
 
-        `id` is the message's that it would have been, where a repeat has the same one. Raise `TemporaryError` as above.
+        `message_id` is that of the message it would have been, where a repeat has the same one. Raise `TemporaryError` as above.
         """
 
 
 class ListeningProducer(Producer[C]):
-    """Holds a long-lived connection to another system: a foreign queue, a chat."""
+    """Holds a long-lived connection to another system: a foreign queue, a chat.
+
+    One that is a `PollingProducer` as well is polled where its step has a `schedule:`, and listens where it has none.
+    """
+
+    alone: ClassVar[bool] = False
+    """True: of all clocks one listens at a time, as the other side gives the same to each."""
 
     @abstractmethod
     def listen(self, publish: Publish, stopping: Callable[[], bool]) -> None:

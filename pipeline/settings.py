@@ -44,6 +44,10 @@ class Settings(BaseSettings):
         default=(),
         description="Private networks that consumers may post to, such as 10.0.0.0/8,127.0.0.1; else public addresses only.",
     )
+    scripts: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(),
+        description="Directories of executables that `script` may run, separated by ':'; unset: none may be run.",
+    )
     max_body: Size = Field(default=2**20, description="The largest request body that the intake takes.")
     publish_timeout: Duration = Field(
         default="5s",
@@ -59,7 +63,7 @@ class Settings(BaseSettings):
         default="auto", description="auto: for people on a terminal, JSON lines elsewhere."
     )
 
-    @field_validator("config", mode="before")
+    @field_validator("config", "scripts", mode="before")
     @classmethod
     def _paths(cls, value: Any) -> Any:
         return tuple(Path(part) for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
@@ -103,9 +107,15 @@ class Settings(BaseSettings):
         plain = self.model_dump(mode="json", exclude_none=True, exclude={"config", "broker", "store", "memory"})
         found = {f"SIFTBELL_{name.upper()}": str(value) for name, value in plain.items()}
         found["SIFTBELL_PRIVATE_NETWORKS"] = ",".join(map(str, self.private_networks))
+        found["SIFTBELL_SCRIPTS"] = os.pathsep.join(str(path.absolute()) for path in self.scripts)
         found["SIFTBELL_CONFIG"] = os.pathsep.join(str(path) for path in self.config)
         for name in ("broker", "store", "memory"):
             secret: SecretStr | None = getattr(self, name)
             if secret is not None:
                 found[f"SIFTBELL_{name.upper()}"] = secret.get_secret_value()
         return found
+
+
+def allowed_scripts() -> tuple[Path, ...]:
+    """Give the directories whose executables plugins may run, whole; none: they may run nothing."""
+    return tuple(Path(part).absolute() for part in os.environ.get("SIFTBELL_SCRIPTS", "").split(os.pathsep) if part)

@@ -51,6 +51,12 @@ def parse_size(value: Any) -> int:
     return int(match[1]) * _SIZES[match[2] or "B"]
 
 
+def format_size(value: int) -> str:
+    """Write a size as `parse_size` reads it, in the largest unit that fits evenly: `10MiB`, `512kB`, `100B`."""
+    units = sorted(_SIZES.items(), key=lambda unit: unit[1], reverse=True)
+    return next(f"{value // size}{unit}" for unit, size in units if not value % size)
+
+
 @dataclass(frozen=True, slots=True)
 class Rate:
     """So many in a time, written as `20/s`, `90/m` or `1000/h`."""

@@ -57,7 +57,7 @@ class Clock:
 
     def run(self, stopping: threading.Event) -> None:
         """Tick until `stopping` is set. Whatever goes wrong is logged, and tried again at the next tick."""
-        listeners = Listeners(self._runner, stopping)
+        listeners = Listeners(self._runner, stopping, owner=self._owner)
         listeners.start()
         trouble = Trouble()
         while not stopping.is_set():

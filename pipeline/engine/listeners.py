@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
 from pipeline.engine.pipeline import Pipeline
+from pipeline.engine.polls import LEASE, kept
 from pipeline.engine.runner import Runner
 from pipeline.message import Message
-from pipeline.plugin import ListeningProducer
+from pipeline.plugin import ListeningProducer, Publish
 from pipeline.spec.model import ProducerStep
 
 log = structlog.get_logger()
@@ -23,10 +24,14 @@ STOPS_WITHIN: Final = 10.0
 
 
 class Listeners:
-    """The listening producers of one clock. Any number of clocks may listen: the other side gives each message to one."""
+    """The listening producers of one clock.
 
-    def __init__(self, runner: Runner, stopping: threading.Event) -> None:
+    Any number of clocks may listen, as the other side gives each message to one; where it does not, the producer is `alone`.
+    """
+
+    def __init__(self, runner: Runner, stopping: threading.Event, *, owner: str) -> None:
         self._runner = runner
+        self._owner = owner
         self._stopping = stopping
         self._threads = [
             threading.Thread(
@@ -34,7 +39,7 @@ class Listeners:
             )
             for pipeline in runner.pipelines
             for step in pipeline.spec.producers
-            if issubclass(step.type, ListeningProducer)
+            if step.listens
         ]
 
     def start(self) -> None:
@@ -53,11 +58,25 @@ class Listeners:
             try:
                 producer = pipeline.plugin(step)
                 assert isinstance(producer, ListeningProducer)
-                producer.listen(publish, self._stopping.is_set)
+                if producer.alone:
+                    self._listen_alone(producer, publish, (pipeline.spec.name, step.label))
+                else:
+                    producer.listen(publish, self._stopping.is_set)
             except BaseException as error:  # noqa: BLE001 - it is called again; what it had not acknowledged comes again
                 text = pipeline.mask(f"{type(error).__name__}: {error}")
                 log.warning("listening failed", pipeline=pipeline.spec.name, producer=step.label, error=text)
             self._stopping.wait(PAUSE)
+
+    def _listen_alone(self, producer: ListeningProducer[Any], publish: Publish, place: tuple[str, str]) -> None:
+        """Let it listen where no other clock does, for as long as the lease on that is this clock's."""
+        now, store = self._runner.now(), self._runner.store
+        if not store.claim_occurrence(*place, now, self._owner, LEASE, now=now):
+            return
+        try:
+            with kept(self._runner, place, self._owner) as lost:
+                producer.listen(publish, lambda: self._stopping.is_set() or lost.is_set())
+        finally:
+            store.finish_occurrence(*place, now, self._owner)
 
 
 class _Publishing:
@@ -69,5 +88,5 @@ class _Publishing:
     def __call__(self, messages: Sequence[Message], /) -> None:
         self._runner.accept(self._pipeline, self._producer, messages)
 
-    def bury(self, raw: bytes, reason: str, /, *, id: str = "") -> None:  # noqa: A002 - as `Publish` says
-        self._runner.bury_raw(self._pipeline, self._producer, raw, reason, message_id=id)
+    def bury(self, raw: bytes, reason: str, /, *, message_id: str = "") -> None:
+        self._runner.bury_raw(self._pipeline, self._producer, raw, reason, message_id=message_id)

@@ -80,7 +80,7 @@ def poll_claimed(runner: Runner, pipeline: Pipeline, label: str, occurrence: dat
     """
     place = (pipeline.spec.name, label)
     try:
-        with _kept(runner, place, owner):
+        with kept(runner, place, owner):
             return runner.poll(pipeline, label)
     finally:
         try:
@@ -90,21 +90,22 @@ def poll_claimed(runner: Runner, pipeline: Pipeline, label: str, occurrence: dat
 
 
 @contextmanager
-def _kept(runner: Runner, place: tuple[str, str], owner: str) -> Iterator[None]:
-    """Renew a claim until the block ends."""
-    done = threading.Event()
+def kept(runner: Runner, place: tuple[str, str], owner: str) -> Iterator[threading.Event]:
+    """Renew a claim until the block ends; the event tells that it is another one's now."""
+    done, lost = threading.Event(), threading.Event()
 
     def renew() -> None:
         while not done.wait(RENEW_EVERY):
             try:
-                runner.store.renew_occurrence(*place, owner, LEASE, now=runner.now())
+                if not runner.store.renew_occurrence(*place, owner, LEASE, now=runner.now()):
+                    lost.set()
             except TemporaryError as away:  # nobody else can claim it either
                 log.warning("a poll under way could not be noted", pipeline=place[0], producer=place[1], error=str(away))
 
     renewing = threading.Thread(target=renew, name=f"renew {'/'.join(place)}", daemon=True)
     renewing.start()
     try:
-        yield
+        yield lost
     finally:
         done.set()
         renewing.join()

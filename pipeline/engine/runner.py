@@ -33,8 +33,8 @@ from pipeline.engine.together import Together
 from pipeline.engine.underway import Underway
 from pipeline.errors import PermanentError, TemporaryError
 from pipeline.memory import MemoryBackend
-from pipeline.message import Message, new_id
-from pipeline.plugin import PollingProducer
+from pipeline.message import Message, foreign_id, new_id
+from pipeline.plugin import PollingProducer, Unreadable
 from pipeline.spec.model import FilterStep
 from pipeline.store import Store
 from pipeline.store.rows import Outcome, Record, Why
@@ -167,17 +167,29 @@ class Runner:
         waiting: list[Message] = []
         cursor = self.store.cursor(name, label)
         reached = cursor
-        for message, position in producer.poll(cursor):
+        told, failure = iter(producer.poll(cursor)), None
+        while True:
+            try:
+                message, position = next(told)
+            except StopIteration:
+                break
+            except Exception as error:  # noqa: BLE001 - raised again, after what it gave before was accepted
+                failure = error
+                break
             cursor = position
-            if message is None:
-                continue
-            waiting.append(message)
-            count += 1
+            if isinstance(message, Unreadable):
+                same = foreign_id(None, name, label, message.raw)
+                self.bury_raw(pipeline, label, message.raw, message.reason, message_id=same)
+            elif message is not None:
+                waiting.append(message)
+                count += 1
             if len(waiting) == MAX_PROCESS:
                 self._advance(pipeline, label, waiting, cursor)
                 waiting, reached = [], cursor
         if cursor is not None and (waiting or cursor != reached):
             self._advance(pipeline, label, waiting, cursor)
+        if failure is not None:
+            raise failure
         return count
 
     def lost(self, batch: Batch) -> None:

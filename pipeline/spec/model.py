@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from pipeline.condition import Condition
 from pipeline.networks import ANYWHERE, Networks
-from pipeline.plugin import BatchConsumer, Config, Plugin
+from pipeline.plugin import BatchConsumer, Config, ListeningProducer, Plugin
 from pipeline.registry import Kind as Kind  # noqa: PLC0414 - the kinds of plugin belong to the model's vocabulary, too
 from pipeline.units import Rate
 
@@ -77,6 +77,11 @@ class ProducerStep(Step):
     """A producer; `schedule` is set for polling producers that are asked by the clock."""
 
     schedule: Schedule | None = None
+
+    @property
+    def listens(self) -> bool:
+        """Whether a clock lets it listen: where it could do both, a schedule says that it is polled."""
+        return issubclass(self.type, ListeningProducer) and self.schedule is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

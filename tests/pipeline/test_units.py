@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline import Duration, Size, parse_time
-from pipeline.units import format_duration, parse_duration, parse_rate, parse_size
+from pipeline.units import format_duration, format_size, parse_duration, parse_rate, parse_size
 
 
 @pytest.mark.parametrize(
@@ -106,3 +106,9 @@ def test_rates(text, interval):
 def test_what_is_no_rate(value):
     with pytest.raises(ValueError, match="a rate such as 20/s"):
         parse_rate(value)
+
+
+@given(st.integers(1, 10**13))
+def test_a_size_that_is_written_is_read_again(size):
+    assert parse_size(format_size(size)) == size
+    assert format_size(3 * 2**20) == "3MiB"

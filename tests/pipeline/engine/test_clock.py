@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from typing import ClassVar
 
 import pytest
+from trees import until
 
 from pipeline import (
     Consumer,
@@ -15,6 +18,7 @@ from pipeline import (
     PermanentError,
     PollingProducer,
     TemporaryError,
+    Unreadable,
     Window,
     WindowFilter,
 )
@@ -282,7 +286,7 @@ def test_a_poll_goes_on_from_its_cursor_and_each_time_is_polled_once(engine, pro
     assert run.store.cursor("toy", "numbers") == "6"
 
 
-def test_a_poll_that_fails_moves_nothing_and_is_asked_again(engine, producer, consumer, box, message):
+def test_what_a_poll_gave_before_it_failed_is_accepted_and_it_is_asked_again_from_there(engine, producer, consumer, box, message):
     class Shaky(PollingProducer[NoOptions]):
         """Fails at the first call."""
 
@@ -290,7 +294,7 @@ def test_a_poll_that_fails_moves_nothing_and_is_asked_again(engine, producer, co
 
         def poll(self, cursor):
             Shaky.calls += 1
-            yield message(title=f"{Shaky.calls} from {cursor}"), "end"
+            yield message(title=f"{Shaky.calls} from {cursor}"), f"{Shaky.calls}"
             if Shaky.calls == 1:
                 raise TemporaryError("connection reset")
 
@@ -300,7 +304,27 @@ def test_a_poll_that_fails_moves_nothing_and_is_asked_again(engine, producer, co
         run.clock.tick()
         finish(run.clock)
     run.work()
-    assert [m.title for m in box.got] == ["2 from None"]
+    assert [m.title for m in box.got] == ["1 from None", "2 from 1"]
+
+
+def test_what_a_poll_cannot_read_is_buried_once_and_the_rest_goes_on(engine, producer, consumer, box, message):
+    class Torn(PollingProducer[NoOptions]):
+        """Has a torn line among its messages, and forgets its cursor."""
+
+        def poll(self, cursor):
+            yield message(title="a"), "1"
+            yield Unreadable(b'{"title": ', "the body is not JSON"), "2"
+            yield message(title="b"), "3"
+
+    run = engine(producers=[producer(Torn, schedule=Every())], consumers=[consumer(box)])
+    for _ in range(2):
+        run.moment[0] += timedelta(minutes=1)
+        run.clock.tick()
+        finish(run.clock)
+    run.work()
+    assert [m.title for m in box.got] == ["a", "b", "a", "b"]
+    (letter,) = run.store.dead_letters()
+    assert (letter.message.data, letter.error) == ('{"title": ', "torn cannot read this: the body is not JSON")
 
 
 def test_a_poll_stays_its_clocks_however_long_it_takes(engine, producer, consumer, box, message, monkeypatch):
@@ -458,6 +482,77 @@ def test_a_running_clock_ticks_listens_and_stops(engine, producer, consumer, box
     assert [m.title for m in box.got] == ["heard"]
 
 
+class Both(PollingProducer[NoOptions], ListeningProducer[NoOptions]):
+    """Can be polled and can listen; tells which it did, and one of all clocks may."""
+
+    alone = True
+    did: ClassVar[list[str]] = []
+
+    def poll(self, cursor):
+        self.did.append("polled")
+        return ()
+
+    def listen(self, publish, stopping):
+        self.did.append("listened")
+        while not stopping():
+            threading.Event().wait(0.01)
+        self.did.append("stopped")
+
+
+@contextmanager
+def running(clock):
+    stopping = threading.Event()
+    thread = threading.Thread(target=clock.run, args=(stopping,))
+    thread.start()
+    yield
+    stopping.set()
+    thread.join(timeout=20)
+    assert not thread.is_alive()
+
+
+def test_a_producer_of_both_kinds_is_polled_where_it_has_a_schedule(engine, producer, consumer, box):
+    Both.did = []
+    run = engine(producers=[producer(Both, schedule=Every())], consumers=[consumer(box)])
+    run.clock.tick()
+    run.moment[0] += timedelta(minutes=1)
+    with running(run.clock):
+        until(lambda: Both.did, "it was asked")
+    assert set(Both.did) == {"polled"}
+
+
+def test_one_of_all_clocks_listens_where_the_other_side_would_tell_each(engine, producer, consumer, box, monkeypatch):
+    Both.did = []
+    monkeypatch.setattr(listeners, "PAUSE", 0.01)
+    run = engine(producers=[producer(Both)], consumers=[consumer(box)])
+    other = Clock(run.runner, owner="other", retention=timedelta(days=7))
+    claimed = []
+    claim = run.store.claim_occurrence
+    monkeypatch.setattr(
+        run.store, "claim_occurrence", lambda *args, **named: claimed.append(claim(*args, **named)) or claimed[-1]
+    )
+    with running(run.clock):
+        until(lambda: Both.did == ["listened"], "the first one listens")
+        with running(other):
+            until(lambda: claimed.count(False) >= 3, "the other one tries to")
+        assert Both.did == ["listened"]
+        run.moment[0] += timedelta(seconds=1)
+    with running(other):
+        until(lambda: len(Both.did) == 3, "the other one has its turn")
+    assert Both.did == ["listened", "stopped", "listened", "stopped"]
+
+
+def test_a_clock_that_lost_its_turn_stops_listening(engine, producer, consumer, box, monkeypatch):
+    Both.did = []
+    monkeypatch.setattr(polls, "RENEW_EVERY", 0.01)
+    monkeypatch.setattr(listeners, "PAUSE", 0.01)
+    run = engine(producers=[producer(Both)], consumers=[consumer(box)])
+    with running(run.clock):
+        until(lambda: Both.did == ["listened"], "it listens")
+        run.moment[0] += timedelta(minutes=1)
+        monkeypatch.setattr(run.store, "renew_occurrence", lambda *_, **__: False)
+        until(lambda: "stopped" in Both.did, "it has stopped")
+
+
 @pytest.mark.parametrize(("raw", "data"), [(b'{"title": ', '{"title": '), (b"\xff\0", {"base64": "/wA="})])
 def test_what_a_listening_producer_cannot_read_is_buried_as_it_came_and_once(
     engine, producer, consumer, box, raw, data, monkeypatch
@@ -469,7 +564,7 @@ def test_what_a_listening_producer_cannot_read_is_buried_as_it_came_and_once(
 
         def listen(self, publish, stopping_):
             for _ in range(2):
-                publish.bury(raw, "it is cut off", id="019aa5c1-0000-7000-8000-000000000001")
+                publish.bury(raw, "it is cut off", message_id="019aa5c1-0000-7000-8000-000000000001")
             stopping.set()
 
     run = engine(producers=[producer(Radio)], consumers=[consumer(box)])

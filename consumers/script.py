@@ -1,0 +1,176 @@
+"""Runs an executable for each message, which it gets as JSON on stdin; or keeps it running and asks it line by line.
+
+It is run without a shell, and only where the settings allow it: `SIFTBELL_SCRIPTS=/opt/siftbell/scripts` names the
+directories whose executables may be run, separated by `:`. Whoever may write there may run what they like as Siftbell's
+user, so nobody else should. Of the environment it gets PATH, HOME, LANG and the variables that `environment` names.
+
+```yaml
+name: to-a-script
+producers:
+  - http
+consumers:
+  - script:
+      command: [open-ticket, --project, OPS]
+      environment: [TICKET_TOKEN]
+```
+
+**On stdin** is the message as one JSON object, as `file` writes it: fields without a value are left out. With `format: list` it
+is the JSON array `[{"sender": …, "receiver": …, "content": …}]`: the message's source, its label `receiver`, its title and text.
+
+**Its exit code** is the outcome: 0 is done. 75 (EX_TEMPFAIL) is tried again, as is a script that is killed, takes longer
+than `timeout` or cannot be started. Any other sends the message to the dead letters, with what it wrote to stderr. What it
+prints is not looked at.
+
+**Kept running** (`keep: true`, or the number of them), it reads a message from each line, and answers with a line:
+`{"ok": true}`, `{"retry": "the reason", "after": 30}` (again, after so many seconds at the earliest) or `{"refused": "the
+reason"}`. One that ends without an answer, or does not give it within `timeout`, is started again, and the message is tried
+again.
+
+```yaml
+name: to-a-kept-script
+producers:
+  - http
+consumers:
+  - script: {command: ticket-writer, keep: 2}
+```
+
+**Limits**: `memory` for each of its processes, `line` bytes in a line of an answer. `concurrency:` beside the step is how many
+messages, and so how many scripts, are under way at once. With a script ends whatever it started, in the background as well:
+SIGTERM, and three seconds later SIGKILL. On Linux that also happens when Siftbell itself is killed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Final, Literal
+
+import msgspec
+from pydantic import Field, field_validator
+
+from pipeline import Consumer, Executable, ExecutableOptions, Message, PermanentError, Run, TemporaryError
+
+LONGEST: Final = timedelta(seconds=55)
+"""A call of a consumer may take a minute."""
+FAREWELL: Final = 2.0
+"""Seconds that a kept script has to end by itself when its input does."""
+
+
+class ScriptConfig(ExecutableOptions):
+    """The options of `script`."""
+
+    keep: int = Field(
+        default=0, ge=0, le=100, description="How many are kept running, true for one; none: one is run for each message."
+    )
+    format: Literal["message", "list"] = Field(
+        default="message", description="What it is given: the message's fields, or a list of sender, receiver and content."
+    )
+
+    @field_validator("timeout")
+    @classmethod
+    def _in_time(cls, value: timedelta) -> timedelta:
+        if value > LONGEST:
+            raise ValueError("at most 55s is expected")
+        return value
+
+
+class _Answer(msgspec.Struct):
+    ok: bool = False
+    retry: str | None = None
+    after: float | None = None
+    refused: str | None = None
+
+
+class Script(Consumer[ScriptConfig]):
+    """Runs an executable with each message on its stdin, or keeps it running."""
+
+    def open(self) -> None:
+        """Make ready; nothing is run before the first message."""
+        self._executable = Executable(self.config)
+        self._idle: list[Run] = []
+        self._places = threading.Semaphore(max(1, self.config.keep))
+
+    def close(self) -> None:
+        """Let the scripts that are kept running end."""
+        while self._idle:
+            with self._idle.pop() as run:
+                run.write(b"", last=True)
+                run.read(FAREWELL)
+
+    def probe(self) -> str:
+        """Give the executable's path; it is not run."""
+        return Executable(self.config).check()
+
+    def consume(self, message: Message) -> None:
+        """Run it, or ask the one that is kept running."""
+        text = msgspec.json.encode(self.preview(message))
+        if self.config.keep:
+            self._ask(text)
+            return
+        with self._executable.start() as run:
+            run.write(text + b"\n", last=True)
+            for _ in run.lines(self.config.timeout):
+                pass
+
+    def preview(self, message: Message) -> object:
+        """Give what stands on its stdin."""
+        if self.config.format == "message":
+            return msgspec.to_builtins(message)
+        content = "\n".join(filter(None, (message.title, message.text)))
+        return [{"sender": message.source, "receiver": message.labels.get("receiver", ""), "content": content}]
+
+    def _ask(self, text: bytes) -> None:
+        with self._kept() as run:
+            run.write(text + b"\n")
+            answers = run.read(self.config.timeout.total_seconds())
+            if not answers and run.ended:
+                _tell_end(run)
+            if len(answers) != 1:
+                told = f"printed {len(answers)} lines for an answer" if answers else "did not answer in time"
+                raise TemporaryError(f"{run.name} {told}")
+            answer = _read(run.name, answers[0])
+        if answer.retry is not None:
+            raise TemporaryError(answer.retry or f"{run.name} asks to try again", retry_after=answer.after)
+        if not answer.ok:
+            raise PermanentError(answer.refused or f"{run.name} refused the message")
+
+    @contextmanager
+    def _kept(self) -> Iterator[Run]:
+        """Give a running script; whatever goes wrong with it meanwhile, it is not used again."""
+        with self._places:
+            run = self._usable()
+            try:
+                yield run
+            except BaseException:
+                run.__exit__(None, None, None)
+                raise
+            self._idle.append(run)
+
+    def _usable(self) -> Run:
+        while self._idle:
+            run = self._idle.pop()
+            if not run.read(0) and not run.silent:
+                return run
+            run.__exit__(None, None, None)  # it has ended, or says what nobody asked
+        return self._executable.start()
+
+
+def _read(name: str, line: bytes) -> _Answer:
+    try:
+        answer = msgspec.json.decode(line, type=_Answer)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise TemporaryError(f"{name} gave an answer that cannot be read: {error}") from None
+    if not answer.ok and answer.retry is None and answer.refused is None:
+        raise TemporaryError(f"{name} gave an answer without ok, retry or refused")
+    return answer
+
+
+def _tell_end(run: Run) -> None:
+    """Raise `TemporaryError`: whatever its exit code, it does not say that the message is at fault."""
+    try:
+        run.judge()
+    except PermanentError as error:
+        raise TemporaryError(str(error)) from None
+    raise TemporaryError(f"{run.name} ended without an answer")
