@@ -1,11 +1,17 @@
-"""What the tests of consumers of AWS share: moto, credentials, and plain clients to look at what is there."""
+"""What tests of several consumers share: certificates; moto, credentials, and plain clients to look at what is there."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 
 import pytest
 from botocore.session import Session
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from moto.server import ThreadedMotoServer
 
 REGION = "eu-west-1"
@@ -41,3 +47,33 @@ def client(moto: str, credentials: None) -> Iterator[Callable[[str], object]]:
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """A certificate for 127.0.0.1 with its key, and its authority, made for this session: the directory they are in."""
+    directory = tmp_path_factory.mktemp("certificates")
+    now = datetime.now(UTC)
+
+    def name(text):
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+    def issue(subject, key, issuer, by, *, authority):
+        builder = x509.CertificateBuilder().subject_name(name(subject)).issuer_name(name(issuer)).public_key(key.public_key())
+        builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(days=1))
+        builder = builder.not_valid_after(now + timedelta(days=1))
+        builder = builder.add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        if not authority:
+            names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+            builder = builder.add_extension(names, critical=False)
+        return builder.sign(by, hashes.SHA256())
+
+    root_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    root = issue("an authority", root_key, "an authority", root_key, authority=True)
+    leaf = issue("127.0.0.1", key, "an authority", root_key, authority=False)
+    (directory / "ca.pem").write_bytes(root.public_bytes(serialization.Encoding.PEM))
+    written = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ) + leaf.public_bytes(serialization.Encoding.PEM)
+    (directory / "server.pem").write_bytes(written)
+    return directory
