@@ -68,8 +68,7 @@ class PrometheusConfig(Config):
         given = self.model_fields_set - {"url"}
         about_series = {"repeat", "title", "text", "severity", "labels"} & given
         problems = {
-            f"url: it is missing; without it there is nobody for whom '{min(given, default='')}' is meant": self.url is None
-            and given,
+            f"url: it is missing; '{min(given, default='')}' is about the server that it names": self.url is None and given,
             f"query: it is missing; '{min(about_series, default='')}' is about its series": self.query is None and about_series,
             "user and password belong together": (self.user is None) != (self.password is None),
             "token: give it, or user and password": self.token is not None and self.user is not None,

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ pytestmark = [
     pytest.mark.against("producer prometheus", "Prometheus and Alertmanager of Debian 12"),
 ]
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 PIPELINE = """
 name: alerts
 producers:
@@ -153,9 +155,9 @@ def siftbell_with(pipeline: str, directory: Path, **environment: str) -> Iterato
         assert running.stats()["dead"] == []
 
 
-def told(directory: Path, **labels: str) -> list[Any]:
-    """Give the messages that reached the file, those with these labels."""
-    file = directory / "out.jsonl"
+def told(directory: Path, *, name: str = "out.jsonl", **labels: str) -> list[Any]:
+    """Give the messages that reached a file, those with these labels."""
+    file = directory / name
     messages = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     return [message for message in messages if labels.items() <= message["labels"].items()]
 
@@ -173,25 +175,26 @@ def target_of(httpserver: HTTPServer) -> str:
 def test_prometheus_has_siftbell_for_its_alertmanager(
     prometheus: str, disk: Disk, httpserver: HTTPServer, tmp_path: Path
 ) -> None:
+    """By the shipped pipeline `alerts`."""
+    archived = partial(told, tmp_path / "data", name="archive.jsonl")
     with (
-        siftbell_with(PIPELINE, tmp_path) as siftbell,
+        siftbell_run(CONFIGS, tmp_path / "data") as siftbell,
         prometheus_of(prometheus, tmp_path / "prometheus", target_of(httpserver), free_port(), siftbell) as server,
     ):
         disk.used = 95
-        until(lambda: told(tmp_path), "it fires")
+        until(archived, "it fires")
         sent = server.sent()
         until(lambda: server.sent() >= sent + 3, "Prometheus has sent it again")
         disk.used = 20
-        until(lambda: len(told(tmp_path)) > 1, "it is resolved")
+        until(lambda: len(archived()) > 1, "it is resolved")
         sent = server.sent()
         until(lambda: server.sent() >= sent + 3, "Prometheus has sent that again")
-        post(siftbell, {"labels": {"alertname": "Last"}})
-        until(lambda: told(tmp_path, alertname="Last"), "what was sent before the last alert is delivered")
-    firing, resolved = told(tmp_path, alertname="DiskFull")
-    assert [(one["title"], one["severity"], one.get("status", "firing")) for one in (firing, resolved)] == [
-        ("/var is full", "critical", "firing"),
-        ("/var is full", "critical", "resolved"),
-    ]
+        post(siftbell, {"labels": {"alertname": "Last", "severity": "page"}})
+        until(lambda: archived(alertname="Last"), "what was sent before the last alert is delivered")
+        assert siftbell.stats()["dead"] == []
+    firing, resolved = archived(alertname="DiskFull")
+    assert [one.get("status", "firing") for one in (firing, resolved)] == ["firing", "resolved"]
+    assert [one["title"] for one in (firing, resolved)] == ["✗ CRITICAL: /var is full", "✓ CRITICAL: /var is full"]
     assert firing["text"] == "95 % used & growing"
     assert firing["labels"] == {
         "alertname": "DiskFull", "severity": "page", "disk": "/var", "job": "node", "instance": target_of(httpserver)
