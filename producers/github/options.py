@@ -20,7 +20,8 @@ def _event(text: str) -> str:
     name, _, action = text.partition(".")
     if name not in EVENTS:
         near = difflib.get_close_matches(name, EVENTS, n=1)
-        raise ValueError(f"an event such as pull_request or pull_request.opened is expected{f': {near[0]}?' if near else ''}")
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"an event such as pull_request or pull_request.opened is expected{meant}")
     if action and not re.fullmatch("[a-z_]+", action):
         raise ValueError("an action such as pull_request.opened is expected")
     return text
