@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         foreign_id,
         headline,
         normal_severity,
+        normal_status,
         shown_labels,
     )
     from pipeline.payload import FieldPaths, read_messages
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         ListeningProducer,
         Memory,
         NoOptions,
+        Note,
         PollingProducer,
         Publish,
         RememberingFilter,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from pipeline.receivers import Receivers
     from pipeline.request import Request
     from pipeline.running import Run
+    from pipeline.schedule import Schedule, read_schedule, read_zone
     from pipeline.secrecy import SecretUrl
     from pipeline.sms import fit_sms, is_gsm, plain_sms, sms_parts
     from pipeline.sql import SqlDatabase, SqlUrl, Statement
@@ -85,6 +88,7 @@ __all__ = [
     "Memory",
     "Message",
     "NoOptions",
+    "Note",
     "PermanentError",
     "PipelineError",
     "PollingProducer",
@@ -97,6 +101,7 @@ __all__ = [
     "Request",
     "RequestError",
     "Run",
+    "Schedule",
     "SecretUrl",
     "Size",
     "SqlDatabase",
@@ -119,9 +124,12 @@ __all__ = [
     "is_gsm",
     "json_object",
     "normal_severity",
+    "normal_status",
     "parse_time",
     "plain_sms",
     "read_messages",
+    "read_schedule",
+    "read_zone",
     "shorten",
     "shorten_key",
     "shown_labels",
@@ -139,13 +147,14 @@ _MODULES = {
     "http": "HttpConsumer HttpRequest UnacceptableError json_object",
     "http_batches": "HttpBatchConsumer batch_key",
     "matchers": "Matchers",
-    "message": "FIELDS SEVERITIES Message colour derived_id foreign_id headline normal_severity shown_labels",
+    "message": "FIELDS SEVERITIES Message colour derived_id foreign_id headline normal_severity normal_status shown_labels",
     "payload": "FieldPaths read_messages",
-    "plugin": "BatchConsumer Config Consumer Filter ListeningProducer Memory NoOptions PollingProducer Publish "
+    "plugin": "BatchConsumer Config Consumer Filter ListeningProducer Memory NoOptions Note PollingProducer Publish "
     "RememberingFilter Unreadable WebhookProducer Window WindowFilter",
     "receivers": "Receivers",
     "request": "Request",
     "running": "Run",
+    "schedule": "Schedule read_schedule read_zone",
     "secrecy": "SecretUrl",
     "sms": "fit_sms is_gsm plain_sms sms_parts",
     "sql": "SqlDatabase SqlUrl Statement",

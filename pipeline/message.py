@@ -24,11 +24,18 @@ _SEVERITIES: Final = {
     **dict.fromkeys(("debug", "trace", "verbose"), "debug"),
 }
 
+Status = Literal["firing", "resolved"]
+
+_FIRING: Final = frozenset(("firing", "open", "opened", "active", "alerting", "alarm", "triggered", "problem")) | frozenset(
+    ("critical", "error", "warning", "failed", "failing", "down")
+)
+_OVER: Final = frozenset(
+    ("resolved", "ok", "closed", "cleared", "fixed", "inactive", "normal", "recovered", "recovery", "healthy", "up")
+)
+
 _RESOLVED: Final = "#2eb67d"
 _COLOURS: Final = {"critical": "#d50f25", "error": "#e8590c", "warning": "#f2b807", "info": "#2d7ff9", "debug": "#8a94a6"}
 _COLOURLESS: Final = "#5b6b7f"
-
-Status = Literal["firing", "resolved"]
 
 
 def normal_severity(word: str) -> str:
@@ -37,6 +44,14 @@ def normal_severity(word: str) -> str:
         return known
     word = word.strip().lower()
     return _SEVERITIES.get(word, word)
+
+
+def normal_status(word: str) -> Status | None:
+    """Give the status that a sender means (`OK` is resolved, `ALARM` is firing); None for a word that says neither."""
+    word = word.strip().lower()
+    if word in _OVER:
+        return "resolved"
+    return "firing" if word in _FIRING else None
 
 
 def new_id() -> str:

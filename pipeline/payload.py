@@ -13,14 +13,12 @@ import msgspec
 from pydantic import AfterValidator
 
 from pipeline.errors import Problem, RequestError
-from pipeline.message import Message, normal_severity
+from pipeline.message import Message, normal_severity, normal_status
 from pipeline.request import Request
 from pipeline.units import parse_time
 
 _Name = Literal["title", "text", "severity", "status", "labels", "key", "url", "time", "source", "type"]
 _NAMES: Final = ("title", "text", "severity", "status", "labels", "key", "url", "time", "source", "type")
-_FIRING: Final = frozenset({"", "firing", "open", "alerting", "triggered", "problem", "critical", "warning", "active"})
-_RESOLVED: Final = frozenset({"resolved", "ok", "closed", "recovered", "recovery", "inactive"})
 _STEP: Final = re.compile(r"\[(\d{1,6})\]|\.?([^.\[\]]+)")
 
 
@@ -191,10 +189,11 @@ def _text(value: Any) -> str:
 
 
 def _status(value: Any) -> str:
-    word = _text(value).strip().lower()
-    if word not in _FIRING | _RESOLVED:
+    word = _text(value)
+    status = normal_status(word) if word.strip() else "firing"
+    if status is None:
         raise ValueError("firing or resolved is expected")
-    return "resolved" if word in _RESOLVED else "firing"
+    return status
 
 
 def _time(value: Any) -> Any:

@@ -34,7 +34,7 @@ class SqlConfig(Config):
     text: Template | None = Field(default=None, description="The text; else the columns, line by line.")
     key: Template | None = Field(default=None, description="What the message is about.")
     severity: Template | None = Field(default=None, description="The severity, in any of many words.")
-    status: Template | None = Field(default=None, description="`resolved` or `ok`; anything else is firing.")
+    status: Template | None = Field(default=None, description="`resolved`, `ok`, `closed` and the like; anything else is firing.")
     labels: dict[str, Template] = Field(default_factory=dict, description="Labels by name.")
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import FIELDS, SEVERITIES, Message, colour, headline, normal_severity, shown_labels
+from pipeline import FIELDS, SEVERITIES, Message, colour, headline, normal_severity, normal_status, shown_labels
 from pipeline.engine.explain import accepted_at
 from pipeline.message import derived_id, foreign_id, new_id
 
@@ -101,6 +101,18 @@ def test_fields_are_in_order():
 def test_severities(word, severity):
     assert normal_severity(word) == severity
     assert all(normal_severity(one) == one for one in SEVERITIES)
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (("firing", "ALARM", "down"), "firing"),
+        (("resolved", " OK ", "Closed", "up"), "resolved"),
+        (("", "pending", "odd"), None),
+    ],
+)
+def test_statuses(words, status):
+    assert [normal_status(word) for word in words] == [status] * len(words)
 
 
 def test_a_foreign_name_gives_the_same_id_each_time_and_sorts_by_its_time():
