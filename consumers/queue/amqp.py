@@ -47,7 +47,9 @@ class Amqp:
 
     def close(self) -> None:
         """End the connection."""
-        with self._lock:
+        with self._lock, suppress(AMQPError, OSError, TemporaryError):  # it may have been cut
+            if self._connection is not None:
+                self._connection.close()
             self._end()
 
     def probe(self) -> str:
@@ -114,8 +116,6 @@ class Amqp:
         connection, self._connection = self._connection, None
         self._numbers, self._sent = {}, 0
         if connection is not None:
-            with suppress(AMQPError, OSError, TemporaryError):  # it was cut
-                connection.close()
             connection.collect()
 
     def _settled(self, number: int, multiple: bool) -> list[str]:

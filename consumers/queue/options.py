@@ -56,13 +56,18 @@ class QueueConfig(Config):
             )
         if foreign := [name for name in (*_OF_AMQP, *_OF_REDIS) if name in self.model_fields_set and name not in own]:
             raise ValueError(f"{foreign[0]}: it does not go with {scheme}://, which has {', '.join(own)}")
-        if own is _OF_AMQP:
-            if not self.exchange and not self.routing_key.text:
-                raise ValueError("give an `exchange`, or a queue's name as `routing_key`")
-        elif bool(self.list) == bool(self.stream):
-            raise ValueError("give either `list` or `stream`")
-        elif self.list and (self.headers or "body_field" in self.model_fields_set):
-            raise ValueError("`headers` and `body_field` do not go with `list`")
-        elif self.stream and ("push_to" in self.model_fields_set or self.body_field in self.headers):
-            raise ValueError(f"{'headers' if self.headers else 'push_to'}: it does not go with `stream`, or names `body_field`")
+        if problem := self._problem(of_amqp=own is _OF_AMQP):
+            raise ValueError(problem)
         return self
+
+    def _problem(self, *, of_amqp: bool) -> str:
+        given = self.model_fields_set
+        if of_amqp:
+            return "" if self.exchange or self.routing_key.text else "give an `exchange`, or a queue's name as `routing_key`"
+        if bool(self.list) == bool(self.stream):
+            return "give either `list` or `stream`"
+        if self.list and given & {"headers", "body_field"}:
+            return "`headers` and `body_field` do not go with `list`"
+        if self.stream and "push_to" in given:
+            return "`push_to` does not go with `stream`"
+        return f"headers: `{self.body_field}` is the field of the body" if self.body_field in self.headers else ""

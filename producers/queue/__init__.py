@@ -156,7 +156,7 @@ class Queue(ListeningProducer[QueueConfig]):
                 log.warning("a message was left on its queue", error=str(error))
         bad += _published(publish, good)
         for delivery, reason in bad:
-            publish.bury(delivery.body, reason, id=message_id(delivery))
+            publish.bury(delivery.body, reason, message_id=message_id(delivery))
         return [delivery for delivery, _ in (*good, *bad)]
 
     def _read(self, delivery: Delivery) -> list[Message]:

@@ -21,6 +21,8 @@ class Delivery:
     """When it was sent, the same when it comes again."""
     tag: Any = None
     """What the system acknowledges it by."""
+    problem: str = ""
+    """Why it cannot be read, where its system knows."""
 
 
 class System(Protocol):

@@ -18,6 +18,8 @@ _MOST: Final = 10_000
 
 def read(delivery: Delivery, config: QueueConfig) -> list[Message]:
     """Give a delivery's messages, with ids that a repeat has too; raises `PermanentError` that says why it cannot be read."""
+    if delivery.problem:
+        raise PermanentError(delivery.problem)
     messages = [_completed(message, delivery, config) for message in _messages(delivery, config)]
     first = message_id(delivery)
     if not first:

@@ -100,21 +100,22 @@ class RedisStream:
         return [self._delivery(entry_id, fields) for entry_id, fields in entries if fields]
 
     def _delivery(self, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Delivery:
+        texts = {_text(name): _text(value) for name, value in fields.items()}
         headers = {"queue": self._config.stream, "entry": entry_id.decode()}
-        if len(fields) == 1 and not self._config.body_field:
+        body, problem, wanted = msgspec.json.encode(texts), "", self._config.body_field
+        if wanted and wanted.encode() in fields:
+            body = fields[wanted.encode()]
+            headers |= {name.lower(): value for name, value in texts.items() if name != wanted}
+        elif wanted:
+            problem = f"it has no field '{wanted}', which `body_field` names"
+        elif len(fields) == 1:
             (body,) = fields.values()
-        elif self._config.body_field:
-            body = fields.get(self._config.body_field.encode(), b"")
-            rest = {name: value for name, value in fields.items() if name.decode(errors="replace") != self._config.body_field}
-            headers = {
-                name.decode(errors="replace").lower(): value.decode(errors="replace") for name, value in rest.items()
-            } | headers
-        else:
-            texts = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in fields.items()}
-            body = msgspec.json.encode(texts)
-        milliseconds = int(entry_id.partition(b"-")[0])
         name = f"{self._config.stream}/{entry_id.decode()}"
-        return Delivery(body, headers, name, _time(milliseconds), entry_id)
+        return Delivery(body, headers, name, _time(int(entry_id.partition(b"-")[0])), entry_id, problem)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="backslashreplace")
 
 
 def _time(milliseconds: int) -> datetime | None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
+import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -17,16 +22,23 @@ import amqp
 import pytest
 import redis
 from botocore.session import Session
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 from harness.background import Background
 from harness.proxy import Proxy
 from moto.server import ThreadedMotoServer
-from pydantic import SecretStr
+from moto.sns import sns_backends
+from pydantic import SecretStr, ValidationError
 from trees import until
 
-from pipeline import PipelineError, TemporaryError
+from pipeline import PermanentError, PipelineError, TemporaryError
 from pipeline.foreign import AmqpServer
 from pipeline.testing import ListeningProducerContract
 from producers.queue import Queue, QueueConfig
+from producers.queue.delivery import Delivery
+from producers.queue.reading import message_id, read
 
 RABBITMQ = pytest.mark.against("producer queue", "RabbitMQ 3.10")
 REDIS = pytest.mark.against("producer queue", "Redis 7.0")
@@ -53,6 +65,13 @@ class OnRabbit:
 
     def left(self) -> int:
         return self.channel.queue_declare(self.name, passive=True).message_count
+
+    def consumers(self) -> int:
+        with self.connection.channel() as channel:
+            try:
+                return channel.queue_declare(self.name, passive=True).consumer_count
+            except amqp.NotFound:
+                return 0
 
     def close(self) -> None:
         self.channel.queue_delete(self.name)
@@ -185,8 +204,8 @@ class Heard:
         self.before()
         self.messages += messages
 
-    def bury(self, raw, reason, /, *, id="") -> None:
-        self.buried.append((raw, reason, id))
+    def bury(self, raw, reason, /, *, message_id="") -> None:
+        self.buried.append((raw, reason, message_id))
 
     @property
     def titles(self) -> list[str]:
@@ -331,7 +350,7 @@ class Heard:
                 print(message.id, message.title, file=file)
         if len(open(sys.argv[2]).readlines()) >= int(sys.argv[3]):
             os.kill(os.getpid(), signal.SIGKILL)
-    def bury(self, raw, reason, *, id=""):
+    def bury(self, raw, reason, *, message_id=""):
         raise AssertionError(reason)
 
 plugin = Queue(QueueConfig.model_validate_json(sys.argv[1]))
@@ -344,7 +363,7 @@ def test_a_listener_that_is_killed_between_publish_and_acknowledgement_loses_not
     foreign.send(*bodies(40))
     told, options = tmp_path / "heard", {"url": foreign.url, **foreign.options, "prefetch": 8}
     command = [sys.executable, "-c", LISTENER, json.dumps(options), str(told), "20"]
-    assert subprocess.run(command, timeout=60).returncode == -signal.SIGKILL
+    assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
     before = dict(line.split(" ", 1) for line in told.read_text().splitlines())
     with listening(foreign) as heard:
         until(lambda: {*before.values(), *heard.titles} == {f"no {number:03}" for number in range(40)}, "all have come")
@@ -379,3 +398,534 @@ def test_a_connection_that_is_cut_is_made_anew(proxied):
         until(lambda: len({*heard.titles}) == 10, "all have come")
     secret = urlsplit(url).password
     assert not any(secret and secret in error for error in heard.errors)
+
+
+# What each system has of its own.
+
+
+@RABBITMQ
+class TestAmqp:
+    @pytest.fixture
+    def exchange(self, rabbit) -> Iterator[str]:
+        name = f"{rabbit.name}-exchange"
+        yield name
+        rabbit.channel.exchange_delete(name)
+
+    def test_a_queue_of_its_own_is_made_and_bound_and_headers_become_labels(self, rabbit, exchange):
+        rabbit.channel.queue_delete(rabbit.name)
+        told = {
+            "declare": True,
+            "exchange": exchange,
+            "exchange_type": "topic",
+            "routing_keys": ["disk.#", "*.critical"],
+            "labels": {"route": "routing_key", "via": "exchange", "host": "X-Host", "count": "x-count", "none": "x-none"},
+        }
+        with listening(rabbit, **told) as heard:
+            until(lambda: rabbit.consumers() == 1, "it listens")
+            headers = {"x-host": "db-1", "x-count": 3}
+            for key in ("disk.full", "net.down", "net.critical"):
+                raw = amqp.Message(b'{"title": "a", "labels": {"host": "own"}}', application_headers=headers)
+                rabbit.channel.basic_publish(raw, exchange, key)
+            until(lambda: len(heard.messages) == 2, "what is bound has come")
+        assert [message.labels for message in heard.messages] == [
+            {"route": key, "via": exchange, "host": "own", "count": "3"} for key in ("disk.full", "net.critical")
+        ]
+
+    def test_a_queue_that_is_not_there_is_told_and_asked_for_again(self, rabbit):
+        rabbit.channel.queue_delete(rabbit.name)
+        with listening(rabbit) as heard:
+            until(lambda: len(heard.errors) >= 2, "it says so")
+            rabbit.channel.queue_declare(rabbit.name, durable=True, auto_delete=False)
+            rabbit.send(*bodies(1))
+            until(lambda: heard.messages, "it has come")
+        assert "NOT_FOUND - no queue" in heard.errors[0]
+        assert "guest" not in heard.errors[0]
+
+    def test_a_queue_that_is_deleted_is_noticed(self, rabbit):
+        with listening(rabbit, declare=True) as heard:
+            until(lambda: rabbit.consumers() == 1, "it listens")
+            rabbit.channel.queue_delete(rabbit.name)
+            until(lambda: rabbit.consumers() == 1, "it listens again")
+            rabbit.send(*bodies(1))
+            until(lambda: heard.messages, "it has come")
+        assert "its queue was deleted" in heard.errors[0]
+
+    def test_headers_that_cannot_be_read_do_not_stop_the_queue(self, rabbit):
+        rabbit.channel.basic_publish(_Odd(b'{"title": "odd"}'), routing_key=rabbit.name)
+        rabbit.publish(b'{"title": "even"}', {"at": datetime(2026, 3, 1, tzinfo=UTC)})
+        with listening(rabbit, labels={"at": "at"}) as heard:
+            until(lambda: len(heard.messages) == 2, "both have come")
+        assert [(message.title, message.labels) for message in heard.messages] == [
+            ("odd", {}),
+            ("even", {"at": "2026-03-01T00:00:00"}),
+        ]
+        assert heard.errors == []
+
+    def test_no_more_than_prefetch_are_taken_at_once(self, rabbit):
+        rabbit.send(*bodies(7))
+        sizes: list[int] = []
+        with listening(rabbit, prefetch=3) as heard:
+            heard.before = lambda: sizes.append(len(heard.messages))
+            until(lambda: len(heard.messages) == 7, "all have come")
+        assert max(after - before for before, after in zip(sizes, [*sizes[1:], 7], strict=True)) <= 3
+
+    def test_a_binary_cloud_event(self, rabbit):
+        event = {
+            "cloudEvents:specversion": "1.0",
+            "cloudEvents:id": "1",
+            "cloudEvents:source": "/ci",
+            "cloudEvents:type": "built",
+        }
+        rabbit.publish(b'{"title": "build 7"}', event, content_type="application/json")
+        with listening(rabbit) as heard:
+            until(lambda: heard.messages, "it has come")
+        (message,) = heard.messages
+        assert (message.title, message.source, message.type) == ("build 7", "/ci", "built")
+
+    def test_a_probe_says_who_answers_and_takes_nothing(self, rabbit):
+        rabbit.send(*bodies(2))
+        assert probed(rabbit).startswith("RabbitMQ 3.")
+        assert probed(rabbit).endswith(", 2 on the queue")
+        with pytest.raises(PermanentError, match="no queue"):
+            probed(rabbit, queue="siftbell-test-missing")
+        with pytest.raises(PermanentError, match="ACCESS_REFUSED"):
+            probed(rabbit, url=rabbit.url.replace("guest:guest@", "guest:a-wrong-password@"))
+
+
+class _Odd(amqp.Message):
+    """Has a header of the type timestamp as some senders write it: in milliseconds, where seconds are meant."""
+
+    def _serialize_properties(self) -> bytes:
+        table = b"\x02atT" + struct.pack(">Q", 1_795_280_000_000)
+        return struct.pack(">HI", 1 << 13, len(table)) + table
+
+
+@REDIS
+class TestRedis:
+    def test_what_a_dead_listener_held_goes_back_where_it_stood(self, redis_list):
+        redis_list.send(*bodies(2, 2))
+        redis_list.redis.rpush(f"{redis_list.name}:siftbell:dead", *bodies(2))
+        redis_list.redis.zadd(f"{redis_list.name}:siftbell", {"dead": 1})
+        with listening(redis_list) as heard:
+            until(lambda: len(heard.messages) == 4, "all have come")
+        assert [message.title for message in heard.messages] == ["no 000", "no 001", "no 002", "no 003"]
+        assert redis_list.redis.keys(f"{redis_list.name}*") == []
+
+    def test_what_a_living_listener_holds_stays_its_own(self, redis_list):
+        redis_list.send(*bodies(1))
+        now = redis_list.redis.time()[0] + 3600
+        redis_list.redis.rpush(f"{redis_list.name}:siftbell:alive", b"theirs")
+        redis_list.redis.zadd(f"{redis_list.name}:siftbell", {"alive": now})
+        with listening(redis_list) as heard:
+            until(lambda: heard.messages, "ours has come")
+        assert heard.titles == ["no 000"]
+        assert redis_list.redis.lrange(f"{redis_list.name}:siftbell:alive", 0, -1) == [b"theirs"]
+
+    @pytest.mark.parametrize("end", ["left", "right"])
+    def test_the_oldest_come_first_from_either_end(self, redis_list, end):
+        push = redis_list.redis.rpush if end == "left" else redis_list.redis.lpush
+        push(redis_list.name, *bodies(5))
+        with listening(redis_list, take_from=end, prefetch=2) as heard:
+
+            def refuse_the_second():
+                if len(heard.messages) == 2 and not heard.errors:
+                    raise TemporaryError("the queue is away")
+
+            heard.before = refuse_the_second
+            until(lambda: len(heard.messages) == 5, "all have come")
+        assert [message.title for message in heard.messages] == [f"no {number:03}" for number in range(5)]
+
+    def test_two_of_the_same_body_are_two(self, redis_list):
+        redis_list.send(b'{"title": "again"}', b'{"title": "again"}')
+        with listening(redis_list) as heard:
+            until(lambda: len(heard.messages) == 2, "both have come")
+        assert len({message.id for message in heard.messages}) == 2
+        assert redis_list.left() == 0
+
+    def test_an_entry_of_a_stream_is_an_object_or_holds_one(self, stream):
+        stream.redis.xadd(stream.name, {"title": "disk full", "severity": "warn"})
+        stream.redis.xadd(stream.name, {"anything": '{"title": "in a field"}'})
+        stream.redis.xadd(stream.name, {"anything": "only a text"})
+        with listening(stream) as heard:
+            until(lambda: len(heard.messages) == 3, "all have come")
+        assert [(one.title, one.text, one.severity) for one in heard.messages] == [
+            ("disk full", "", "warning"),
+            ("in a field", "", ""),
+            ("", "only a text", ""),
+        ]
+
+    def test_the_other_fields_of_an_entry_are_headers(self, stream):
+        entry = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/ci", "ce-type": "built", "team": "web", "data": "{}"}
+        stream.redis.xadd(stream.name, entry)
+        stream.redis.xadd(stream.name, {"title": "no such field"})
+        with listening(stream, body_field="data", labels={"team": "team"}) as heard:
+            until(lambda: heard.messages and heard.buried, "both have come")
+        assert [(one.source, one.labels) for one in heard.messages] == [("/ci", {"team": "web"})]
+        ((raw, reason, _),) = heard.buried
+        assert reason == "it has no field 'data', which `body_field` names"
+        assert json.loads(raw) == {"title": "no such field"}
+
+    def test_entries_that_were_deleted_while_they_waited_are_passed_over(self, stream):
+        stream.redis.xgroup_create(stream.name, "siftbell", "0", mkstream=True)
+        entries = [stream.redis.xadd(stream.name, {"body": body}) for body in bodies(3)]
+        stream.redis.xreadgroup("siftbell", "siftbell-dead", {stream.name: ">"})
+        stream.redis.xdel(stream.name, entries[1])
+        with listening(stream) as heard:
+            until(lambda: len(heard.messages) == 2, "the others have come")
+            until(lambda: stream.redis.xinfo_groups(stream.name)[0]["pending"] == 0, "nothing is left pending")
+        assert heard.titles == ["no 000", "no 002"]
+
+    def test_a_key_of_another_type_is_told(self, stream, redis_list):
+        redis_list.redis.set(redis_list.name, "a text")
+        stream.redis.set(stream.name, "a text")
+        for foreign in (redis_list, stream):
+            with listening(foreign) as heard:
+                until(lambda heard=heard: len(heard.errors) >= 2, "it says so")
+            assert "WRONGTYPE" in heard.errors[0]
+
+    def test_a_probe_says_who_answers_and_takes_nothing(self, redis_list, stream):
+        redis_list.send(*bodies(2))
+        stream.send(*bodies(3))
+        assert probed(redis_list) == f"Redis {redis_list.redis.info()['redis_version']}, 2 on the list"
+        assert probed(stream).endswith(", 3 entries in the stream")
+        assert redis_list.left() == 2
+        with pytest.raises(TemporaryError, match=r"127\.0\.0\.1:9"):
+            probed(redis_list, url="redis://:a-password@127.0.0.1:9/0")
+
+
+def probed(foreign: Any, **options: Any) -> str:
+    plugin = Queue(QueueConfig.model_validate({"url": foreign.url, **foreign.options, **options}))
+    plugin.open()
+    try:
+        return plugin.probe()
+    finally:
+        plugin.close()
+
+
+@MOTO
+class TestSqs:
+    def test_a_queue_is_found_by_its_name(self, sqs):
+        name = sqs.queue.rpartition("/")[2]
+        sqs.options = {}
+        sqs.url = f"sqs://key:secret@{urlsplit(sqs.url).netloc.partition('@')[2]}/{name}?region=eu-central-1"
+        sqs.send(*bodies(1))
+        assert probed(sqs) == "SQS, about 1 on the queue"
+        with listening(sqs) as heard:
+            until(lambda: heard.messages, "it has come")
+        with pytest.raises(PermanentError, match="NonExistentQueue"):
+            probed(sqs, url=sqs.url.replace(name, "missing"))
+
+    def test_what_is_worked_on_for_long_stays_hidden(self, sqs, moto):
+        sqs.send(*bodies(1))
+        with listening(sqs) as heard:
+
+            def work():
+                end = monotonic() + 6  # longer than the 4 s of `visibility`
+                while monotonic() < end:
+                    answer = sqs.amazon.receive_message(QueueUrl=sqs.queue, WaitTimeSeconds=1)
+                    assert "Messages" not in answer, "another one got it"
+
+            heard.before = work
+            until(lambda: heard.messages, "it has come")
+        assert sqs.left() == 0
+
+    def test_it_stops_while_a_question_waits_for_its_answer(self, sqs):
+        with listening(sqs):
+            until(lambda: any(thread.name.startswith("sqs ") for thread in threading.enumerate()), "it asks")
+        sqs.send(*bodies(1))
+        with listening(sqs) as heard:
+            until(lambda: heard.messages, "what the old question was answered was given back")
+
+    def test_attributes_become_labels(self, sqs):
+        attributes = {"Team": {"DataType": "String", "StringValue": "db"}}
+        sqs.amazon.send_message(QueueUrl=sqs.queue, MessageBody="disk full", MessageAttributes=attributes)
+        with listening(sqs, labels={"team": "team", "from": "queue"}) as heard:
+            until(lambda: heard.messages, "it has come")
+        (message,) = heard.messages
+        assert (message.text, message.labels["team"]) == ("disk full", "db")
+        assert message.labels["from"] == sqs.queue.rpartition("/")[2]
+
+
+class Certificates:
+    """Stands in for AWS's hosts: gives certificates by their paths."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, bytes] = {}
+        self.asked: list[str] = []
+        self.status = 0
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.asked.append(self.path)
+                body = outer.known.get(self.path, b"")
+                self.send_response(outer.status or (200 if body else 404))
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def certificates() -> Iterator[Certificates]:
+    server = Certificates()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+TOPIC = "arn:aws:sns:eu-central-1:123456789012:alarms"
+
+
+@pytest.fixture
+def envelope(certificates, key) -> Callable[..., bytes]:
+    """Makes what SNS makes, signed with a key of our own whose certificate can be had at the stand-in."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "sns.amazonaws.com")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+    made = made.not_valid_before(now).not_valid_after(now + timedelta(days=1))
+    certificates.known["/own.pem"] = made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+    def make(version: str = "2", forged: dict[str, Any] | None = None, **told: Any) -> bytes:
+        fields = {
+            "Type": "Notification",
+            "MessageId": str(uuid4()),
+            "TopicArn": TOPIC,
+            "Message": '{"title": "disk full"}',
+            "Timestamp": "2026-11-21T08:30:00.000Z",
+            "SignatureVersion": version,
+            "SigningCertURL": "https://sns.eu-central-1.amazonaws.com/own.pem",
+        } | told
+        signed = ["Message", "MessageId", "Subject", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"]
+        text = "".join(f"{name}\n{fields[name]}\n" for name in signed if name in fields)
+        algorithm = hashes.SHA1() if version == "1" else hashes.SHA256()
+        fields["Signature"] = base64.b64encode(key.sign(text.encode(), padding.PKCS1v15(), algorithm)).decode()
+        return json.dumps(fields | (forged or {})).encode()
+
+    return make
+
+
+@MOTO
+class TestSns:
+    def test_what_moto_signs_is_believed(self, sqs, moto, certificates):
+        def client(service: str) -> Any:
+            return Session().create_client(
+                service, endpoint_url=moto, region_name="eu-central-1", aws_access_key_id="key", aws_secret_access_key="secret"
+            )
+
+        topic = client("sns").create_topic(Name=f"t-{uuid4().hex[:8]}")["TopicArn"]
+        arn = sqs.amazon.get_queue_attributes(QueueUrl=sqs.queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+        attributes = {"team": {"DataType": "String", "StringValue": "db"}}
+        client("sns").publish(TopicArn=topic, Message='{"title": "disk full"}', MessageAttributes=attributes)
+        client("sns").publish(TopicArn=topic, Message="only a text")
+        keys = sns_backends["123456789012"]["eu-central-1"]._message_public_keys
+        certificates.known = {f"/{name}": pem for name, pem in keys.items()}
+        told = {"sns_topics": [topic], "sns_certificates": certificates.url, "labels": {"team": "team", "topic": "topic"}}
+        with listening(sqs, **told) as heard:
+            until(lambda: len(heard.messages) + len(heard.buried) == 2, "both have come")
+        assert heard.buried == []
+        assert sorted((one.title, one.text, one.labels.get("team")) for one in heard.messages) == [
+            ("", "only a text", None),
+            ("disk full", "", "db"),
+        ]
+        assert {one.labels["topic"] for one in heard.messages} == {topic}
+        assert sqs.left() == 0
+
+    @pytest.mark.parametrize("version", ["1", "2"])
+    def test_both_versions_of_the_signature(self, sqs, certificates, envelope, version):
+        sqs.send(*(envelope(version, Subject="an alarm", Message="text") for _ in range(3)))
+        with listening(sqs, sns_certificates=certificates.url) as heard:
+            until(lambda: len(heard.messages) == 3, "all have come")
+        assert {(one.title, one.text) for one in heard.messages} == {("an alarm", "text")}
+        assert certificates.asked == ["/own.pem"]
+
+    @pytest.mark.parametrize(
+        ("forged", "reason"),
+        [
+            ({"Message": "all is well"}, "its signature does not fit"),
+            ({"TopicArn": TOPIC + "2"}, "its signature does not fit"),
+            ({"Subject": "more"}, "its signature does not fit"),
+            ({"Signature": "AAAA"}, "its signature does not fit"),
+            ({"Signature": "not base64!"}, "its signature does not fit"),
+            ({"SignatureVersion": "1"}, "its signature does not fit"),
+            ({"SignatureVersion": "3"}, "its signature is of a version that is not known"),
+            ({"Type": "SubscriptionConfirmation"}, "its signature does not fit"),
+            ({"SigningCertURL": "https://sns.eu-central-1.amazonaws.com/missing.pem"}, "404"),
+            ({"SigningCertURL": "https://sns.eu-central-1.amazonaws.com/own.txt"}, "its certificate's address"),
+        ],
+    )
+    def test_what_is_forged_is_buried(self, sqs, certificates, envelope, forged, reason):
+        raw = envelope(forged=forged)
+        sqs.send(raw)
+        with listening(sqs, sns_certificates=certificates.url) as heard:
+            until(lambda: heard.buried, "it has come")
+        assert heard.messages == []
+        assert heard.buried[0][0] == raw
+        assert reason in heard.buried[0][1]
+        assert sqs.left() == 0
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://sns.eu-central-1.amazonaws.com/own.pem",
+            "https://sns.eu-central-1.amazonaws.com.evil.example/own.pem",
+            "https://evil.example/sns.eu-central-1.amazonaws.com/own.pem",
+            "https://sns.eu-central-1.amazonaws.com@evil.example/own.pem",
+            "https://sns.eu-central-1.amazonaws.com:8443/own.pem",
+            "https://evil.s3.eu-central-1.amazonaws.com/own.pem",
+            "https://[::1/own.pem",
+            "",
+        ],
+    )
+    def test_certificates_come_from_hosts_of_aws(self, sqs, envelope, url):
+        sqs.send(envelope(SigningCertURL=url))
+        with listening(sqs) as heard:
+            until(lambda: heard.buried, "it has come")
+        assert "its certificate" in heard.buried[0][1]
+
+    def test_with_topics_nothing_else_is_believed(self, sqs, certificates, envelope):
+        sqs.send(envelope(), envelope(TopicArn="arn:aws:sns:eu-central-1:666666666666:alarms"), *bodies(1))
+        with listening(sqs, sns_certificates=certificates.url, sns_topics=[TOPIC]) as heard:
+            until(lambda: len(heard.messages) + len(heard.buried) == 3, "all have come")
+        assert heard.titles == ["disk full"]
+        assert sorted(reason for _, reason, _ in heard.buried) == [
+            "`sns_topics` does not name its topic: arn:aws:sns:eu-central-1:666666666666:alarms",
+            "it does not come from SNS, as `sns_topics` asks for",
+        ]
+
+    def test_without_topics_what_is_not_wrapped_passes(self, sqs):
+        sqs.send(*bodies(1), b'{"title": "of a \\"TopicArn\\"", "TopicArn": 3}')
+        with listening(sqs) as heard:
+            until(lambda: len(heard.messages) == 2, "both have come")
+
+    def test_a_certificate_that_cannot_be_had_now_leaves_the_message(self, sqs, certificates, envelope):
+        certificates.status = 503
+        sqs.send(envelope(), *bodies(1))
+        with listening(sqs, sns_certificates=certificates.url) as heard:
+            until(lambda: heard.messages, "the other one has come")
+            until(lambda: certificates.asked, "the certificate was asked for")
+        assert heard.titles == ["no 000"]
+        assert heard.buried == []
+        certificates.status = 0
+        with listening(sqs, sns_certificates=certificates.url) as heard:
+            until(lambda: heard.messages, "it has come")
+        assert heard.titles == ["disk full"]
+
+    def test_a_subscription_is_confirmed_for_a_topic_that_is_named(self, sqs, certificates, envelope):
+        told = {"Token": "t0ken", "SubscribeURL": "https://sns.eu-central-1.amazonaws.com/?Action=Confirm&Token=t0ken"}
+        asks = envelope(Type="SubscriptionConfirmation", Message="You have chosen to subscribe", **told)
+        certificates.known["/?Action=Confirm&Token=t0ken"] = b"<ok/>"
+        sqs.send(asks)
+        with listening(sqs, sns_certificates=certificates.url) as heard:
+            until(lambda: heard.buried, "it has come")
+        assert "name it in `sns_topics`" in heard.buried[0][1]
+        sqs.send(asks)
+        with listening(sqs, sns_certificates=certificates.url, sns_topics=[TOPIC]) as heard:
+            until(lambda: sqs.left() == 0, "it is done")
+        assert certificates.asked[-1] == "/?Action=Confirm&Token=t0ken"
+        assert (heard.messages, heard.buried) == ([], [])
+
+
+# How a raw message is read, and which options go together.
+
+EVENT = {"specversion": "1.0", "id": "1", "source": "/ci", "type": "built", "data": {"title": "build 7"}}
+CONFIG = {"url": "amqp://rabbit.example.com", "queue": "q"}
+
+
+def reading(
+    raw: bytes, /, *, headers: dict[str, str] | None = None, name: str = "", time: datetime | None = None, **told: Any
+) -> Any:
+    return read(Delivery(raw, headers or {}, name, time), QueueConfig.model_validate({**CONFIG, **told}))
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "told", "fields"),
+    [
+        (b'{"title": "a", "severity": "WARN"}', {}, {}, {"title": "a", "severity": "warning"}),
+        (b' {"title": "a"}', {"content-type": "application/octet-stream"}, {}, {"title": "a"}),
+        (b'{"title": "a"}', {"content-type": "text/plain"}, {}, {"text": '{"title": "a"}', "title": ""}),
+        (b'{"title": "a"}', {}, {"body": "text"}, {"text": '{"title": "a"}'}),
+        (b"disk full", {}, {}, {"text": "disk full", "data": "disk full", "source": "queue"}),
+        (b"disk full", {"subject": "alarm"}, {}, {"text": "disk full", "title": "alarm"}),
+        (b'{"check": {"name": "a"}}', {}, {"fields": {"title": "check.name"}, "source": "x"}, {"title": "a", "source": "x"}),
+        (json.dumps(EVENT).encode(), {}, {}, {"title": "build 7", "source": "/ci", "type": "built"}),
+        (json.dumps([EVENT]).encode(), {}, {}, {"title": "build 7", "source": "/ci"}),
+        (json.dumps(EVENT).encode(), {"content-type": "application/cloudevents+json; charset=utf-8"}, {}, {"title": "build 7"}),
+        (
+            b"some text",
+            {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/ci", "ce-type": "built", "content-type": "text/plain"},
+            {},
+            {"source": "/ci"},
+        ),
+    ],
+)
+def test_what_a_body_is_read_as(body, headers, told, fields):
+    (message,) = reading(body, headers=headers, **told)
+    assert {name: getattr(message, name) for name in fields} == fields
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "told", "reason"),
+    [
+        (b"", {}, {}, "it is empty"),
+        (b"\xff\xfe", {}, {}, "it is neither JSON nor a text in UTF-8"),
+        (b"a\0b", {}, {}, "it holds a NUL character"),
+        (b"{", {}, {}, "the body is not JSON"),
+        (b"disk full", {"content-type": "application/json"}, {}, "the body is not JSON"),
+        (b"disk full", {}, {"body": "json"}, "the body is not JSON"),
+        (b'{"time": "soon"}', {}, {}, "time: "),
+        (b'{"specversion": "1.0", "id": "", "source": "s", "type": "t"}', {}, {}, "id: a text is required"),
+        (b"[" * 100_000, {}, {}, "deeper than 64"),
+    ],
+)
+def test_why_a_body_cannot_be_read(body, headers, told, reason):
+    with pytest.raises(PermanentError) as caught:
+        reading(body, headers=headers, **told)
+    assert reason in str(caught.value)
+
+
+def test_ids_are_those_of_a_repeat_and_of_nothing_else():
+    time = datetime(2026, 3, 1, tzinfo=UTC)
+    one = [message.id for message in reading(b'[{"title": "a"}, {"title": "b"}]', name="q/1", time=time)]
+    assert one == [message.id for message in reading(b'[{"title": "a"}, {"title": "b"}]', name="q/1", time=time)]
+    assert len({*one, *(message.id for message in reading(b'[{"title": "a"}, {"title": "c"}]', name="q/1", time=time))}) == 4
+    assert reading(b"a")[0].id != reading(b"a")[0].id
+    assert reading(b"a", name="n")[0].id == message_id(Delivery(b"a", name="n"))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"url": "kafka://k", "queue": "q"}, "url: amqp://, amqps://"),
+        ({"url": "amqp://host:port/", "queue": "q"}, "this is no URL"),
+        ({"url": "amqp://h"}, "queue: which one?"),
+        ({"url": "amqp://h", "queue": "q", "list": "l"}, "list: it does not go with amqp://"),
+        ({"url": "amqp://h", "queue": "q", "routing_keys": ["a"]}, "exchange: `exchange_type` and `routing_keys` need one"),
+        ({"url": "redis://h"}, "give either `list` or `stream`"),
+        ({"url": "redis://h", "list": "l", "stream": "s"}, "give either `list` or `stream`"),
+        ({"url": "redis://h", "list": "l", "group": "g"}, "go with `stream`"),
+        ({"url": "redis://h", "stream": "s", "take_from": "left"}, "`take_from` goes with `list`"),
+        ({"url": "sqs://h"}, "the queue's name is missing"),
+        ({"url": "https://sqs.eu-central-1.amazonaws.com/1/q", "group": "g"}, "group: it does not go with https://"),
+    ],
+)
+def test_options_that_do_not_go_together(options, text):
+    with pytest.raises(ValidationError) as caught:
+        QueueConfig.model_validate(options)
+    assert text in str(caught.value)
+    assert "port/" not in str(caught.value).partition("[")[0]
