@@ -70,6 +70,7 @@ from pipeline import (
     shown_labels,
 )
 
+_AGENT: Final = "DiscordBot (siftbell, 1)"
 _PATIENCE: Final = 5.0
 """Seconds that are waited for a limit to be over without giving the message back."""
 _LONGEST_WAIT: Final = 86_400.0
@@ -144,6 +145,12 @@ class Discord(HttpConsumer[DiscordConfig]):
             await asyncio.sleep(wait)
         return await super().send(request)
 
+    async def probe(self) -> str:
+        """Ask the webhook for its name."""
+        url = urlsplit(self.config.url.get_secret_value())._replace(query="").geturl()
+        answer = json_object(await self.send(HttpRequest(url, method="GET", headers={"user-agent": _AGENT})))
+        return f"the webhook {answer.get('name') or 'without a name'}"
+
     def check(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Judge an answer, and note how long its rate limits ask to wait."""
         answer = json_object(body)
@@ -184,7 +191,7 @@ class Discord(HttpConsumer[DiscordConfig]):
         parts = urlsplit(self.config.url.get_secret_value())
         query = dict(parse_qsl(parts.query)) | ({} if place else {"wait": "true"}) | ({"thread_id": thread} if thread else {})
         path = f"{parts.path.rstrip('/')}/messages/{place}" if place else parts.path
-        headers = {"content-type": "application/json", "user-agent": "DiscordBot (siftbell, 1)"}
+        headers = {"content-type": "application/json", "user-agent": _AGENT}
         url = parts._replace(path=path, query=urlencode(query)).geturl()
         return HttpRequest(url, msgspec.json.encode(content), method="PATCH" if place else "POST", headers=headers)
 

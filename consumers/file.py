@@ -55,6 +55,15 @@ class File(BatchConsumer[FileConfig]):
             raise TemporaryError(f"{self.config.path}: {error.strerror or error}") from error
         return failures
 
+    def probe(self) -> str:
+        """Look whether the file can be appended to, or made; it is not."""
+        path = self.config.path
+        missing = not path.exists()
+        place = next(one for one in (path.parent, *path.absolute().parents) if one.exists()) if missing else path
+        if not os.access(place, os.W_OK | (os.X_OK if missing else 0)) or place.is_dir() != missing:
+            raise TemporaryError(f"{path}: {place} cannot be written to")
+        return f"{path} {'can be made' if missing else 'can be written to'}"
+
     def preview(self, message: Message) -> object:
         """Give the line, as an object."""
         return msgspec.to_builtins(message)

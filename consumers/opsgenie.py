@@ -121,7 +121,7 @@ class Opsgenie(HttpConsumer[OpsgenieConfig]):
     def request(self, message: Message) -> HttpRequest:
         """Give the request. Raises `PermanentError` for a message that ends or acknowledges something and does not say what."""
         action = self._action(message)
-        url = f"{(self.config.base_url or _HOSTS[self.config.region]).rstrip('/')}/v2/alerts"
+        url = f"{self._base}/v2/alerts"
         if action == "create":
             body = self._alert(message)
         elif not message.key:
@@ -145,6 +145,21 @@ class Opsgenie(HttpConsumer[OpsgenieConfig]):
             if error.retry_after is None and period.isdecimal():
                 error.retry_after = min(float(period), 3600.0)
             raise
+
+    async def probe(self) -> str:
+        """Ask how many alerts there are. A key may be good and may not read: only what says that it is none is an error."""
+        headers = {"authorization": f"GenieKey {self.config.api_key.get_secret_value()}"}
+        try:
+            await self.ask(HttpRequest(f"{self._base}/v2/alerts/count", method="GET", headers=headers))
+        except PermanentError as error:
+            if re.search(r"answered (401|422)\b", str(error)):
+                raise
+            return "Opsgenie answers, and does not let the key read alerts"
+        return "Opsgenie knows the key"
+
+    @property
+    def _base(self) -> str:
+        return (self.config.base_url or _HOSTS[self.config.region]).rstrip("/")
 
     def _action(self, message: Message) -> Literal["create", "acknowledge", "close"]:
         if message.status == "resolved":

@@ -152,6 +152,13 @@ class Slack(HttpConsumer[SlackConfig]):
         follows = self.config.token is not None and self.config.follow_up != "post"
         await follow(message, self.memory if follows else None, self._post, self._follow_up)
 
+    async def probe(self) -> str | None:
+        """Ask for the bot's name; a webhook can be asked nothing."""
+        if self.config.token is None:
+            return await super().probe()
+        answer = json_object(await self.send(self._request("auth.test", {})))
+        return f"@{answer.get('user')} of {answer.get('team')}"
+
     def check(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Judge an answer: the Web API says in the body of a 200 how it went."""
         super().check(status, headers, body)

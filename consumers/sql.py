@@ -175,6 +175,12 @@ class Sql(BatchConsumer[SqlConfig]):
         self._plan = None if refused else plan  # the table may have changed
         return failures | refused
 
+    def probe(self) -> str:
+        """Connect, and look at the table."""
+        text = self._database.probe()
+        self._planned()
+        return text
+
     def preview(self, message: Message) -> object:
         """Give the values that would be written, without a look at the table."""
         names = self.config.columns or (self.config.statement.names if self.config.statement else FIELDS)

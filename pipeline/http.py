@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cached_property
+from functools import cached_property, partial
 from ssl import SSLCertVerificationError
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
@@ -87,9 +87,16 @@ class HttpConsumer(Consumer[C]):
 
         What is raised is of the class that `check` raised, so a subclass of an error can tell one refusal from another.
         """
+        return await self._judged(request, self.check)
+
+    async def ask(self, request: HttpRequest) -> bytes:
+        """Send a request that changes nothing, judge the answer by its status alone, and give its body: for `probe`."""
+        return await self._judged(request, partial(HttpConsumer.check, self))
+
+    async def _judged(self, request: HttpRequest, check: Callable[[int, Mapping[str, str], bytes], None]) -> bytes:
         try:
             answer = await self._send(request)
-            self.check(*answer)
+            check(*answer)
         except (TemporaryError, PermanentError) as error:
             error.args = (self._told(f"{request.method} {origin(request.url)}", error),)
             raise error from None
@@ -98,8 +105,7 @@ class HttpConsumer(Consumer[C]):
     async def probe(self) -> str | None:
         """Open a connection to where a message would go, and ask nothing.
 
-        Override it where the service has a question that changes nothing: `await self.send(HttpRequest(url, method="GET"))`
-        raises what `check` says of the answer.
+        Override it where the service has a question that changes nothing: `await self.ask(HttpRequest(url, method="GET"))`.
         """
         try:
             url = self.request(Message(source="siftbell", title="a sample", key="sample")).url

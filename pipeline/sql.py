@@ -15,7 +15,20 @@ from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 from pydantic import AfterValidator, SecretStr
-from sqlalchemy import URL, Connection, Engine, Executable, NullPool, TextClause, create_engine, event, make_url, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Executable,
+    NullPool,
+    TextClause,
+    create_engine,
+    event,
+    literal,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
@@ -125,6 +138,13 @@ class SqlDatabase:
         """Where the database is: its URL without user, password and options."""
         url = self._url
         return URL.create(url.get_backend_name(), host=url.host, port=url.port, database=url.database).render_as_string()
+
+    def probe(self) -> str:
+        """Ask for a constant, and give the line for a plugin's `probe`. Raises `TemporaryError` or `PermanentError`."""
+        with self.transaction() as connection:
+            connection.execute(select(literal(1)))
+            version = getattr(connection.dialect, "server_version_info", None) or ()
+        return f"{self._url.get_backend_name()} {'.'.join(map(str, version[:3]))}, database {self._url.database}"
 
     def close(self) -> None:
         """Close all connections."""

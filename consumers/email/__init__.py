@@ -74,11 +74,11 @@ from typing import TYPE_CHECKING, ClassVar
 from consumers.email.addresses import Envelope, Failure, render_entries
 from consumers.email.mail import Mail
 from consumers.email.options import EmailConfig
-from consumers.email.sendgrid import judged, write_request
+from consumers.email.sendgrid import judged, write_question, write_request
 from consumers.email.smtp import PATIENCE, Server
 from consumers.email.text import line
 from consumers.email.writer import Writer
-from pipeline import HttpConsumer, HttpRequest, Message, PermanentError, Receivers, TemporaryError, follow, shorten
+from pipeline import HttpConsumer, HttpRequest, Message, PermanentError, Receivers, TemporaryError, follow, json_object, shorten
 
 if TYPE_CHECKING:
     from consumers.email.ses import Ses
@@ -146,6 +146,18 @@ class Email(HttpConsumer[EmailConfig]):
         else:
             await follow(message, self.memory if self.config.threads else None, post, answer)
         receivers.settle()
+
+    async def probe(self) -> str:
+        """Log in and take leave; ask SendGrid what the token may do, and SES for the account."""
+        if self.config.via == "sendgrid":
+            scopes = json_object(await self.send(write_question(self.config))).get("scopes")
+            if not isinstance(scopes, list) or "mail.send" not in scopes:
+                raise PermanentError("SendGrid knows the token, which lacks the permission Mail Send")
+            return "SendGrid knows the token, which may send mails"
+        assert self._threads is not None, "open() was not called"
+        asked = self._ses.probe if self._ses is not None else self._server.probe if self._server is not None else None
+        assert asked is not None, "open() was not called"
+        return await asyncio.get_running_loop().run_in_executor(self._threads, asked)
 
     def preview(self, message: Message) -> object:
         """Give the mail, and who would get it."""

@@ -27,7 +27,14 @@ def write_request(config: EmailConfig, mail: Mail, envelope: Envelope, receivers
     people = [*left]
     body = mail.fitting(_TAKES, lambda mail: _to_json(mail, *people))
     headers = {"content-type": "application/json", "authorization": f"Bearer {config.token.get_secret_value()}"}
-    return HttpRequest(f"{(config.base_url or 'https://api.sendgrid.com').rstrip('/')}/v3/mail/send", body, headers=headers)
+    return HttpRequest(f"{_base(config)}/v3/mail/send", body, headers=headers)
+
+
+def write_question(config: EmailConfig) -> HttpRequest:
+    """Give the request that asks what the token may do."""
+    assert config.token is not None, "this is for via: sendgrid"
+    headers = {"authorization": f"Bearer {config.token.get_secret_value()}"}
+    return HttpRequest(f"{_base(config)}/v3/scopes", method="GET", headers=headers)
 
 
 def judged(error: Failure, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
@@ -38,6 +45,10 @@ def judged(error: Failure, status: int, headers: Mapping[str, str], body: bytes)
     if isinstance(error, PermanentError) and status == 401 and b"credits exceeded" in body:
         return TemporaryError(str(error))
     return error
+
+
+def _base(config: EmailConfig) -> str:
+    return (config.base_url or "https://api.sendgrid.com").rstrip("/")
 
 
 def _to_json(mail: Mail, to: Iterable[Address], cc: Iterable[Address], bcc: Iterable[Address]) -> bytes:

@@ -27,6 +27,10 @@ class Ses:
         """Give a mail as SES takes it."""
         return mail.fitting(_TAKES, lambda mail: mail.to_bytes(envelope, utf8=False))
 
+    def probe(self) -> str:
+        """Ask for the account's settings."""
+        return self._aws.probe("get_account")
+
     def send(self, mail: Mail, receiver: str, written: bytes) -> Failure | None:
         """Hand over a mail to one receiver: SES refuses a mail for all when it refuses one of them."""
         try:

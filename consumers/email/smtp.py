@@ -25,6 +25,8 @@ log = structlog.get_logger()
 _PORTS: Final = {"starttls": 587, "tls": 465, "none": 25}
 PATIENCE: Final = 50.0
 """Seconds for a whole delivery: the engine gives up after 60, and a mail that was given up may yet have arrived."""
+_PROBE: Final = 10.0
+"""Seconds for a look whether the server takes us."""
 _IDLE: Final = 60.0
 """Seconds that a connection is kept for the next mail."""
 _MAILS: Final = 100
@@ -46,9 +48,21 @@ class Server:
 
     def send(self, mail: Mail, envelope: Envelope, receivers: Mapping[str, Address], until: float) -> dict[str, Failure]:
         """Hand over a mail; gives an error for each who does not get it, and raises one that holds for all."""
+        with self._judging(), self._connection(until) as smtp:
+            return self._hand_over(smtp, mail, envelope, receivers, until)
+
+    def probe(self) -> str:
+        """Connect, with TLS and login, and ask nothing more; raises as `send` does."""
+        with self._judging(), self._connection(time.monotonic() + _PROBE) as smtp:
+            _expect(smtp.noop())
+        login = f" takes the login of {self._config.user}" if self._config.password is not None else " answers"
+        return f"{self._place}{login}"
+
+    @contextmanager
+    def _judging(self) -> Iterator[None]:
+        """Raise what the server answers, or that it does not, as what it means for the mail."""
         try:
-            with self._connection(until) as smtp:
-                return self._hand_over(smtp, mail, envelope, receivers, until)
+            yield
         except smtplib.SMTPResponseException as error:
             raise self._judged(error.smtp_code, error.smtp_error) from None
         except ssl.SSLCertVerificationError as error:

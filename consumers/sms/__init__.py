@@ -77,6 +77,7 @@ from pipeline import (
     TemporaryError,
     fit_sms,
     headline,
+    json_object,
     plain_sms,
     sms_parts,
 )
@@ -117,6 +118,11 @@ class Sms(HttpConsumer[SmsConfig]):
         receivers = await Receivers.of(message, numbers, refused=wrong, memory=self.memory)
         await asyncio.gather(*(self._send_to(number, text, receivers) for number in receivers.rest))
         receivers.settle()
+
+    async def probe(self) -> str:
+        """Ask for the account's balance; Twilio for the last SMS, as not every key may ask for more."""
+        answer = await self.ask(self._service.question(self.config))
+        return self._service.told(json_object(answer))
 
     def preview(self, message: Message) -> object:
         """Give the receivers, the text and the number of its parts."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Mapping
-from typing import ClassVar, Final, NamedTuple, TypeVar
+from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -47,6 +47,17 @@ class _Twilio:
         url = config.url("https://api.twilio.com", f"/2010-04-01/Accounts/{quote(config.account, safe='')}/Messages.json")
         return _form(url, form, config.key_sid or config.account, config.token)
 
+    @staticmethod
+    def question(config: SmsConfig) -> HttpRequest:
+        url = config.url(
+            "https://api.twilio.com", f"/2010-04-01/Accounts/{quote(config.account, safe='')}/Messages.json?PageSize=1"
+        )
+        return _asked(url, config.key_sid or config.account, config.token)
+
+    @staticmethod
+    def told(_answer: dict[str, Any]) -> str:
+        return "Twilio knows the account"
+
     @classmethod
     def sent(cls, body: bytes) -> Sent | None:
         answer = _read(body, cls.Answer) or cls.Answer()
@@ -75,6 +86,14 @@ class _Vonage:
         if config.callback is not None:
             form |= {"callback": config.callback.get_secret_value(), "status-report-req": "true"}
         return _form(config.url("https://rest.nexmo.com", "/sms/json"), form, config.account, config.token)
+
+    @staticmethod
+    def question(config: SmsConfig) -> HttpRequest:
+        return _asked(config.url("https://rest.nexmo.com", "/account/get-balance"), config.account, config.token)
+
+    @staticmethod
+    def told(answer: dict[str, Any]) -> str:
+        return f"Vonage knows the account; its balance is {answer.get('value')} EUR"
 
     @classmethod
     def sent(cls, body: bytes) -> Sent | None:
@@ -109,6 +128,15 @@ class _Clickatell:
         url = config.url("https://platform.clickatell.com", "/v1/message")
         return HttpRequest(url, msgspec.json.encode({"messages": [sms]}), headers=headers)
 
+    @staticmethod
+    def question(config: SmsConfig) -> HttpRequest:
+        url = config.url("https://platform.clickatell.com", "/public-client/balance")
+        return HttpRequest(url, method="GET", headers={"authorization": config.token.get_secret_value()})
+
+    @staticmethod
+    def told(answer: dict[str, Any]) -> str:
+        return f"Clickatell knows the key; its balance is {answer.get('balance')} {answer.get('currency', '')}".rstrip()
+
     @classmethod
     def sent(cls, body: bytes) -> Sent | None:
         answer = _read(body, cls.Answer) or cls.Answer()
@@ -123,13 +151,21 @@ class _Clickatell:
 Service = type[_Twilio] | type[_Vonage] | type[_Clickatell]
 SERVICES: Final[dict[str, Service]] = {"twilio": _Twilio, "vonage": _Vonage, "clickatell": _Clickatell}
 """Each makes the `request` that sends a text to a number, and reads out of an answer what was `sent`, None where it does not
-say. `temporary` are its codes for what may pass."""
+say. `temporary` are its codes for what may pass. `question` changes nothing; `told` says in a line what its answer means."""
 
 
 def _form(url: str, form: Mapping[str, str], user: str, token: SecretStr) -> HttpRequest:
-    basic = b64encode(f"{user}:{token.get_secret_value()}".encode()).decode()
-    headers = {"content-type": "application/x-www-form-urlencoded", "authorization": f"Basic {basic}"}
+    headers = {"content-type": "application/x-www-form-urlencoded", **_basic(user, token)}
     return HttpRequest(url, urlencode(form).encode(), headers=headers)
+
+
+def _asked(url: str, user: str, token: SecretStr) -> HttpRequest:
+    return HttpRequest(url, method="GET", headers=_basic(user, token))
+
+
+def _basic(user: str, token: SecretStr) -> dict[str, str]:
+    basic = b64encode(f"{user}:{token.get_secret_value()}".encode()).decode()
+    return {"authorization": f"Basic {basic}"}
 
 
 def _read(body: bytes, kind: type[A]) -> A | None:

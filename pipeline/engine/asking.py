@@ -15,10 +15,16 @@ from pipeline.errors import ConfigError, PermanentError, TemporaryError
 from pipeline.plugin import Plugin
 from pipeline.secrecy import masker, secrets_in
 from pipeline.spec.model import PipelineSpec, Step
+from pipeline.text import shorten
 
 AT_ONCE: Final = 20
 CLOSING: Final = 5.0
 """Seconds that a plugin has for being closed."""
+
+_MAY_PASS: Final = {"consumer": "its messages would wait and be tried again", "producer": "it would be asked again"}
+_REFUSED: Final = {"consumer": "its messages would go to the dead letters"}
+"""What an error would mean for messages, by the kind of the step."""
+_LONGEST: Final = 200
 
 T = TypeVar("T")
 
@@ -75,16 +81,16 @@ async def _finding(target: Target, within: float) -> Finding:
     try:
         text = await _said(target.step, within)
     except TimeoutError:
-        return Finding(target, error=f"no answer within {within:g} s", hint="it does not answer now")
+        return Finding(target, error=f"no answer within {within:g} s", hint=_MAY_PASS.get(target.step.kind, ""))
     except TemporaryError as error:
-        return Finding(target, error=mask(str(error)), hint="it does not answer now")
+        return Finding(target, error=mask(str(error)), hint=_MAY_PASS.get(target.step.kind, ""))
     except PermanentError as error:
-        return Finding(target, error=mask(str(error)), hint="it refuses")
+        return Finding(target, error=mask(str(error)), hint=_REFUSED.get(target.step.kind, ""))
     except ConfigError as error:
         return Finding(target, error=mask(str(error)))
     except Exception as error:  # noqa: BLE001 - whatever a plugin raises is told of its own step
         return Finding(target, error=mask(f"its probe failed, which is a bug: {type(error).__name__}: {error}"))
-    return Finding(target, text=mask(" ".join((text or "").split())))
+    return Finding(target, text=shorten(mask(" ".join((text or "").split())), _LONGEST))
 
 
 async def _said(step: Step, within: float) -> str | None:

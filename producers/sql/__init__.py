@@ -48,9 +48,9 @@ consumers:
 **Otherwise** each poll tells the whole result: all that is wrong now, or with `per: result` a report.
 
 `data` is the row. Columns called title, text, severity, status, key, url and time become the message's own, unless there
-is a template; `status` is resolved for `resolved` or `ok`, else firing. With `per: result` a message has up to `limit` rows
-in `data.rows`. A result without rows tells nothing. Times are RFC 3339 texts, intervals seconds; decimals are numbers
-where these are exact, else texts; bytes are hexadecimal. Texts have no NUL characters, and end at 64 Ki characters. A
+is a template; `status` is resolved for `ok`, `closed` and the like, else firing. With `per: result` a message has up to
+`limit` rows in `data.rows`. A result without rows tells nothing. Times are RFC 3339 texts, intervals seconds; decimals are
+numbers where these are exact, else texts; bytes are hexadecimal. Texts have no NUL characters, and end at 64 Ki characters. A
 template that fails is told in the log, and the field stays as it was.
 """
 
@@ -75,6 +75,7 @@ from pipeline import (
     Statement,
     Template,
     normal_severity,
+    normal_status,
     parse_time,
     shorten,
 )
@@ -100,6 +101,10 @@ class Sql(PollingProducer[SqlConfig]):
     def close(self) -> None:
         """Close what is open."""
         self._database.close()
+
+    def probe(self) -> str:
+        """Connect, and select a constant."""
+        return self._database.probe()
 
     def poll(self, cursor: str | None) -> Iterable[tuple[Message | None, str]]:
         """Ask, and give what is to tell; raises `PermanentError` for what the database refuses and what cannot be kept apart."""
@@ -234,7 +239,7 @@ def _fit(fields: Mapping[str, Any]) -> dict[str, Any]:
     if "severity" in fitted:
         fitted["severity"] = normal_severity(fitted["severity"])
     if "status" in fitted:
-        fitted["status"] = "resolved" if fitted["status"].strip().lower() in ("resolved", "ok") else "firing"
+        fitted["status"] = normal_status(fitted["status"]) or "firing"
     return fitted
 
 
