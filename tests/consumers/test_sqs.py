@@ -223,7 +223,7 @@ class TestRefusals:
         amazon.refuse = lambda entry: wrong.get(entry["Id"])
         failures = sqs(amazon.queue).consume_many(messages)
         assert amazon.batches == [10, 2]
-            assert {name: isinstance(error, TemporaryError) for name, error in failures.items()} == {
+        assert {name: isinstance(error, TemporaryError) for name, error in failures.items()} == {
             messages[1].id: True,
             messages[3].id: False,
             messages[4].id: True,
