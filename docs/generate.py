@@ -30,6 +30,8 @@ ROOT: Final = Path(__file__).parents[1]
 MADE: Final = "<!-- Made by `make docs` from the code: change it there. -->"
 SHIPPED: Final = ("producers", "filters", "consumers")
 TESTED: Final = ROOT / "docs" / "plugins" / "tested.json"
+MAPPED: Final = """\
+[What messages are made of](../mapping.md) says how each source's severity, status, labels, key, times and texts become a message's."""
 TRIED: Final = """\
 What a plugin was tried against is written down by the tests that passed (`make test ARGS=--matrix`); CI fails where it is no
 longer so. An empty field means that there is nobody to try it against: it works on messages, or on what any client sends."""
@@ -97,7 +99,7 @@ def counterparts() -> dict[str, list[str]]:
 def plugin_pages() -> Iterator[tuple[Path, str]]:
     """Give the page of each plugin that is shipped, and their index with what each was tried against."""
     registry, tried = Registry(), counterparts()
-    index = [MADE, "", "# Plugins", "", TRIED, ""]
+    index = [MADE, "", "# Plugins", "", MAPPED, "", TRIED, ""]
     for kind in KINDS:
         rows = []
         for name in registry.names(kind):
