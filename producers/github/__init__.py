@@ -18,7 +18,7 @@ consumers:
 GitHub signs what it posts with the secret; what is not signed is refused. Without `secret`, an API key of Siftbell has to be the
 password in the webhook's URL. A delivery that GitHub repeats has the same message id: who has that message does not get it
 again, as long as Siftbell keeps records. What lies in the dead letters is not sent by a repeat, but by `siftbell dead-letters
-redrive`.
+redrive`. GitHub posts up to 25 MB, for a push of many commits; what is larger than `SIFTBELL_MAX_BODY` is answered 413.
 
 **Polling**, on the step's `schedule`, needs a `token`, or an `app` with its private key, who may read pull requests and issues;
 notifications need the token (classic) of the person whose they are, with the scope `notifications`. A message tells what is

@@ -145,6 +145,20 @@ EVENTS: Final[Mapping[str, Event]] = {
         },
         state="{parent_issue.state}",
     ),
+    "issue_dependencies": Event(
+        "issue {repo}#{blocked_issue.number}",
+        about="blocked_issue",
+        name="{blocked_issue.title}",
+        key="{repo}#{blocked_issue.number}",
+        text=("Blocked by: #{blocking_issue.number} {blocking_issue.title}",),
+        verbs={
+            "blocked_by_added": "said what blocks",
+            "blocked_by_removed": "took a block off",
+            "blocking_added": "said what blocks",
+            "blocking_removed": "took a block off",
+        },
+        state="{blocked_issue.state}",
+    ),
     "commit_comment": Event(
         "commit {comment.commit_id:7} in {repo}",
         about="comment",

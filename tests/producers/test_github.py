@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
 from urllib.parse import urlencode
 
 import pytest
@@ -13,8 +17,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline import PermanentError, Request, RequestError
+from pipeline.engine.dryrun import dry_run
+from pipeline.spec.loader import load
 from pipeline.testing import WebhookProducerContract
-from producers.github import Github, GithubConfig
+from producers import github
+from producers.github import Github, GithubConfig, options
 from producers.github.writing import EVENTS
 
 SECRET = "the-webhook's-secret"
@@ -226,6 +233,37 @@ def test_without_a_token_there_is_nothing_to_ask():
     assert made().probe() is None
     with pytest.raises(PermanentError, match="token"):
         made().poll(None)
+
+
+def test_what_is_posted_needs_no_extra(monkeypatch):
+    script = "import sys, producers.github; sys.exit({'gidgethub', 'httpx2', 'jwt'} & {*sys.modules} != set())"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=100)
+    monkeypatch.setattr(options, "find_spec", lambda name: None)
+    assert GithubConfig(secret=SECRET)
+    with pytest.raises(ValidationError, match=r"siftbell\[github\]"):
+        GithubConfig(token="a-token", repositories=["acme/shop"])
+
+
+def test_the_pipeline_of_the_manual_tells_of_what_fails_and_of_what_is_mended(tmp_path):
+    (tmp_path / "shop.yaml").write_text(re.findall(r"```yaml\n(.*?)```", github.__doc__, re.DOTALL)[0])
+    spec = load([tmp_path], environ={"GITHUB_SECRET": SECRET}).pipelines["shop"]
+
+    def sent(event, payload):
+        trace = dry_run(spec, spec.producers[0], signed(json.dumps(payload).encode(), event), now=datetime.now(UTC))
+        assert trace.refused is None
+        return [
+            (delivery.did, delivery.preview and delivery.preview["title"]) for j in trace.journeys for delivery in j.deliveries
+        ]
+
+    def run(conclusion):
+        made = {"name": "CI", "head_branch": "main", "conclusion": conclusion, "display_title": "Fix"}
+        return {"action": "completed", "workflow_run": made, "repository": REPOSITORY}
+
+    assert sent("pull_request", OPENED) == [("would send", "monalisa opened pull request acme/shop#12: Fix the login")]
+    assert sent("workflow_run", run("failure")) == [("would send", "Workflow CI on acme/shop@main failed: Fix")]
+    assert sent("workflow_run", run("success")) == [("would send", "Workflow CI on acme/shop@main succeeded: Fix")]
+    assert sent("workflow_run", run("cancelled")) == [("left out", None)]
+    assert sent("star", {"action": "created", "repository": REPOSITORY}) == []
 
 
 def test_rows_of_the_tables_speak_of_paths_that_can_be_filled():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -16,7 +18,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from structlog.testing import capture_logs
 
 from pipeline import PermanentError, TemporaryError
+from pipeline.engine.assembly import make_runner
+from pipeline.settings import Settings
+from pipeline.spec.loader import load
 from pipeline.testing import Answer, LoopbackServer, PollingProducerContract
+from producers import github as manual
 from producers.github import Github, GithubConfig
 
 pytestmark = pytest.mark.against(
@@ -495,3 +501,37 @@ def test_a_probe_says_who_asks(server, github):
     with pytest.raises(PermanentError, match="401"):
         github(token="another-token").probe()
     assert [request.method for request in server.received] == ["GET", "GET"]
+
+
+class Queued:
+    """Keeps batches until they are run."""
+
+    largest = sys.maxsize
+
+    def __init__(self):
+        self.batches = []
+
+    def publish(self, batches):
+        self.batches += batches
+
+
+def test_the_reminders_of_the_manual_reach_each_person(server, tmp_path):
+    server.put(PULLS, 1, draft=False, assignees=[{"login": "ann"}], requested_reviewers=[{"login": "bob"}])
+    server.put(PULLS, 2, draft=True, assignees=[{"login": "ann"}])
+    server.put(PULLS, 3, draft=False)
+    text = re.findall(r"```yaml\n(.*?)```", manual.__doc__, re.DOTALL)[2]
+    text = text.replace("remind: true", f"base_url: {server.url}, remind: true").replace(
+        "- log", f"- file: {tmp_path}/told.jsonl"
+    )
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "reminders.yaml").write_text(text)
+    settings, queue = Settings(data=tmp_path), Queued()
+    runner = make_runner(settings, load([tmp_path / "configs"], environ={"GITHUB_TOKEN": TOKEN}), queue)
+    runner.store.migrate()
+    assert [runner.poll(runner.pipelines["reminders"], "github") for _ in range(2)] == [4, 4]
+    while queue.batches:
+        runner.run(queue.batches.pop(0))
+    told = [json.loads(line) for line in (tmp_path / "told.jsonl").read_text().splitlines()]
+    assert [message["labels"].get("person") for message in told] == ["ann", "bob", None] * 2
+    runner.pipelines.close()
+    runner.store.close()
