@@ -126,10 +126,16 @@ async def _in_thread(work: Callable[[], T]) -> T:
             outcome: tuple[T | None, Exception | None] = work(), None
         except BaseException as error:  # noqa: BLE001 - SystemExit in a plugin ends its thread, and nothing else
             outcome = None, error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
-        loop.call_soon_threadsafe(lambda: done.done() or done.set_result(outcome))
+        loop.call_soon_threadsafe(_give, done, outcome)
 
     threading.Thread(target=call, name="asking", daemon=True).start()
     result, error = await done
     if error is not None:
         raise error
     return result  # type: ignore[return-value]  # it is T where there was no error
+
+
+def _give(done: asyncio.Future[T], outcome: T) -> None:
+    """Give a result to who waits for it, unless nobody does any more."""
+    if not done.done():
+        done.set_result(outcome)

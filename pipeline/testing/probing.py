@@ -17,9 +17,10 @@ def probed(plugin: Any) -> str | TemporaryError | PermanentError | None:
     """Give what a probe says or raises; what belongs to its loop is closed."""
     try:
         called = plugin.probe()
-        return asyncio.run(_awaited(plugin, called)) if inspect.isawaitable(called) else called
+        found: str | None = asyncio.run(_awaited(plugin, called)) if inspect.isawaitable(called) else called
     except (TemporaryError, PermanentError) as error:
         return error
+    return found
 
 
 def assert_probe(config: Any, found: object) -> None:
