@@ -83,22 +83,22 @@ class Networks:
         return self.refusal(host)
 
     @contextmanager
-    def guard(self) -> Iterator[None]:
+    def guard(self) -> Iterator[list[str]]:
         """Let no connection be made to an address that is refused by what runs inside, in this thread or task and its own tasks.
 
         It is for whatever connects by Python's sockets: an HTTP client, a mail client, an event loop of asyncio. Where something
         was refused and what runs inside raised, it raises `TemporaryError`, with the address and how to allow it: tomorrow a
-        name may lead elsewhere, and settings may have changed.
+        name may lead elsewhere, and settings may have changed. It gives the list of what was refused, for what keeps its errors.
         """
         if self is ANYWHERE:
-            yield
+            yield []
             return
         _watch()
         refused: list[str] = []
         token = _within.set((self, refused))
         try:
             _refuse_foreign_loop()
-            yield
+            yield refused
         except PipelineError:
             raise
         except Exception:
