@@ -23,7 +23,7 @@ redrive`. GitHub posts up to 25 MB, for a push of many commits; what is larger t
 **Polling**, on the step's `schedule`, needs a `token`, or an `app` with its private key, who may read pull requests and issues;
 notifications need the token (classic) of the person whose they are, with the scope `notifications`. A message tells what is
 opened, closed, merged or changed since the last poll. The first poll tells nothing, or what changed in the time that `start`
-says.
+says. GitHub Enterprise Server is asked at `base_url`; `ca_file` is for a certificate of your own authority.
 
 ```yaml
 name: watched

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import msgspec
 from gidgethub.apps import get_jwt
 from gidgethub.sansio import RateLimit, create_headers, decipher_response
 
-from pipeline import Fetched, Fetcher, PermanentError, TemporaryError, shorten
+from pipeline import ConfigError, Fetched, Fetcher, PermanentError, TemporaryError, shorten
 from producers.github.options import GithubConfig
 
 _NAME: Final = "siftbell"
@@ -45,7 +46,7 @@ class Api:
     def __init__(self, config: GithubConfig) -> None:
         self._config = config
         self._base = config.base_url.rstrip("/")
-        self._fetcher = Fetcher(config, timeout=config.timeout.total_seconds(), judged=judge)
+        self._fetcher = Fetcher(config, tls=_trust(config), timeout=config.timeout.total_seconds(), judged=judge)
         self._tokens: dict[str, tuple[str, float]] = {}
 
     def close(self) -> None:
@@ -115,6 +116,16 @@ class Api:
             raise PermanentError("GitHub gave no token for the app's installation")
         self._tokens[owner] = made["token"], time.monotonic() + 50 * 60
         return self._tokens[owner][0]
+
+
+def _trust(config: GithubConfig) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if config.ca_file is not None:
+        try:
+            context.load_verify_locations(config.ca_file)
+        except OSError as error:
+            raise ConfigError(f"ca_file holds no certificates that can be read ({type(error).__name__})") from None
+    return context
 
 
 def judge(status: int, headers: Mapping[str, str], body: bytes) -> None:

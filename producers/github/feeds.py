@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,7 @@ _UNSTEADY: Final = frozenset({"unread", "last_read_at"})
 
 
 @dataclass(frozen=True, slots=True)
-class List:
+class Listing:
     """One list of GitHub's: of a repository, or of whoever asks."""
 
     kind: Feed
@@ -101,10 +102,11 @@ class Place(msgspec.Struct):
 
 
 class Cursor(msgspec.Struct):
-    """How far all lists have come, by name; `rounds` counts the polls that told everything."""
+    """How far all lists have come, by name; `rounds` counts the polls that tell everything."""
 
     places: dict[str, Place] = {}
     rounds: int = 0
+    """Begins at the time of the first poll: what is told after a cursor was lost is not taken for a repeat."""
 
     def text(self) -> str:
         """Write it."""
@@ -113,16 +115,16 @@ class Cursor(msgspec.Struct):
 
 def read_cursor(text: str | None) -> Cursor:
     """Read what `Cursor.text` wrote."""
-    return msgspec.json.decode(text, type=Cursor) if text else Cursor()
+    return msgspec.json.decode(text, type=Cursor) if text else Cursor(rounds=int(time.time()))
 
 
-def lists_of(config: GithubConfig) -> Iterator[List]:
+def lists_of(config: GithubConfig) -> Iterator[Listing]:
     """Give the lists that these options want polled."""
     for kind in config.poll:
         if kind == "notifications":
-            yield List(kind)
+            yield Listing(kind)
         else:
-            yield from (List(kind, repository) for repository in config.repositories)
+            yield from (Listing(kind, repository) for repository in config.repositories)
 
 
 def when(item: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import difflib
 import re
 from datetime import timedelta
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
@@ -66,6 +67,7 @@ class GithubConfig(Config):
         pattern="^https?://[^/?#@]+(/[^?#]*)?$",
         description="The API; of GitHub Enterprise Server `https://HOST/api/v3`.",
     )
+    ca_file: Path | None = Field(default=None, description="Certificates of authorities that are trusted as well, as PEM.")
     timeout: Duration = Field(default=timedelta(seconds=30), description="How long an answer may take.")
 
     @model_validator(mode="after")

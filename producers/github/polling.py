@@ -12,12 +12,14 @@ import structlog
 
 from pipeline import Message, PermanentError, PipelineError, TemporaryError, parse_time
 from producers.github.api import Api, LimitedError
-from producers.github.feeds import OVERLAP, Cursor, List, Place, digest_of, lists_of, read_cursor, when, written
+from producers.github.feeds import OVERLAP, Cursor, Listing, Place, digest_of, lists_of, read_cursor, when, written
 from producers.github.options import GithubConfig
 from producers.github.reading import Payload
 from producers.github.writing import write
 
 _MOST_WALKS: Final = 5
+_SLACK: Final = 5.0
+"""Seconds by which an answer may be later than the poll: GitHub wants a minute, and a schedule of a minute is to keep it."""
 _NEAR: Final = timedelta(minutes=10)
 """How close to its last change a pull request was opened, closed or merged for this to be what is told of it."""
 _Item = dict[str, Any]
@@ -63,7 +65,7 @@ class Polling:
         cursor.places = {one.name: cursor.places[one.name] for one in self._lists if one.name in cursor.places}
         cursor.rounds += self._config.remind
         before = deepcopy(cursor.places)
-        failed: list[tuple[List, PipelineError]] = []
+        failed: list[tuple[Listing, PipelineError]] = []
         told = False
         for one in self._lists:
             try:
@@ -80,7 +82,7 @@ class Polling:
         if cursor.text() != text:
             yield None, cursor.text()
 
-    def _changed(self, one: List, cursor: Cursor) -> _Found:
+    def _changed(self, one: Listing, cursor: Cursor) -> _Found:
         """Tell what changed since the last poll, in the order in which it did."""
         place = cursor.places.get(one.name) or self._begun(one)
         if time.time() < place.rests_until:
@@ -94,15 +96,15 @@ class Polling:
                     place.note(item, number, of=len(messages))
                     yield message, cursor.text()
         place.tag = found.tag or place.tag
-        place.rests_until = time.time() + found.pause if found.pause else 0.0
+        place.rests_until = time.time() + found.pause - _SLACK if found.pause else 0.0
 
-    def _open(self, one: List, cursor: Cursor) -> _Found:
+    def _open(self, one: Listing, cursor: Cursor) -> _Found:
         """Tell all that is open or unread."""
         for item in self._walk(one, one.open(), Place()).items:
             for message in self._messages(one, item, f"round {cursor.rounds}", "open"):
-                yield message, cursor.text()
+                yield message.replace(time=datetime.now(UTC)), cursor.text()
 
-    def _begun(self, one: List) -> Place:
+    def _begun(self, one: Listing) -> Place:
         """Give where a list begins: so far back as `start` says, or behind the latest change."""
         if self._config.start:
             return Place(latest=written(datetime.now(UTC) - self._config.start + OVERLAP))
@@ -114,7 +116,7 @@ class Polling:
         place.tag = found.tag
         return place
 
-    def _walk(self, one: List, query: Mapping[str, str], place: Place) -> _Walked:
+    def _walk(self, one: Listing, query: Mapping[str, str], place: Place) -> _Walked:
         """Read a list that may change meanwhile, in which what moves from page to page is passed over.
 
         So several pages are read again until nothing new comes. The tag is that of a first page behind which all is known.
@@ -138,7 +140,7 @@ class Polling:
             tag = ""
         return _Walked(sorted(found.values(), key=lambda item: (when(item), str(item.get("id")))), tag, pause)
 
-    def _take(self, one: List, item: _Item, place: Place, found: dict[Any, _Item]) -> bool:
+    def _take(self, one: Listing, item: _Item, place: Place, found: dict[Any, _Item]) -> bool:
         """Keep an item that is to be told; say whether it is one, or another state of one."""
         if when(item) < written(place.since) or place.knows(item) or not one.wants(item, self._repositories):
             return False
@@ -146,12 +148,12 @@ class Polling:
         found[item.get("id")] = item
         return known is None or digest_of(known) != digest_of(item)
 
-    def _messages(self, one: List, item: _Item, unique: str, action: str) -> Iterator[Message]:
+    def _messages(self, one: Listing, item: _Item, unique: str, action: str) -> Iterator[Message]:
         unique = f"{one.name} {item.get('id')} {unique}"
         return write(_payload(one, item, action), unique, per_person=self._config.per == "person")
 
 
-def _settle(failed: list[tuple[List, PipelineError]], *, moved: bool) -> None:
+def _settle(failed: list[tuple[Listing, PipelineError]], *, moved: bool) -> None:
     if failed and not moved:
         one, error = failed[0]
         error.args = (f"{one.name}: {error}",)
@@ -160,7 +162,7 @@ def _settle(failed: list[tuple[List, PipelineError]], *, moved: bool) -> None:
         log.warning("a list of GitHub's could not be polled", list=one.name, error=str(error))
 
 
-def _payload(one: List, item: _Item, action: str) -> Payload:
+def _payload(one: Listing, item: _Item, action: str) -> Payload:
     """Write an item as GitHub's webhooks do, so that messages of both look alike."""
     if one.kind == "notifications":
         data = {"action": item.get("reason"), "notification": item, "repository": item.get("repository")}

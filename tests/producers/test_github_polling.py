@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from structlog.testing import capture_logs
 
-from pipeline import PermanentError, TemporaryError
+from pipeline import ConfigError, PermanentError, TemporaryError
 from pipeline.engine.assembly import make_runner
 from pipeline.settings import Settings
 from pipeline.spec.loader import load
@@ -388,6 +388,24 @@ def test_answers_that_are_no_list(answer, error, told_of):
             polled(plugin)
         plugin.close()
     assert TOKEN not in str(caught.value)
+
+
+def test_items_that_are_none_are_no_bug(github):
+    odd = {"id": "x", "updated_at": 5, "html_url": None, "user": [], "labels": "x", "closed_at": "soon", "created_at": 7}
+    items = [{}, odd, {"id": 3, "updated_at": "soon", "html_url": 9, "assignees": [None]}, 5, None, "x"]
+    with LoopbackServer() as server:
+        server.answer = Answer(200, {"Content-Type": "application/json"}, json.dumps(items).encode())
+        for options in ({}, {"remind": True, "per": "person"}, {"poll": ["notifications"], "repositories": []}):
+            messages, _ = polled(github(base_url=server.url, start="36500d", **{"poll": ["pull_requests", "issues"], **options}))
+            assert all(message.title and message.text for message in messages)
+            assert messages
+
+
+def test_a_certificate_of_nobody(github, tmp_path):
+    (tmp_path / "ca.pem").write_text("nothing")
+    for name in ("missing.pem", "ca.pem"):
+        with pytest.raises(ConfigError, match="ca_file holds no certificates"):
+            github(ca_file=tmp_path / name)
 
 
 def test_the_token_goes_to_no_other_server(server, github):
