@@ -62,7 +62,7 @@ class Chat:
     Methods raise `TemporaryError`, `PermanentError`, and `GoneError` where what is to be changed or answered is not there.
     """
 
-    def __init__(self, config: TelegramConfig, guard: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(self, config: TelegramConfig, guard: Callable[[], AbstractContextManager[object]]) -> None:
         for chatty in ("httpx", "httpcore", "telegram"):
             logging.getLogger(chatty).setLevel(logging.WARNING)  # they log whole URLs, with the token in them
         os.environ.setdefault("PTB_TIMEDELTA", "true")  # flood waits as timedelta: the library's own way to the coming type

@@ -101,7 +101,7 @@ def deliver(
     A message is not given before its turn; what was not given, as the fuse blew or time ran out, is `NotTriedError`.
     """
     course = _Course(fuse or Fuse(len(messages) + 1), turns or {}, monotonic() + BATCH_LIMIT)
-    if isinstance(consumer, BatchConsumer) and consumer.takes_batches(consumer.config):
+    if not isinstance(consumer, Consumer) or (isinstance(consumer, BatchConsumer) and consumer.takes_batches(consumer.config)):
         return _at_once(consumer, messages, concurrency, course)
     if inspect.iscoroutinefunction(consumer.consume):
         return _asynchronously(consumer, messages, concurrency, course)

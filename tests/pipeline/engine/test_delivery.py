@@ -108,6 +108,47 @@ def test_a_batch_consumer_that_hangs_gives_its_messages_back(message, monkeypatc
     assert isinstance(outcome, TemporaryError)
 
 
+def test_a_batch_consumer_may_be_async(message, monkeypatch):
+    class Async(BatchConsumer[NoOptions]):
+        """Refuses one message, and hangs at another."""
+
+        async def consume_many(self, messages):
+            assert asyncio.get_running_loop()
+            if any(one.title == "hangs" for one in messages):
+                await asyncio.Event().wait()
+            return {one.id: PermanentError("no") for one in messages if one.title == "bad"}
+
+    good, bad = message(title="good"), message(title="bad")
+    outcomes = delivered(Async, [good, bad])
+    assert outcomes[good.id] is None
+    assert isinstance(outcomes[bad.id], PermanentError)
+    monkeypatch.setattr(delivery, "BATCH_LIMIT", 0.05)
+    (outcome,) = delivered(Async, [message(title="hangs")]).values()
+    assert isinstance(outcome, TemporaryError)
+
+
+@pytest.mark.parametrize("batches", [True, False])
+def test_a_consumer_of_both_kinds_is_given_what_its_options_say(message, batches):
+    calls = []
+
+    class Both(Consumer[NoOptions], BatchConsumer[NoOptions]):
+        """Notes its calls."""
+
+        @classmethod
+        def takes_batches(cls, config):
+            return batches
+
+        def consume(self, one):
+            calls.append(1)
+
+        def consume_many(self, messages):
+            calls.append(len(messages))
+            return {}
+
+    assert set(delivered(Both, [message(), message()]).values()) == {None}
+    assert calls == ([2] if batches else [1, 1])
+
+
 def test_a_consumer_that_blocks_the_loop_gives_back_what_is_not_done(message, monkeypatch):
     monkeypatch.setattr(delivery, "BATCH_LIMIT", 0.1)
     monkeypatch.setattr(delivery, "CALL_LIMIT", 0.05)
