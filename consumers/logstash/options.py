@@ -59,7 +59,7 @@ def _target(url: str) -> Target:
     if parts.scheme not in _FULL and (parts.username or parts.path.strip("/") or parts.query):
         raise ValueError(f"a URL that begins with {parts.scheme}:// has a host and a port, and nothing else")
     if parts.scheme.startswith("redis") and find_spec("redis") is None:
-        raise ValueError('Redis needs a package that is missing: pip install "siftbell[redis]"')
+        raise ValueError('a package is missing: pip install "siftbell[redis]"')
     return Target(parts.scheme, parts.hostname, port)
 
 

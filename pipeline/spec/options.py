@@ -24,6 +24,8 @@ M = TypeVar("M", bound=BaseModel)
 _COLUMN: Final = re.compile(r"\bcolumn (\d+)")
 _LINE: Final = re.compile(r"\bline (\d+)")
 _SECRET_WORDS: Final = ("token", "secret", "password", "passphrase", "api_key", "authorization", "credentials")
+_INSTALL: Final = re.compile(r'pip install "siftbell\[\w+\]"')
+"""What to do where an extra is missing: its name may be that of a URL's scheme, and no secret."""
 _IS_EXPECTED: Final = " is expected"
 _EXPECTED: Final = {
     "string_type": "a text",
@@ -172,9 +174,10 @@ def _joined(texts: list[str]) -> str:
 
 def _without_private(text: str, node: Node) -> str:
     """Give the text, or one that says less where it shares a word with a private value."""
-    words = set(re.findall(r"\w+", text.casefold()))
+    own = _INSTALL.sub("", text)
+    words = set(re.findall(r"\w+", own.casefold()))
     for value in _private(node):
-        if value in text or words & set(re.findall(r"\w+", value.casefold())):
+        if value in own or words & set(re.findall(r"\w+", value.casefold())):
             return "its value is not accepted (not shown, as it may be a secret)"
     return text
 
