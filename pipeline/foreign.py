@@ -60,7 +60,7 @@ def _readable(secret: SecretStr) -> SecretStr:
     if not fits:
         raise ValueError("this is no URL such as amqp://user:password@host:5672/vhost")
     if parts.scheme in _REDIS and importlib.util.find_spec("redis") is None:
-        raise ValueError('Redis needs a package that is missing: pip install "siftbell[redis]"')
+        raise ValueError('a package is missing: pip install "siftbell[redis]"')
     return secret
 
 
