@@ -30,15 +30,17 @@ consumers:
   - log
 ```
 
-It posts an alert that fires again each minute, and one that is over for a quarter of an hour. All posts of one time that an
-alert fires have the same labels and `startsAt`, and so make messages of the same id: each consumer gets one that fires and
-one that is resolved, for as long as records of deliveries are kept (`SIFTBELL_RETENTION`, 7 days); then it is told again of one
-that still fires. An alert whose `endsAt` has passed is resolved. A Prometheus that was started anew gives a new `startsAt`, as
-do two that watch the same: the `key` is the same. One that dies resolves nothing; have something look after it. `amtool alert
-add --alertmanager.url=http://…/in/from-prometheus/prometheus` works too; an alert without times is new each time.
+Prometheus posts an alert again each minute while it fires, and for a quarter of an hour after. As long as it is the same time
+that it fires, its labels and `startsAt` are the same, and so is the message's id: each consumer gets one message that is
+firing and one that is resolved, while records of deliveries are kept (`SIFTBELL_RETENTION`, 7 days); after that it is told
+once more what still fires. An alert whose `endsAt` has passed is resolved. A Prometheus that was started anew gives a new
+`startsAt`, as do two that watch the same: then the `key` is the same. One that dies resolves nothing: `heartbeat` watches it.
+`amtool alert add --alertmanager.url=http://127.0.0.1:8025/in/from-prometheus/prometheus` works too; an alert without times is
+new each time.
 
-Such a client does not come again with what was refused, so alerts are judged one by one: the valid ones are accepted, and the
-answer is 400, or 422 where a field is missing, and names the others. Labels without a value are left out, as Alertmanager does.
+These clients do not come again with what was refused, so alerts are judged one by one: the valid ones are accepted, and the
+answer is 400, or 422 where a field is missing, and names the others. An alert has at most 64 KiB, a post 1 MiB
+(`SIFTBELL_MAX_BODY`), of which Prometheus puts up to 256 alerts into one. Labels without a value are left out.
 
 **Prometheus is asked** on a `schedule:`, where `url` names it: which alerts fire, and which no longer do. With `query` it is
 a message for each series of an instant query when it appears, and a resolved one when it is gone; with `repeat: true` one for
@@ -107,7 +109,8 @@ class Prometheus(WebhookProducer[PrometheusConfig], PollingProducer[PrometheusCo
 
     def receive(self, request: Request) -> Iterable[Message]:
         """Give the alerts' messages; raises `RequestError` that names those that cannot be read, and hands over the others."""
-        return posted(request) if request.path.endswith(PATH) else notified(request)
+        listed = request.path.endswith(PATH) or request.body.lstrip().startswith(b"[")
+        return posted(request) if listed else notified(request)
 
     def poll(self, cursor: str | None) -> Iterable[tuple[Message | None, str]]:
         """Ask, and give what is new and what is gone since the cursor."""

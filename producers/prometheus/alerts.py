@@ -48,7 +48,20 @@ def moment(name: str, text: str | None) -> datetime | None:
 
 def without_nul(texts: Mapping[str, str] | None) -> dict[str, str]:
     """Give names and texts without NUL: Prometheus has it in labels, and databases do not."""
-    return {name.replace("\0", "\N{REPLACEMENT CHARACTER}"): _clean(text) for name, text in (texts or {}).items()}
+    return {_clean(name): _clean(text) for name, text in (texts or {}).items()}
+
+
+def storable(value: Any, room: int = 16) -> Any:
+    """Give what JSON held without NUL; raises ValueError for what databases refuse, too: huge integers, deep nesting."""
+    if isinstance(value, str):
+        return _clean(value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise ValueError("it holds an integer of more than 64 bits")
+    if isinstance(value, dict | list) and not room:
+        raise ValueError("it nests too deep")
+    if isinstance(value, dict):
+        return {_clean(name): storable(inner, room - 1) for name, inner in value.items()}
+    return [storable(inner, room - 1) for inner in value] if isinstance(value, list) else value
 
 
 def _clean(text: str) -> str:

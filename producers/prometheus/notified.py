@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from pipeline import Message, Problem, Request, RequestError
-from producers.prometheus.alerts import fingerprint, message_of, moment, problem_of
+from producers.prometheus.alerts import fingerprint, message_of, moment, problem_of, storable
 
 
 class _Alert(msgspec.Struct, rename="camel"):
@@ -27,7 +27,7 @@ def notified(request: Request) -> list[Message]:
     """
     if request.content_type not in ("application/json", ""):
         raise RequestError(f"Alertmanager sends application/json, this is {request.content_type}", status=415)
-    body = request.json()
+    body = _body(request)
     if not isinstance(body, dict) or body.get("version") != "4":
         text = 'this is not Alertmanager\'s webhook, version 4: an object with version "4" and a list of alerts is expected'
         raise RequestError(text, status=400, problems=[Problem("version", 'the text "4" is expected')])
@@ -46,7 +46,31 @@ def notified(request: Request) -> list[Message]:
     return messages
 
 
+def _body(request: Request) -> Any:
+    """Read the body; where that cannot be, each field and each alert of it alone, so that a bad one costs no other."""
+    try:
+        return request.json()
+    except RequestError as error:
+        try:
+            fields = msgspec.json.decode(request.body, type=dict[str, msgspec.Raw])
+            alerts = msgspec.json.decode(fields.pop("alerts"), type=list[msgspec.Raw])
+        except (ValueError, RecursionError, KeyError):
+            raise error from None
+    kept = {name: value for name, raw in fields.items() if not isinstance(value := _read(raw), ValueError)}
+    return kept | {"alerts": [_read(raw) for raw in alerts]}
+
+
+def _read(raw: msgspec.Raw) -> Any:
+    """Read a part of the body; a ValueError where it cannot be read."""
+    try:
+        return storable(msgspec.json.decode(raw))
+    except (ValueError, RecursionError) as error:
+        return ValueError(str(error))
+
+
 def _message(raw: Any, shared: dict[str, Any]) -> Message:
+    if isinstance(raw, ValueError):
+        raise raw
     alert = msgspec.convert(raw, _Alert)
     if not alert.labels:
         raise ValueError("labels: at least one is expected")

@@ -127,4 +127,5 @@ def _source(generator: str) -> str:
         parts = urlsplit(generator)
     except ValueError:
         return "prometheus"
-    return f"{parts.scheme}://{parts.netloc}" if parts.scheme in ("http", "https") and parts.netloc else "prometheus"
+    server = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{server}" if parts.scheme in ("http", "https") and server else "prometheus"

@@ -6,6 +6,8 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline import Request, RequestError
 from pipeline.testing import WebhookProducerContract
@@ -81,7 +83,6 @@ def test_the_fingerprint_is_alertmanagers():
     ("body", "status", "where"),
     [
         ({"alerts": []}, 400, "version"),
-        ([], 400, "version"),
         (None, 400, "version"),
         (payload(version="5"), 400, "version"),
         (payload({"status": "firing"}), 422, "alerts[0].labels"),
@@ -99,6 +100,37 @@ def test_what_is_not_such_a_payload_is_refused_with_the_place(body, status, wher
         receive(body)
     assert caught.value.status == status
     assert [problem.where for problem in caught.value.problems] == [where]
+
+
+def test_the_alerts_beside_those_that_cannot_be_read_are_accepted():
+    with pytest.raises(RequestError) as caught:
+        receive(payload(FIRING, None, RESOLVED, {"labels": {"a": 1}}))
+    assert [message.status for message in caught.value.accepted] == ["firing", "resolved"]
+    assert [problem.where for problem in caught.value.problems] == ["alerts[1]", "alerts[3].labels.a"]
+
+
+def test_a_label_with_a_nul_costs_no_alert():
+    messages = receive(payload(FIRING, FIRING | {"labels": {"a": "\0"}}, groupLabels={"a": "\0"}, huge=2**70))
+    assert [message.labels.get("a") for message in messages] == [None, "\N{REPLACEMENT CHARACTER}"]
+    assert messages[0].data["groupLabels"] == {"a": "\N{REPLACEMENT CHARACTER}"}
+    assert "huge" not in messages[0].data
+
+
+VALUES = st.none() | st.integers() | st.text(max_size=5) | st.lists(st.integers(), max_size=2) | st.just({})
+BAD = VALUES | st.builds(
+    lambda field, value: FIRING | {field: value}, st.sampled_from([*FIRING, "other"]), VALUES | st.dictionaries(st.text(), VALUES)
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(BAD | st.just(FIRING | {"labels": {"good": "yes"}}), max_size=5))
+def test_no_good_alert_is_ever_lost_among_bad_ones(alerts):
+    try:
+        messages = receive(payload(*alerts))
+    except RequestError as error:
+        messages = error.accepted
+    good = [alert for alert in alerts if isinstance(alert, dict) and alert.get("labels") == {"good": "yes"}]
+    assert len([message for message in messages if message.labels == {"good": "yes"}]) == len(good)
 
 
 def test_other_content_types_are_refused():

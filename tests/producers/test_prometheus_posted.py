@@ -68,6 +68,27 @@ def test_a_message_for_each_alert():
     assert firing.data == FIRING
 
 
+def test_a_list_is_understood_at_the_producers_own_path_too():
+    request = Request(json.dumps([FIRING]).encode(), {"content-type": "application/json"}, path="/in/alerts/prometheus")
+    (message,) = Prometheus(PrometheusConfig()).receive(request)
+    assert message.title == "disk full on db-1"
+
+
+@pytest.mark.parametrize(
+    ("url", "source"),
+    [
+        ("http://me:secret@prometheus:9090/graph", "http://prometheus:9090"),
+        ("https://p/prom/graph?g0.expr=x", "https://p"),
+        ("/graph", "prometheus"),
+        ("urn:x", "prometheus"),
+        ("http://[::1/graph", "prometheus"),
+    ],
+)
+def test_the_source_is_the_address_in_the_link(url, source):
+    (message,) = receive([alert() | {"generatorURL": url}])
+    assert message.source == source
+
+
 def test_what_is_sent_again_is_the_same_message_and_a_new_time_is_another():
     (first,) = receive([FIRING])
     (again,) = receive([FIRING | {"endsAt": "2999-11-21T08:40:00.000Z", "annotations": {"summary": "97 % full"}}])
