@@ -39,7 +39,8 @@ def _intake() -> dict[str, Any]:
     return {
         "tags": ["intake"],
         "summary": "Post messages",
-        "description": "What the body has to be is the producer's business; `gzip` is understood as content encoding. "
+        "description": "What the body has to be is the producer's business, as is what it takes at paths below this one and how "
+        "it answers there; `gzip` is understood as content encoding. "
         "A producer that checks a signature needs no API key.",
         "operationId": "intake",
         "security": _SECURITY,
