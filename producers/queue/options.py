@@ -99,7 +99,7 @@ class QueueConfig(Config):
 def _missing(own: tuple[str, ...]) -> str:
     """Name what is not installed."""
     if own is _OF_SQS and not all(importlib.util.find_spec(name) for name in ("botocore", "cryptography")):
-        return 'url: SQS needs packages that are missing: pip install "siftbell[aws]"'
+        return 'url: packages are missing: pip install "siftbell[aws]"'
     return ""
 
 
