@@ -76,7 +76,7 @@ def _step(kind: Kind, registry: Registry, *, shared: bool) -> dict[str, Any]:
     plugins = {name: {"$ref": f"#/$defs/{kind}.{name}"} for name in names}
     siblings = _siblings(kind)
     module_class = {"not": {"propertyNames": {"not": {"pattern": ":"}}}}
-    choices: list[dict[str, Any]] = [{"required": [name]} for name in names]
+    choices: list[dict[str, Any]] = [_names(name, siblings) for name in names]
     choices.append(module_class)
     if shared:
         siblings = {key: value for key, value in siblings.items() if key != "as"}
@@ -88,12 +88,23 @@ def _step(kind: Kind, registry: Registry, *, shared: bool) -> dict[str, Any]:
     }
     mapping = {
         "type": "object",
-        "properties": plugins | siblings,
+        "properties": plugins | {key: _either(key, plugins, value) for key, value in siblings.items()},
         "patternProperties": {":": {}},
         "additionalProperties": False,
         "oneOf": choices,
     }
     return {"if": {"type": "string"}, "then": alone, "else": mapping}
+
+
+def _either(key: str, plugins: dict[str, Any], sibling: dict[str, Any]) -> dict[str, Any]:
+    """Give the schema of a key: of the engine's, or of a plugin of the same name where options stand under it."""
+    return {"if": {"type": "object"}, "then": plugins[key], "else": sibling} if key in plugins else sibling
+
+
+def _names(name: str, siblings: dict[str, Any]) -> dict[str, Any]:
+    """Give the schema of a step that names this plugin."""
+    required = {"required": [name]}
+    return required | {"properties": {name: {"type": "object"}}} if name in siblings else required
 
 
 def _siblings(kind: Kind) -> dict[str, Any]:

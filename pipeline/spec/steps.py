@@ -14,6 +14,8 @@ from pipeline.spec.problems import Place, Problems
 from pipeline.spec.siblings import NAME, RESERVED, SIBLINGS, ProducerSiblings, Siblings, keys
 from pipeline.spec.tree import Entry, Items, Mapping, Node, Scalar
 
+_PLUGIN_TOO: Final = "queue"
+"""What is both: a plugin where options stand under it, and a key of the engine where it has a value."""
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
@@ -77,6 +79,7 @@ class StepReader:
             )
             return None
         named = {key: entry for key, entry in node.entries.items() if key not in RESERVED}
+        named |= self._plugin_too(kind, node, alone=not named and "use" not in node.entries)
         if "use" in node.entries:
             return self._use(kind, node, named)
         if not named:
@@ -94,6 +97,14 @@ class StepReader:
         )
         step = Declared(kind, name, found, config, declared, siblings, named[name].key, self.networks)
         return step if self._schedule_fits(step, node) else None
+
+    def _plugin_too(self, kind: Kind, node: Mapping, *, alone: bool) -> dict[str, Entry]:
+        """Give the key that is a plugin here, though it is also one of the engine's; `alone`: nothing else names a plugin."""
+        entry = node.entries.get(_PLUGIN_TOO)
+        if entry is None or _PLUGIN_TOO not in self._registry.names(kind):
+            return {}
+        nothing = isinstance(entry.value, Scalar) and entry.value.value is None
+        return {_PLUGIN_TOO: entry} if isinstance(entry.value, Mapping) or (alone and nothing) else {}
 
     def _plugin_key(self, kind: Kind, named: dict[str, Entry]) -> str:
         """Say which key is the plugin's name; the others are told as what they probably were meant to be."""

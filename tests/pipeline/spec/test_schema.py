@@ -24,7 +24,7 @@ SHIPPED = Path(__file__).parents[3] / "configs"
 TOYS = {
     "producers": {"hook": "Hook", "poll": "Poll", "listen": "Listen"},
     "filters": {"only": "Only", "once": "Once", "wait": "Wait"},
-    "consumers": {"chat": "ChatRoom", "batch": "Batch", "gone": "Gone"},
+    "consumers": {"chat": "ChatRoom", "batch": "Batch", "gone": "Gone", "queue": "ChatRoom"},
 }
 
 
@@ -68,6 +68,7 @@ def is_valid(validator: Draft202012Validator, tmp_path: Path, text: str) -> bool
         "producers: [hook]\nconsumers: [gone, {gone: {any: thing}}]\n",
         "consumers:\n  archive:\n    chat: {token: x, chat_id: 5}\n    retry: {for: 6h}\nproducers:\n  in: hook\n",
         "consumers: {}\n",
+        "producers: [hook]\nconsumers:\n  - queue: {token: x, chat_id: 5}\n    as: q\n  - batch: {}\n    queue: slow\n",
     ],
 )  # fmt: skip
 def test_what_is_right(validator: Draft202012Validator, tmp_path: Path, text: str) -> None:
@@ -108,6 +109,10 @@ def test_what_is_right(validator: Draft202012Validator, tmp_path: Path, text: st
         "producers: {X: hook}\n",
         "consumers: {x: {batch: {}, as: y}}\n",
         "consumers: {x: batch}\nfilters: {}\n",
+        "producers: [hook]\nconsumers: [{queue: slow}]\n",
+        "producers: [hook]\nconsumers: [{queue: {token: x}}]\n",
+        "producers: [hook]\nconsumers: [{queue: {token: x, chat_id: 5}, batch: {}}]\n",
+        "producers: [hook]\nconsumers: [{batch: {}, queue: {token: x, chat_id: 5}}]\n",
     ],
 )
 def test_what_is_wrong(validator: Draft202012Validator, tmp_path: Path, text: str) -> None:

@@ -67,6 +67,44 @@ consumers:
     assert type(chat.build()).__name__ == "ChatRoom"
 
 
+def test_queue_is_a_plugin_where_options_stand_under_it_and_a_key_where_it_has_a_value(spec) -> None:
+    made = spec(
+        """
+producers:
+  - queue: {url: "amqp://h", queue: raw}
+  - queue: {url: "redis://h", list: raw}
+    as: from-list
+consumers:
+  - queue: {url: "amqp://h", exchange: out}
+    when: severity == "critical"
+  - spec_toys:Batch:
+    queue: slow
+"""
+    )
+    assert [(step.plugin, step.label, step.config.queue) for step in made.producers] == [
+        ("queue", "queue", "raw"),
+        ("queue", "from-list", ""),
+    ]
+    assert [(step.plugin, step.queue) for step in made.consumers] == [("queue", "queue"), ("spec_toys:Batch", "slow")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "step", "problem"),
+    [
+        ("producers", "- queue", "producer queue.url: required"),
+        ("consumers", "- queue:", "consumer queue.url: required"),
+        ("consumers", "- queue: slow", "this step names no consumer"),
+        ("consumers", "- {queue: {url: 'amqp://h', exchange: e}, spec_toys:Batch: {}}", "two consumers in one step"),
+        ("filters", "- {spec_toys:Once: {within: 1m}, queue: {a: b}}", "queue: "),
+        ("producers", "- {spec_toys:Hook: {}, queue: slow}", "'queue' belongs to filters and consumers, not to a producer"),
+        ("consumers", "- {spec_toys:Batch: {}, queue: }", "queue: a value is missing"),
+    ],
+)
+def test_what_is_told_of_queue(told, kind: str, step: str, problem: str) -> None:
+    (line,) = told(around(kind, step.removeprefix("- ")))
+    assert problem in line
+
+
 def test_inactive_steps_are_left_out_and_keep_their_labels(spec) -> None:
     made = spec(
         """
