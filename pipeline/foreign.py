@@ -82,7 +82,7 @@ class AmqpServer:
         self._user, self._password = unquote(parts.username or "guest"), unquote(parts.password or "guest")
         self._vhost = unquote(parts.path[1:]) or "/"
         self._options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        self.place = f"{parts.scheme}://{_bracketed(self._host)}:{self._port}/{'' if self._vhost == '/' else self._vhost}"
+        self.place = f"AMQP at {_bracketed(self._host)}:{self._port}{'' if self._vhost == '/' else f' ({self._vhost})'}"
 
     def connect(self, *, heartbeat: int = HEARTBEAT, on_blocked: Callable[[str], None] | None = None) -> Connection:
         """Give a new connection; raises what `told` understands.
@@ -111,7 +111,7 @@ class AmqpServer:
         return connection
 
     @staticmethod
-    def version(connection: Connection) -> str:
+    def version(connection: Any) -> str:
         """Give who answered, as `RabbitMQ 3.10.8`."""
         own = connection.server_properties
         return _line(f"{own.get('product', 'AMQP')} {own.get('version', '')}")
@@ -122,7 +122,7 @@ class AmqpServer:
         try:
             yield
         except (IrrecoverableChannelError, NotAllowed) as error:
-            raise AmqpRefusedError(f"{self.place}: {_line(error.reply_text or error)}", error.reply_code) from None
+            raise AmqpRefusedError(f"{self.place}: {_line(error.reply_text or error)}", error.reply_code or 0) from None
         except AMQPError as error:
             raise TemporaryError(f"{self.place}: {_line(error.reply_text or error)}") from None
         except (OSError, struct.error, AttributeError) as error:  # py-amqp's objects lose their parts when a connection ends
@@ -135,7 +135,7 @@ class RedisServer:
     def __init__(self, url: SecretStr) -> None:
         self._url = url.get_secret_value()
         parts = urlsplit(self._url)
-        self.place = f"{parts.scheme}://{_bracketed(parts.hostname or 'localhost')}:{parts.port or 6379}{parts.path.rstrip('/')}"
+        self.place = f"Redis at {_bracketed(parts.hostname or 'localhost')}:{parts.port or 6379}{parts.path.rstrip('/')}"
 
     def connect(self, *, waits: float = 0) -> Redis:
         """Give a client for commands that let the server wait for so many seconds; threads may share it.

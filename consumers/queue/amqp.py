@@ -6,9 +6,9 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
-from amqp import Channel, Connection
+from amqp import Connection
 from amqp import Message as RawMessage
 from amqp.exceptions import AMQPError
 
@@ -30,7 +30,7 @@ class Amqp:
         self._server = AmqpServer(config.url)
         self._lock = threading.Lock()
         self._connection: Connection | None = None
-        self._channel: Channel
+        self._channel: Any = None
         self._numbers: dict[int, str] = {}
         """The ids of messages that are not confirmed, by their numbers on the channel."""
         self._sent = 0

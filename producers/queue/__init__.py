@@ -108,12 +108,12 @@ class Queue(ListeningProducer[QueueConfig]):
     def probe(self) -> str:
         """Ask for the queue, and take nothing from it."""
         if self._of_sqs:
-            from producers.queue import sqs  # noqa: PLC0415 - of an extra
+            from producers.queue.sqs import probe  # noqa: PLC0415 - of an extra
 
-            return sqs.probe(self.config)
+            return probe(self.config)
         if self.config.scheme in ("amqp", "amqps"):
             return amqp.probe(self.config)
-        return (redis_list if self.config.list else redis_stream).probe(self.config)
+        return redis_list.probe(self.config) if self.config.list else redis_stream.probe(self.config)
 
     def listen(self, publish: Publish, stopping: Callable[[], bool]) -> None:
         """Take what comes until it is time to stop; raises what the connection fails with, and is called again."""

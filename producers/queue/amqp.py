@@ -117,7 +117,7 @@ def probe(config: QueueConfig) -> str:
             name = server.version(connection)
             if config.declare:
                 return name
-            found = connection.channel().queue_declare(config.queue, passive=True)
+            found: Any = connection.channel().queue_declare(config.queue, passive=True)
             return f"{name}, {found.message_count} on the queue"
         finally:
             connection.close()

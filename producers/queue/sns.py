@@ -69,7 +69,7 @@ class Sns:
         attributes = envelope.get("MessageAttributes") or {}
         headers = {name.lower(): str(one.get("Value", "")) for name, one in attributes.items()}
         headers |= {"topic": envelope["TopicArn"], "subject": envelope.get("Subject") or ""}
-        return replace(delivery, body=envelope["Message"].encode(), headers=delivery.headers | headers)
+        return replace(delivery, body=envelope["Message"].encode(), headers={**delivery.headers, **headers})
 
     def _verify(self, envelope: dict[str, Any]) -> None:
         algorithm = _HASHES.get(envelope["SignatureVersion"])

@@ -154,7 +154,7 @@ class TestAmqp:
         messages = [*numbered(3, labels={"team": "db"}), *numbered(2, labels={"team": "web"})]
         failures = plugin.consume_many(messages)
         place = urlsplit(rabbit.url).netloc.rpartition("@")[2]
-        text = f"amqp://{place}/: exchange '{rabbit.name}' has nothing bound that takes 'x.web'"
+        text = f"AMQP at {place}: exchange '{rabbit.name}' has nothing bound that takes 'x.web'"
         assert {name: (type(error), str(error)) for name, error in failures.items()} == {
             message.id: (PermanentError, text) for message in messages[3:]
         }
