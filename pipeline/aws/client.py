@@ -113,8 +113,9 @@ class Aws:
 
     def call(self, operation: str, **arguments: Any) -> dict[str, Any]:
         """Call an operation (`send_message`) and give the answer. Raises `TemporaryError`, or `AwsRefusedError` with a `code`."""
+        asked = getattr(self._client, operation)
         try:
-            answer: dict[str, Any] = getattr(self._client, operation)(**arguments)
+            answer: dict[str, Any] = asked(**arguments)
         except ClientError as error:
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             told = error.response.get("Error", {})
@@ -122,8 +123,8 @@ class Aws:
             raise self._failure(f"answered {status}", told.get("Code"), told.get("Message"), may_pass=may_pass) from None
         except ParamValidationError as error:
             raise AwsRefusedError(f"{self._name}: {self._told(str(error))}", "ParamValidation") from None
-        except BotoCoreError as error:
-            raise TemporaryError(f"{self._name}: {self._told(str(error))}") from None
+        except Exception as error:  # noqa: BLE001 - besides its own, botocore raises those of its parsers of an odd answer
+            raise TemporaryError(f"{self._name}: {self._told(str(error) or type(error).__name__)}") from None
         return answer
 
     def probe(self, operation: str, **arguments: Any) -> str:

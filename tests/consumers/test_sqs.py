@@ -273,8 +273,11 @@ class TestRefusals:
             assert text in str(error)
         assert len(amazon.received) == 2
 
-    def test_who_is_not_told_of_is_tried_again(self, amazon, sqs):
-        amazon.answer = Answer(201, {"content-type": "application/x-amz-json-1.0"}, b"{}")
+    @pytest.mark.parametrize(
+        "body", [b"{}", b"[]", b"null", b"<html>", b'{"Successful": null}', b'{"Successful": [{}]}', b"\xff"]
+    )
+    def test_who_is_not_told_of_is_tried_again(self, amazon, sqs, body):
+        amazon.answer = Answer(201, {"content-type": "application/x-amz-json-1.0"}, body)
         (message,) = numbered(1)
         failures = sqs(amazon.queue).consume_many([message])
         assert isinstance(failures[message.id], TemporaryError)
