@@ -84,8 +84,23 @@ class Producer(Plugin[C]):
     """Where messages come from: subclass one of `WebhookProducer`, `PollingProducer` and `ListeningProducer`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a webhook producer has to remember of a request; it takes the place of the step's earlier note of that name."""
+
+    name: str
+    text: str
+
+
 class WebhookProducer(Producer[C]):
-    """Makes messages of what is posted to `/in/{pipeline}/{producer}`, and to paths below it where it takes such."""
+    """Makes messages of what is posted to `/in/{pipeline}/{producer}`, and to paths below it where it takes such.
+
+    One that is a `PollingProducer` as well may yield a `Note`: it is in the store before the sender is answered, and `poll`
+    finds it in `self.notes()`.
+    """
+
+    methods: ClassVar[Sequence[str]] = ("POST",)
+    """The methods of HTTP that it takes; GET and HEAD for senders that know nothing else."""
 
     @property
     def verifies_sender(self) -> bool:
@@ -93,7 +108,7 @@ class WebhookProducer(Producer[C]):
         return False
 
     @abstractmethod
-    def receive(self, request: Request) -> Iterable[Message]:
+    def receive(self, request: Request) -> Iterable[Message | Note]:
         """Give the request's messages, all of them or none. Called in the web process; computes only, so it must be quick.
 
         Raise `RequestError` (or `PermanentError`, answered 422) for what is not acceptable: the sender gets the
@@ -119,6 +134,12 @@ class Unreadable:
 
 class PollingProducer(Producer[C]):
     """Asks another system, on the step's `schedule:` or on demand."""
+
+    usual_schedule: ClassVar[str | None] = None
+    """When it is asked where the step has no `schedule:`, such as `10s`. None: on demand only."""
+
+    notes: Callable[[], Mapping[str, str]] = dict
+    """Gives the step's notes by name, as its `receive` yielded them. May raise `TemporaryError`. Outside of an engine: none."""
 
     asks_for: ClassVar[str | None] = None
     """The option that says what to ask, in a producer that need not be asked, as messages are posted to it as well: a `schedule:`

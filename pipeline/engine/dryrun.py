@@ -12,7 +12,7 @@ import msgspec
 
 from pipeline.errors import PermanentError, PipelineError, Problem, RequestError, TemporaryError
 from pipeline.message import FIELDS, Message, derived_id
-from pipeline.plugin import AnyConsumer, AnyFilter, Memory, Plugin, RememberingFilter, WebhookProducer, WindowFilter
+from pipeline.plugin import AnyConsumer, AnyFilter, Memory, Note, Plugin, RememberingFilter, WebhookProducer, WindowFilter
 from pipeline.registry import place_of
 from pipeline.request import Request
 from pipeline.secrecy import masker, secrets_in
@@ -152,7 +152,7 @@ class _DryRun:
         if not isinstance(producer, WebhookProducer):
             raise PermanentError(f"producer '{step.label}' of pipeline '{self._spec.name}' takes no payloads")
         try:
-            messages = _checked(producer.receive(request), step.label)
+            messages = _checked((one for one in producer.receive(request) if not isinstance(one, Note)), step.label)
         except RequestError as error:
             problems = tuple(Problem(problem.where, self._mask(problem.text)) for problem in error.problems)
             return replace(trace, refused=Refusal(status=error.status, reason=self._words(error), problems=problems))

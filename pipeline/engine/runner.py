@@ -164,6 +164,7 @@ class Runner:
         if not isinstance(producer, PollingProducer):
             raise PermanentError(f"pipeline '{pipeline.spec.name}' has no polling producer '{label}'")
         name, count = pipeline.spec.name, 0
+        producer.notes = partial(self.store.notes, name, label)
         waiting: list[Message] = []
         cursor = self.store.cursor(name, label)
         reached = cursor

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pipeline.condition import Condition
 from pipeline.networks import ANYWHERE, Networks
 from pipeline.plugin import BatchConsumer, Config, ListeningProducer, Plugin
 from pipeline.registry import Kind as Kind  # noqa: PLC0414 - the kinds of plugin belong to the model's vocabulary, too
+from pipeline.schedule import Schedule as Schedule  # noqa: PLC0414 - a step has one
 from pipeline.units import Rate
 
 
@@ -24,13 +25,6 @@ class Position:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}"
-
-
-class Schedule(Protocol):
-    """When a polling producer is asked: an interval (`30s`) or a cron line (`*/5 8-18 * * MON-FRI`) in a time zone."""
-
-    def after(self, moment: datetime) -> datetime:
-        """Give the first occurrence later than `moment`, as UTC."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,12 @@ import json
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
+from pipeline.plugin import PollingProducer
 from pipeline.registry import Kind, suggestion
+from pipeline.schedule import read_schedule
 from pipeline.spec.lint import lint
 from pipeline.spec.model import ConsumerStep, FilterStep, PipelineSpec, ProducerStep, Retry
 from pipeline.spec.problems import Place, Problems
-from pipeline.spec.schedule import read_schedule
 from pipeline.spec.siblings import NAME, NAME_RULE, ConsumerSiblings, FilterSiblings, ProducerSiblings
 from pipeline.spec.steps import Declared, StepReader
 from pipeline.spec.tree import Entry, Items, Mapping, Node, Scalar
@@ -179,7 +180,9 @@ def _common(item: Labelled) -> dict[str, Any]:
 def _producer(item: Labelled) -> ProducerStep:
     siblings = item.step.siblings
     assert isinstance(siblings, ProducerSiblings)
-    schedule = read_schedule(siblings.schedule, ZoneInfo(siblings.timezone or "UTC")) if siblings.schedule else None
+    usual = item.step.type.usual_schedule if issubclass(item.step.type, PollingProducer) else None
+    text = siblings.schedule or usual
+    schedule = read_schedule(text, ZoneInfo(siblings.timezone or "UTC")) if text else None
     return ProducerStep(**_common(item), schedule=schedule)
 
 

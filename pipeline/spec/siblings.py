@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 
 from pipeline.condition import Condition
 from pipeline.registry import Kind
-from pipeline.spec.schedule import read_schedule, read_zone
+from pipeline.schedule import read_schedule, read_zone
 from pipeline.units import Duration, Rate
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -124,4 +124,4 @@ def keys(kind: Kind) -> list[str]:
 
 
 RESERVED: Final = frozenset({"use", *(key for kind in SIBLINGS for key in keys(kind))})
-"""Keys of a step that never are a plugin's name."""
+"""Keys of a step that are no plugin's name, but for `queue` with options under it."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import URL, text
 
 from pipeline.message import Message
-from pipeline.store import circuits, history, keys, lanes, leaving, letters, queues, schedules, tallies, waiting
+from pipeline.store import circuits, history, keys, lanes, leaving, letters, notes, queues, schedules, tallies, waiting
 from pipeline.store.database import Database
 from pipeline.store.places import Standing, read_standings
 from pipeline.store.rows import ApiKey, Circuit, Claim, DeadLetter, Held, Lined, Outcome, Record, Why, Worked
@@ -203,6 +203,16 @@ class Store:
         """Note how far a polling producer has come."""
         with self._database.writing() as connection:
             schedules.write_cursor(connection, pipeline, producer, cursor)
+
+    def write_notes(self, pipeline: str, producer: str, new: Mapping[str, str]) -> None:
+        """Keep what a producer notes of a request; a note takes the place of the earlier one of its name."""
+        with self._database.writing() as connection:
+            notes.write_notes(connection, pipeline, producer, new)
+
+    def notes(self, pipeline: str, producer: str) -> dict[str, str]:
+        """Give all that a producer has noted, by name."""
+        with self._database.reading() as connection:
+            return notes.read_notes(connection, pipeline, producer)
 
     def claim_occurrence(
         self,

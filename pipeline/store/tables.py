@@ -125,6 +125,16 @@ cursors: Final = Table(
     PrimaryKeyConstraint("pipeline", "producer", name="cursors_pk"),
 )
 
+notes: Final = Table(
+    "notes",
+    metadata,
+    Column("pipeline", Text, nullable=False),
+    Column("producer", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    PrimaryKeyConstraint("pipeline", "producer", "name", name="notes_pk"),
+)
+
 schedules: Final = Table(
     "schedules",
     metadata,

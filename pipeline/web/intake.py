@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from pipeline.engine.pipeline import Pipeline
 from pipeline.engine.written import Written, write
 from pipeline.errors import PermanentError, Problem, RequestError, TemporaryError
 from pipeline.message import Message
-from pipeline.plugin import WebhookProducer
+from pipeline.plugin import Note, WebhookProducer
 from pipeline.request import Request, refuse_unstorable
 from pipeline.spec.model import ProducerStep
 from pipeline.telemetry import REFUSED
@@ -71,11 +71,12 @@ class Intake:
         label, slash, below = rest.partition("/")
         if not name or not label:
             raise Refusal(404, f"there is nothing at {scope['path']}")
-        if scope["method"] != "POST":
-            raise Refusal(405, "messages are posted here", headers={"Allow": "POST"})
-        headers = _headers(scope)
         step = pipeline.producer(label) if pipeline else None
         producer = _webhook(pipeline, step)
+        methods = producer.methods if producer else ("POST",)
+        if scope["method"] not in methods:
+            raise Refusal(405, "messages are posted here", headers={"Allow": ", ".join(methods)})
+        headers = _headers(scope)
         if producer is None or not producer.verifies_sender:
             await self._access.require(headers, "intake")
             for key in ("x-api-key", "authorization"):  # they are nobody else's business
@@ -90,13 +91,12 @@ class Intake:
             raise Refusal(404, f"there is nothing at {scope['path']}")
         body = await read_body(receive, headers, self._services.settings.max_body)
         query = dict(QueryParams(scope["query_string"])) if scope["query_string"] else {}
-        messages, refusal = _receive(producer, Request(body=body, headers=headers, query=query, path=scope["path"]))
-        written = self._written(messages)
-        if messages:
-            await self._publish(pipeline, label, messages, written)
+        request = Request(body=body, headers=headers, query=query, method=scope["method"], path=scope["path"])
+        told, refusal = _receive(producer, request)
+        ids = await self._accept(pipeline, label, told)
         if refusal is not None:
             raise refusal
-        return status, [message.id for message in messages]
+        return status, ids
 
     def _written(self, messages: Sequence[Message]) -> list[Written]:
         """Write messages as JSON; refuse what would fail behind the queue, where one could spoil the batch it is in."""
@@ -118,6 +118,25 @@ class Intake:
         if problems:
             raise Refusal(422, "the request does not make messages that can be kept", problems=problems)
         return written
+
+    async def _accept(self, pipeline: Pipeline, label: str, told: Sequence[Message | Note]) -> list[str]:
+        """Have notes in the store and messages on the queue, and give the messages' ids."""
+        messages = [one for one in told if not isinstance(one, Note)]
+        written = self._written(messages)
+        if len(messages) < len(told):
+            await self._note(pipeline, label, {one.name: one.text for one in told if isinstance(one, Note)})
+        if messages:
+            await self._publish(pipeline, label, messages, written)
+        return [message.id for message in messages]
+
+    async def _note(self, pipeline: Pipeline, label: str, notes: Mapping[str, str]) -> None:
+        writing = asyncio.to_thread(self._services.store.write_notes, pipeline.spec.name, label, notes)
+        try:
+            await asyncio.wait_for(writing, self._patience)
+        except TimeoutError:
+            raise unavailable(TemporaryError("the store does not answer")) from None
+        except TemporaryError as away:
+            raise unavailable(away) from None
 
     async def _publish(self, pipeline: Pipeline, label: str, messages: Sequence[Message], written: Sequence[Written]) -> None:
         accepted = self._services.publisher.submit(pipeline, label, messages, written)
@@ -171,7 +190,7 @@ def _headers(scope: Scope) -> dict[str, str]:
     return found
 
 
-def _receive(producer: WebhookProducer[Any], request: Request) -> tuple[list[Message], Refusal | None]:
+def _receive(producer: WebhookProducer[Any], request: Request) -> tuple[list[Message | Note], Refusal | None]:
     """Have the producer make messages, and make an answer of what it raises; both where a part of the request is accepted."""
     refusal = None
     try:

@@ -17,7 +17,17 @@ from typing import Any
 
 import pytest
 
-from pipeline import Message, NoOptions, PermanentError, PollingProducer, Problem, RequestError, TemporaryError, WebhookProducer
+from pipeline import (
+    Message,
+    NoOptions,
+    Note,
+    PermanentError,
+    PollingProducer,
+    Problem,
+    RequestError,
+    TemporaryError,
+    WebhookProducer,
+)
 from pipeline.engine.batch import Batch, decode, encode
 from pipeline.engine.pipeline import Pipelines
 from pipeline.engine.publisher import Publisher
@@ -139,6 +149,21 @@ class Polled(PollingProducer[NoOptions]):
         return []
 
 
+class Noting(WebhookProducer[NoOptions], PollingProducer[NoOptions]):
+    """Notes what calls it, whatever the method, and makes a message of a body."""
+
+    methods = ("GET", "HEAD", "POST")
+
+    def receive(self, request: Request) -> Iterable[Message | Note]:
+        yield Note("last", request.method)
+        yield Note("path", request.path)
+        if request.body:
+            yield Message(source="toy", title=request.body.decode())
+
+    def poll(self, cursor: str | None) -> Iterable[tuple[Message, str]]:
+        return [(Message(source="toy", title=self.notes()["last"]), "")]
+
+
 class Unopened(WebhookProducer[NoOptions]):
     def open(self) -> None:
         raise RuntimeError("no")
@@ -155,6 +180,7 @@ def toy_pipelines() -> Pipelines:
         )
         for name, plugin in {
             "echo": Echo, "signed": Signed, "fails": Fails, "odd": Odd, "many": Many, "below": Below, "polled": Polled,
+            "noting": Noting,
             "unopened": Unopened,
         }.items()
     )  # fmt: skip

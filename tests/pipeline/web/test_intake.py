@@ -372,6 +372,44 @@ def test_other_methods_are_405_and_say_which_one_is_meant(web):
     assert web.ask("HEAD", "/in/toy/echo").status == 405
 
 
+def test_a_producer_may_take_other_methods(web):
+    for method in ("GET", "POST", "HEAD"):
+        answer = web.ask(method, "/in/toy/noting")
+        assert (answer.status, answer.headers["Content-Length"]) == (202, "20")
+        assert web.store.notes("toy", "noting") == {"last": method, "path": "/in/toy/noting"}
+    assert answer.body == b""
+    refused = web.ask("DELETE", "/in/toy/noting")
+    assert (refused.status, refused.headers["Allow"]) == (405, "GET, HEAD, POST")
+    assert web.ask("GET", "/in/toy/noting", headers={}).status == 401
+
+
+def test_notes_are_in_the_store_before_the_answer_and_messages_on_the_queue(web):
+    answer = web.post(b"hello", path="/in/toy/noting")
+    assert answer.json == {"ids": [web.queue.messages[0].id], "count": 1}
+    assert web.store.notes("toy", "noting")["last"] == "POST"
+
+
+def test_without_the_store_a_note_is_answered_503_and_nothing_is_accepted(web, monkeypatch):
+    def away(*_):
+        raise TemporaryError("the store is away")
+
+    assert web.post(b"hello", path="/in/toy/noting").status == 202
+    monkeypatch.setattr(web.store, "write_notes", away)
+    answer = web.post(b"again", path="/in/toy/noting")
+    assert (answer.status, answer.headers["Retry-After"], answer.error["message"]) == (503, "5", "the store is away")
+    assert [message.title for message in web.queue.messages] == ["hello"]
+
+
+def test_a_store_that_hangs_holds_up_a_note_for_a_bounded_time(web_with, monkeypatch):
+    monkeypatch.setattr(intake_module, "SPOOL_MARGIN", 0.1)
+    web = web_with(publish_timeout="100ms")
+    go_on = threading.Event()
+    monkeypatch.setattr(web.store, "write_notes", lambda *_: go_on.wait(60))
+    answer = web.ask("GET", "/in/toy/noting")
+    go_on.set()
+    assert (answer.status, answer.error["message"]) == (503, "the store does not answer")
+
+
 def test_unknown_names_are_404_only_with_a_key_and_are_not_counted_by_name(web):
     for path, word in (("/in/no/echo", "pipeline 'no'"), ("/in/toy/no", "producer 'no'"), ("/in/toy/polled", "fetches")):
         answer = web.post({}, path)

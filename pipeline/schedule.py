@@ -1,15 +1,14 @@
-"""When a polling producer is asked: every so often, or by a cron line in a time zone, correct over daylight saving."""
+"""When something is due: every so often, or by a cron line in a time zone, correct over daylight saving."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
-from pipeline.spec.model import Schedule
 from pipeline.units import format_duration, parse_duration
 
 SHORTHANDS: Final = {
@@ -20,11 +19,26 @@ SHORTHANDS: Final = {
     "@yearly": "0 0 1 1 *",
 }
 SHORTEST: Final = timedelta(seconds=1)
+EARLY: Final = timedelta(seconds=30)
+"""Clocks differ, and what is due at three o'clock may be done a moment before."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EXPECTED: Final = "an interval such as 30s, a cron line of five fields such as */5 8-18 * * MON-FRI, or one of " + " ".join(
     SHORTHANDS
 )
+
+
+class Schedule(Protocol):
+    """An interval (`30s`) or a cron line (`*/5 8-18 * * MON-FRI`) in a time zone."""
+
+    def after(self, moment: datetime) -> datetime:
+        """Give the first occurrence later than `moment`, as UTC."""
+
+    def again(self, moment: datetime) -> datetime:
+        """Give when what happened at `moment` is to happen again: an interval later, or at the next occurrence.
+
+        What happened up to `EARLY` before an occurrence counts for that one.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +50,10 @@ class Interval:
     def after(self, moment: datetime) -> datetime:
         """Give the first occurrence later than `moment`, as UTC."""
         return _EPOCH + ((moment - _EPOCH) // self.length + 1) * self.length
+
+    def again(self, moment: datetime) -> datetime:
+        """Give the moment an interval later."""
+        return moment + self.length
 
     def __str__(self) -> str:
         return format_duration(self.length)
@@ -57,6 +75,10 @@ class Cron:
         # Within the hour that comes twice, CronSim begins with times that are already over.
         found = (local.astimezone(UTC) for local in CronSim(self.line, moment.astimezone(self.zone)))
         return next(due for due in found if due > moment)
+
+    def again(self, moment: datetime) -> datetime:
+        """Give the first occurrence more than `EARLY` later than `moment`, as UTC."""
+        return self.after(moment + EARLY)
 
     def __str__(self) -> str:
         return f"{self.line} {self.zone.key}"
