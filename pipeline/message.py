@@ -27,7 +27,7 @@ _SEVERITIES: Final = {
 Status = Literal["firing", "resolved"]
 
 _FIRING: Final = frozenset(("firing", "open", "opened", "active", "alerting", "alarm", "triggered", "problem")) | frozenset(
-    ("critical", "error", "warning", "failed", "failing", "down")
+    ("critical", "error", "warning", "failed", "failing", "down", "insufficient_data")
 )
 _OVER: Final = frozenset(
     ("resolved", "ok", "closed", "cleared", "fixed", "inactive", "normal", "recovered", "recovery", "healthy", "up")

@@ -32,11 +32,13 @@ FieldPaths = dict[_Name, Annotated[str, AfterValidator(_path)]]
 """Where in a payload a message's fields stand, as paths: the type of a plugin's option."""
 
 
-def read_messages(request: Request, *, source: str, fields: FieldPaths | None = None, most: int = 10_000) -> list[Message]:
+def read_messages(
+    request: Request, *, source: str, time: datetime | None = None, fields: FieldPaths | None = None, most: int = 10_000
+) -> list[Message]:
     """Give a message for each object of a request's body; raises `RequestError` that names every one that is wrong.
 
     The body is JSON (an object or an array of them), a form, or CloudEvents, as its content type and its `ce-` headers say.
-    `source` is that of the messages whose payload names none; more than `most` messages are refused.
+    `source` and `time` are those of messages whose payload names none, `time` else now; more than `most` messages are refused.
     """
     fields = fields or {}
     payloads, listed, event = _payloads(request)
@@ -45,9 +47,9 @@ def read_messages(request: Request, *, source: str, fields: FieldPaths | None = 
     messages: list[Message] = []
     problems: list[Problem] = []
     by_our_names = not (event or fields)
-    now = datetime.now(UTC)
+    time = time or datetime.now(UTC)
     for index, payload in enumerate(payloads):
-        if by_our_names and (message := _plainly(payload, source, now)):
+        if by_our_names and (message := _plainly(payload, source, time)):
             messages.append(message)
             continue
         where = f"[{index}]" if listed else ""
@@ -57,7 +59,7 @@ def read_messages(request: Request, *, source: str, fields: FieldPaths | None = 
         found, wrong = _Reader(fields, payload, event=event).read()
         problems += [Problem(f"{where}.{name}".lstrip("."), text) for name, text in wrong]
         if not wrong:
-            messages.append(Message(**{"source": source, **found}, data=payload))
+            messages.append(Message(**{"source": source, "time": time, **found}, data=payload))
     if problems:
         text = "; ".join(f"{problem.where or 'the body'}: {problem.text}" for problem in problems[:3])
         raise RequestError(f"{text}{' …' if len(problems) > 3 else ''}", status=422, problems=problems)

@@ -44,7 +44,7 @@ def _messages(delivery: Delivery, config: QueueConfig) -> list[Message]:
     if not event and not kind.endswith("json"):
         kind = _sniffed(delivery.body)
     request = Request(delivery.body, event | {"content-type": kind})
-    return read_messages(request, source=config.source, fields=config.fields, most=_MOST)
+    return read_messages(request, source=config.source, time=delivery.time, fields=config.fields, most=_MOST)
 
 
 def _sniffed(body: bytes) -> str:

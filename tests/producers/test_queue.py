@@ -908,6 +908,14 @@ def test_ids_are_those_of_a_repeat_and_of_nothing_else():
     assert reading(b"a", name="n")[0].id == message_id(Delivery(b"a", name="n"))
 
 
+def test_what_names_no_time_has_that_of_its_sending():
+    time = datetime(2026, 3, 1, tzinfo=UTC)
+    for body in (b'{"title": "a"}', b'{"title": ["a"]}', b"a", json.dumps(EVENT).encode()):
+        told = {"fields": {"title": "title[0]"}} if b"[" in body else {}
+        assert reading(body, time=time, **told)[0].time == time
+    assert reading(b'{"time": 86400}', time=time)[0].time == datetime(1970, 1, 2, tzinfo=UTC)
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
