@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final
 
@@ -113,8 +113,6 @@ ANYWHERE: Final = Networks((IPv4Network("0.0.0.0/0"), IPv6Network("::/0")))
 """No address is refused: outside of an engine, as in the test of a plugin."""
 
 _within: ContextVar[tuple[Networks, list[str]] | None] = ContextVar("_within", default=None)
-_watching = threading.Lock()
-_watched: list[bool] = []
 
 
 def _embedded(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
@@ -126,12 +124,10 @@ def _embedded(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     return address.ipv4_mapped or address.sixtofour or address
 
 
+@cache
 def _watch() -> None:
     """Have Python tell of each connection before it is made (PEP 578); it cannot be told to stop, and need not."""
-    with _watching:
-        if not _watched:
-            sys.addaudithook(_audit)
-            _watched.append(True)
+    sys.addaudithook(_audit)
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
