@@ -24,10 +24,10 @@ Prefer `beats://`: it tells of each event, so that after a cut connection only t
 and a Logstash that has too much to do slows the sender down. Redis needs `pip install "siftbell[redis]"`.
 
 TCP acknowledges nothing to a program. So each batch (up to 500 events) goes on a connection of its own, and is delivered when
-Logstash, told that nothing more comes, has read to the end and ends it too; a connection that is reset or silent is not, and the
-batch is sent again. A proxy in between that takes everything says so for itself. With `confirm: false` a connection is kept for
-the next batches: before and after each it is looked at, and its bytes have to reach the other machine. What that machine had not
-read when Logstash ended or died is lost then. Over TLS the same holds.
+Logstash, told that nothing more comes, has read to the end and ends it too. Where the connection is reset, nothing happens on it,
+or it is answered, as an input of another kind does, the batch is sent again. A proxy in between that takes everything says so for
+itself. With `confirm: false` a connection is kept for the next batches: before and after each it is looked at, and its bytes have
+to reach the other machine. What that machine had not read when Logstash ended or died is lost then. Over TLS the same holds.
 
 ```yaml
 name: to-a-tcp-input
@@ -52,7 +52,8 @@ event that comes again has the same `id`: name the document by it (`document_id 
 
 Over HTTP up to 100 events go in a request, as an array; 408, 425, 429, 5xx and no answer are tried again, and a request that is
 refused with 400, 413 or 422 is sent in halves. A private address needs `SIFTBELL_PRIVATE_NETWORKS` there, as with each consumer
-that posts. No answer, a connection that breaks off and a certificate that does not hold are tried again with all of them.
+that posts; `https://` trusts whom the system trusts. With all of them no answer, a connection that breaks off and a certificate
+that does not hold are tried again.
 
 Protocols: https://www.elastic.co/docs/reference/logstash/plugins/plugins-inputs-tcp and those beside it; Lumberjack 2 as in
 https://github.com/logstash-plugins/logstash-input-beats/blob/main/PROTOCOL.md and its Java code; https://www.elastic.co/docs/reference/ecs.

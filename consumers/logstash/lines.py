@@ -42,10 +42,12 @@ class Lines:
         with self._streams.connect(until) as stream:
             write(stream, lines, until)
             try:
-                finish(stream, until)
+                said = finish(stream, until)
             except TimeoutError:
                 hint = "where it never does, give `confirm: false`"
                 raise TemporaryError(f"{self._target}: has not ended the connection after it got everything; {hint}") from None
+        if said:
+            raise TemporaryError(f"{self._target}: answered, which an input of lines never does: is it the right port?")
 
 
 class Datagrams:

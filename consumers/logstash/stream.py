@@ -108,11 +108,10 @@ def write(to: socket.socket, data: bytes, until: float) -> None:
 
 
 def has_ended(one: socket.socket) -> bool:
-    """Say whether the other side has ended a connection, as far as that is known here. What it said is read and thrown away."""
+    """Say whether the other side has ended a connection, as far as that is known here, or says what nobody asked."""
     one.settimeout(0)
     try:
-        while one.recv(_CHUNK):
-            pass
+        one.recv(1)
     except (BlockingIOError, ssl.SSLWantReadError):
         return False
     except OSError:
@@ -132,18 +131,20 @@ def await_receipt(one: socket.socket, until: float) -> None:
         pause = min(pause * 2, 0.05)
 
 
-def finish(one: socket.socket, until: float) -> None:
-    """Say that nothing more comes, and return when the other side has read all and ended the connection too.
+def finish(one: socket.socket, until: float) -> bytes:
+    """Say that nothing more comes, and return when the other side has read all and ended the connection too; give what it said.
 
     A kernel whose program leaves something unread resets the connection, as does one that something comes too late for: that
     raises. What ends without TLS's own goodbye has ended all the same.
     """
+    said = b""
     one.settimeout(left(until))
     try:
         if isinstance(one, ssl.SSLSocket):
             one.unwrap()  # from here on it is a connection without TLS
         one.shutdown(socket.SHUT_WR)
-        while one.recv(_CHUNK):
+        while some := one.recv(_CHUNK):
+            said = said or some
             one.settimeout(left(until))
     except ssl.SSLEOFError:
         pass
@@ -151,6 +152,7 @@ def finish(one: socket.socket, until: float) -> None:
         if error.errno != 0:  # OpenSSL's word for an end without goodbye
             raise
     await_receipt(one, until)
+    return said
 
 
 def _on_the_way(one: socket.socket) -> int:

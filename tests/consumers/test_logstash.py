@@ -259,6 +259,29 @@ class TestLines:
         text = "has not ended the connection after it got everything; where it never does, give `confirm: false`"
         assert str(failures[message.id]).endswith(text)
 
+    def test_one_that_answers_is_no_input_of_lines(self, over):
+        """As that of HTTP does, which reads what comes, says that it is bad, and ends."""
+
+        def serve(connection):
+            read(connection, 10)
+            with suppress(BlockingIOError, ssl.SSLWantReadError):
+                connection.settimeout(0)
+                while connection.recv(10_000):
+                    pass
+            connection.settimeout(30)
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        _, plugin = over(serve)
+        (message,) = numbered(1)
+        for _ in range(5):
+            assert type(deliver_many(plugin, [message])[message.id]) is TemporaryError
+
+    def test_who_answered_is_told(self, listen, logstash):
+        listener = listen(lambda connection: (connection.recv(10_000), connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")))
+        (message,) = numbered(1)
+        failures = deliver_many(logstash(f"tcp://127.0.0.1:{listener.port}"), [message])
+        assert str(failures[message.id]).endswith("answered, which an input of lines never does: is it the right port?")
+
     @pytest.mark.usefixtures("hurried")
     @pytest.mark.parametrize("confirm", [True, False])
     def test_one_that_does_not_read_is_not_waited_for_without_end(self, over, confirm):
