@@ -15,8 +15,8 @@ consumers:
     when: type != "workflow_run" || severity == "error" || status == "resolved"
 ```
 
-GitHub signs what it posts with the secret; what is not signed is refused. Without `secret`, an API key of Siftbell has to be the
-password in the webhook's URL. A delivery that GitHub repeats has the same message id: who has that message does not get it
+GitHub signs what it posts with the secret; what is not signed is refused. Without `secret`, whoever posts needs an API key of
+Siftbell. A delivery that GitHub repeats has the same message id: who has that message does not get it
 again, as long as Siftbell keeps records. What lies in the dead letters is not sent by a repeat, but by `siftbell dead-letters
 redrive`. GitHub posts up to 25 MB, for a push of many commits; what is larger than `SIFTBELL_MAX_BODY` is answered 413.
 

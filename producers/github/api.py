@@ -27,6 +27,10 @@ class LimitedError(TemporaryError):
     """GitHub wants to be asked nothing for so long."""
 
 
+class UnknownError(PermanentError):
+    """GitHub does not know who asks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A part of a list; `items` is None where it is what it was at the time of the tag that was sent along."""
@@ -58,11 +62,10 @@ class Api:
 
         Raises `LimitedError` where GitHub limits, and what `Fetcher.get` raises.
         """
-        url: str | None = f"{self._base}{path}"
+        url = f"{self._base}{path}"
         asked: Mapping[str, str] | None = {"per_page": "100", **query}
         for _ in range(_MOST_PAGES):
-            assert url is not None
-            answer = self._fetcher.get(url, asked, headers={**self._headers(repository), **_condition(tag)})
+            answer = self._get(url, repository, asked, tag)
             page = _page(answer)
             yield page
             if page.more is None:
@@ -72,17 +75,18 @@ class Api:
             url, asked, tag = page.more, None, ""
         raise PermanentError(f"{path} has more than {_MOST_PAGES} pages")
 
-    def one(self, path: str, *, repository: str = "") -> dict[str, Any]:
-        """Give a single thing."""
-        found = self._fetcher.get(f"{self._base}{path}", headers=self._headers(repository)).json()
-        return found if isinstance(found, dict) else {}
-
     def login(self) -> str:
         """Say who asks: a person's login, or an app's name."""
         if self._config.app is not None:
-            headers = {**create_headers(_NAME, jwt=self._proof()), **_VERSION}
-            return str(self._fetcher.get(f"{self._base}/app", headers=headers).json().get("slug"))
-        return str(self.one("/user").get("login"))
+            return str(_object(self._fetcher.get(f"{self._base}/app", headers=self._as_app())).get("slug"))
+        return str(_object(self._get(f"{self._base}/user", "")).get("login"))
+
+    def _get(self, url: str, repository: str, query: Mapping[str, str] | None = None, tag: str = "") -> Fetched:
+        try:
+            return self._fetcher.get(url, query, headers={**self._headers(repository), **_condition(tag)})
+        except UnknownError:
+            self._tokens.clear()  # one that was revoked is not tried again
+            raise
 
     def _headers(self, repository: str) -> dict[str, str]:
         if self._config.app is not None:
@@ -91,14 +95,15 @@ class Api:
             token = self._config.token.get_secret_value() if self._config.token else None
         return {**create_headers(_NAME, oauth_token=token), **_VERSION}
 
-    def _proof(self) -> str:
+    def _as_app(self) -> dict[str, str]:
         """Give what proves for some minutes that an app asks: a JWT, signed with its key."""
         assert self._config.app is not None
         key = self._config.app.private_key.get_secret_value().replace("\\n", "\n")
         try:
-            return get_jwt(app_id=self._config.app.id, private_key=key, expiration=9 * 60)
+            proof = get_jwt(app_id=self._config.app.id, private_key=key, expiration=9 * 60)
         except (ValueError, TypeError, jwt.PyJWTError):
             raise PermanentError("app.private_key cannot be read: the PEM file that GitHub gave is expected") from None
+        return {**create_headers(_NAME, jwt=proof), **_VERSION}
 
     def _installed(self, repository: str) -> str:
         """Give the token of an app's installation; one lasts an hour, and is taken for fifty minutes."""
@@ -107,12 +112,12 @@ class Api:
         if time.monotonic() < until:
             return token
         assert self._config.app is not None
-        headers = {**create_headers(_NAME, jwt=self._proof()), **_VERSION}
-        number: Any = self._config.app.installation
+        number = self._config.app.installation
         if number is None:
-            number = self._fetcher.get(f"{self._base}/repos/{repository}/installation", headers=headers).json().get("id")
-        made = self._fetcher.post(f"{self._base}/app/installations/{number}/access_tokens", headers=headers).json()
-        if not isinstance(made, dict) or not isinstance(made.get("token"), str):
+            found = self._fetcher.get(f"{self._base}/repos/{repository}/installation", headers=self._as_app())
+            number = _object(found).get("id")
+        made = _object(self._fetcher.post(f"{self._base}/app/installations/{number}/access_tokens", headers=self._as_app()))
+        if not isinstance(made.get("token"), str):
             raise PermanentError("GitHub gave no token for the app's installation")
         self._tokens[owner] = made["token"], time.monotonic() + 50 * 60
         return self._tokens[owner][0]
@@ -138,7 +143,7 @@ def judge(status: int, headers: Mapping[str, str], body: bytes) -> None:
     if status in (408, 425, 429) or status >= 500:
         raise TemporaryError(f"answered {status}{said}", retry_after=_number(headers.get("retry-after")))
     if status == 401:
-        raise PermanentError(f"answered 401: the token or the app's key is not valid{said}")
+        raise UnknownError(f"answered 401: the token or the app's key is not valid{said}")
     if status == 404:
         raise PermanentError("answered 404: it is not there, or whoever asks may not read it")
     if 300 <= status < 400:
@@ -157,6 +162,11 @@ def _wait(headers: Mapping[str, str], said: str) -> float | None:
     if limit is not None and limit.remaining <= 0:
         return max(1.0, limit.reset_datetime.timestamp() - time.time())
     return _SECONDARY if "rate limit" in said.lower() else None
+
+
+def _object(answer: Fetched) -> dict[str, Any]:
+    found = answer.json()
+    return found if isinstance(found, dict) else {}
 
 
 def _page(answer: Fetched) -> Page:

@@ -138,6 +138,21 @@ def test_how_bad_an_alert_is(event, alert, action, severity, status):
     assert message.title
 
 
+def test_a_push_names_its_commits():
+    commits = [
+        {"id": f"{number:040x}", "message": f"step {number}\n\nMore.", "author": {"username": "zoe"}} for number in range(12)
+    ]
+    payload = {"ref": "refs/heads/main", "commits": commits, "head_commit": commits[-1], "compare": "https://github.com/c"}
+    payload |= {"repository": REPOSITORY, "pusher": {"name": "zoe"}}
+    (message,) = receive(payload, "push")
+    assert message.title == "zoe pushed 12 commits to acme/shop@main: step 11"
+    lines = message.text.split("\n")
+    assert lines[0] == "0000000 step 0 (zoe)"
+    assert lines[-2:] == ["… and 2 more", "https://github.com/c"]
+    (forced,) = receive({**payload, "forced": True}, "push")
+    assert (forced.severity, forced.title) == ("warning", "zoe pushed 12 commits by force to acme/shop@main: step 11")
+
+
 def test_an_event_that_nobody_told_us_of_passes():
     payload = {
         "action": "thing_added",

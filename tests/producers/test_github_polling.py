@@ -45,6 +45,7 @@ class GithubServer(LoopbackServer):
         self.secondary = False
         self.poll_interval = ""
         self.before_page = {}
+        self.before_each_second_page = lambda: None
         self.app_key = None
         self.installations = {}
         self.made_tokens = 0
@@ -95,6 +96,8 @@ class GithubServer(LoopbackServer):
         page, size = int(query.pop("page", 1)), min(int(query.get("per_page", 30)), 100)
         if page in self.before_page:
             self.before_page.pop(page)()
+        if page == 2:
+            self.before_each_second_page()
         items = self._chosen(path, query)
         part = items[(page - 1) * size : page * size]
         body = json.dumps(part).encode()
@@ -268,6 +271,20 @@ def test_pages_are_followed_and_told_in_the_order_of_the_changes(server, github)
     assert told(github(**LONG_AGO), cursor)[0] == []
 
 
+def test_a_list_that_never_rests_is_told_as_far_as_it_was_seen_and_read_again(server, github):
+    for number in range(150):
+        server.put(PULLS, number, minutes=number)
+    numbers = iter(range(1000, 2000))
+    server.before_each_second_page = lambda: server.put(PULLS, next(numbers), minutes=300)
+    plugin = github(**LONG_AGO)
+    first, cursor = polled(plugin)
+    server.before_each_second_page = lambda: None
+    second, cursor = polled(plugin, cursor)
+    told_of = [message.key for message in (*first, *second)]
+    assert sorted(told_of) == sorted(f"acme/shop#{number}" for number in server.lists[PULLS])
+    assert polled(plugin, cursor)[0] == []
+
+
 @pytest.mark.parametrize("path", [PULLS, ISSUES])
 def test_what_moves_while_pages_are_read_is_not_lost(server, github, path):
     for number in range(350):
@@ -372,6 +389,12 @@ def test_a_repository_that_cannot_be_read_keeps_no_other_from_being_told(server,
         (Answer(301, {"Location": "/repositories/1"}), PermanentError, "renamed"),
         (Answer(502, body=b"<html>"), TemporaryError, "502"),
         (Answer(429, {"Retry-After": "7"}), TemporaryError, "limits"),
+        (Answer(429, {"Retry-After": "soon"}), TemporaryError, "429"),
+        (
+            Answer(403, dict.fromkeys(("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"), "x")),
+            PermanentError,
+            "403",
+        ),
         (Answer(200, {"Content-Type": "application/json"}, b"[{"), TemporaryError, "not JSON"),
         (Answer(200, {"Content-Type": "text/html"}, b"<html>"), PermanentError, "a list is expected"),
         (Answer(200, {"Content-Type": "application/json"}, b"{}"), PermanentError, "a list is expected"),
@@ -505,6 +528,11 @@ def test_an_app_asks_as_its_installation(server, github, key):
     assert messages == [("acme/shop#1", "opened")]
     assert told(plugin, cursor)[0] == []
     assert server.made_tokens == 1
+    server.tokens.clear()  # they were revoked
+    with pytest.raises(PermanentError, match="401"):
+        polled(plugin, cursor)
+    assert told(plugin, cursor)[0] == []
+    assert server.made_tokens == 2
     assert plugin.probe() == "GitHub, as bell"
     given = github(token=None, app={**app, "private_key": pem.replace("\n", "\\n"), "installation": 77}, **LONG_AGO)
     assert told(given)[0] == [("acme/shop#1", "opened")]
