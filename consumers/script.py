@@ -125,7 +125,7 @@ class Script(Consumer[ScriptConfig]):
         with self._kept() as run:
             run.write(text + b"\n")
             answers = run.read(self.config.timeout.total_seconds())
-            if not answers and run.ended:
+            if not answers and run.ended():
                 _tell_end(run)
             if len(answers) != 1:
                 told = f"printed {len(answers)} lines for an answer" if answers else "did not answer in time"
@@ -151,7 +151,7 @@ class Script(Consumer[ScriptConfig]):
     def _usable(self) -> Run:
         while self._idle:
             run = self._idle.pop()
-            if not run.read(0) and not run.silent:
+            if not run.read(0) and not run.silent():
                 return run
             run.__exit__(None, None, None)  # it has ended, or says what nobody asked
         return self._executable.start()

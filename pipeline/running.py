@@ -75,12 +75,10 @@ class Run:
         self.stop()
         self._open.close()
 
-    @property
     def ended(self) -> bool:
         """Whether it has ended, and all that it printed was taken."""
         return not self._lines and not any(key.events & selectors.EVENT_READ for key in self._selector.get_map().values())
 
-    @property
     def silent(self) -> bool:
         """Whether it will print nothing more, as far as is known: it has ended, or is about to."""
         return self._process.stdout not in self._selector.get_map()
@@ -102,7 +100,7 @@ class Run:
     def read(self, within: float) -> list[bytes]:
         """Give the lines that have come, as soon as there are any; none where the seconds are over, or it has ended."""
         end = monotonic() + within
-        while not self._lines and not self.ended:
+        while not self._lines and not self.ended():
             left = end - monotonic()
             self._pump(max(0.0, left))
             if left <= 0:
@@ -113,9 +111,9 @@ class Run:
     def lines(self, within: timedelta) -> Iterator[bytes]:
         """Give all its lines until it ends; raises `TemporaryError` where that takes longer, else as `judge` does."""
         end = monotonic() + within.total_seconds()
-        while not self.ended:
+        while not self.ended():
             yield from self.read(end - monotonic())
-            if not self.ended and monotonic() > end:
+            if not self.ended() and monotonic() > end:
                 self.stop()
                 raise TemporaryError(f"{self.name} took longer than {format_duration(within)}{self._also_said()}")
         self.judge()
@@ -148,7 +146,7 @@ class Run:
         self.end()
         self._lines.clear()
         end = monotonic() + 2 * PATIENCE
-        while not self.ended:
+        while not self.ended():
             self._lines.clear()
             if monotonic() > end:  # the guardian itself does not answer; what it guards ends with it
                 self._process.kill()

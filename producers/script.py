@@ -50,6 +50,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from time import monotonic, sleep
 from typing import Any, Final, Literal
 
@@ -140,12 +141,12 @@ class Script(PollingProducer[ScriptConfig], ListeningProducer[ScriptConfig]):
         """Run it until it ends or is to stop, and give why it ended."""
         try:
             with self._executable.start() as run:
-                while not run.ended:
+                while not run.ended():
                     if stopping():
                         run.end()  # what it prints then is the last
                     if lines := run.read(LOOK):
                         self._pass_on(run, lines, publish, stopping)
-                    elif not run.ended and (said := run.said()):
+                    elif not run.ended() and (said := run.said()):
                         log.info("the script says", script=run.name, stderr=said)
                 run.judge()
         except (TemporaryError, PermanentError) as error:
@@ -160,15 +161,14 @@ class Script(PollingProducer[ScriptConfig], ListeningProducer[ScriptConfig]):
             cursor = cursor if position is None else position
             for one in told:
                 if isinstance(one, Unreadable):
-                    _surely(lambda one=one: publish.bury(one.raw, one.reason), stopping)
+                    _surely(partial(publish.bury, one.raw, one.reason), stopping)
                 else:
                     messages.append(one)
         if messages:
             try:
-                _surely(lambda: publish(messages), stopping)
+                _surely(partial(publish, messages), stopping)
             except PermanentError as error:
-                reason = str(error)
-                _surely(lambda: publish.bury(b"\n".join(lines), reason), stopping)
+                _surely(partial(publish.bury, b"\n".join(lines), str(error)), stopping)
         if cursor is not None and not run.unread:  # a script that does not read cursors is not to be held up by them
             run.write(json.dumps({"cursor": cursor}).encode() + b"\n")
 

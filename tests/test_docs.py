@@ -51,6 +51,11 @@ PIPELINES = [block for block in blocks() if block.language == "yaml" and not blo
 SHARED = [block for block in blocks() if block.info == "title=siftbell.yaml"]
 
 
+@pytest.fixture(autouse=True)
+def scripts_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIFTBELL_SCRIPTS", "/opt/siftbell/scripts")
+
+
 def test_there_is_something_to_look_at() -> None:
     assert len(PAGES) >= 8
     assert len(PIPELINES) >= 3
