@@ -28,7 +28,9 @@ def check(
     connect: Annotated[
         bool, typer.Option("--connect", help="Ask the steps' targets whether they answer; nothing is sent.")
     ] = False,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="How long --connect waits for each target.")] = 10.0,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, show_default="10", help="How long --connect waits for each target.")
+    ] = 10.0,
 ) -> None:
     """Say what is wrong with the configuration: all of it at once, each with its place."""
     from pipeline.cli.connecting import ask_targets

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +10,7 @@ import typer
 
 from pipeline.cli.failures import Exit, Failure
 from pipeline.cli.options import ConfigOption, DataOption, OutputOption, open_store, settings_for
-from pipeline.cli.output import Output, console, print_rows, say
+from pipeline.cli.output import Output, cell, console, print_rows, say, table
 from pipeline.cli.rehearsing import send_test
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ consumers = typer.Typer(no_args_is_help=True, help="See which consumers work, wh
 consumers.command("test")(send_test)
 
 WIDE = 150
-"""Columns from which on a consumer's condition has room on its line."""
+"""Columns from which on a consumer's condition and error have room on its line."""
 
 
 @consumers.command("list")
@@ -32,11 +32,31 @@ def list_consumers(*, config: ConfigOption = None, data: DataOption = None, outp
     configuration = load_configuration(settings_for(config, data))
     with open_store(data) as store:
         found = statuses(configuration.pipelines.values(), store)
-    columns = ["pipeline", "consumer", "plugin", "circuit", "since", "failures", "next_try", "held", "rate", "when", "error"]
-    if console().width < WIDE:
-        columns.remove("when")
     write = _ago_or_ahead(datetime.now(UTC)) if output is Output.TABLE else _moment
-    print_rows([_row(status, write) for status in found], columns, output, empty="no pipeline has a consumer")
+    rows = [_row(status, write) for status in found]
+    if output is Output.TABLE and rows and console().width < WIDE:
+        _print_narrow(rows)
+        return
+    columns = ("pipeline", "consumer", "plugin", "circuit", "since", "failures", "next_try", "held", "rate", "when", "error")
+    print_rows(rows, columns, output, empty="no pipeline has a consumer")
+
+
+def _print_narrow(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the rows without what takes much room, and the errors below."""
+    columns = ("circuit", "since", "failures", "next_try", "held", "rate")
+    shown = table("consumer", *(column.replace("_", " ") for column in columns))
+    for row in rows:
+        shown.add_row(cell(_name(row)), *(cell(row[column]) for column in columns))
+    where = console()
+    where.print(shown)
+    for row in rows:
+        if row["error"]:
+            where.print(cell(f"\n{_name(row)}: {row['error']}"))
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    name = f"{row['pipeline']}/{row['consumer']}"
+    return name if row["plugin"] == row["consumer"] else f"{name} ({row['plugin']})"
 
 
 @consumers.command()

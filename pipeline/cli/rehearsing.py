@@ -33,15 +33,18 @@ def send_test(
     label: Annotated[
         list[str] | None, typer.Option("--label", "-l", metavar="NAME=VALUE", help="A label of the message; may be repeated.")
     ] = None,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="How long to wait for what becomes of it.")] = 30.0,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, show_default="30", help="How long to wait for what becomes of it.")
+    ] = 30.0,
     config: ConfigOption = None,
     data: DataOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Send consumers a test message on the real way, and tell what the other side said.
 
-    It goes to the consumer's own queue, and a running worker delivers it: filters and `when:` do not see it. Its title says that
-    it is a test; its severity is info, and it has the label siftbell_test.
+    It goes to the consumer's own queue, and a running worker delivers it: filters and `when:` do not see it.
+
+    Its title says that it is a test, its severity is info, and it has the label siftbell_test.
     """
     from pipeline.engine.assembly import load_configuration, make_runner
     from pipeline.engine.rehearsal import rehearse
@@ -56,6 +59,7 @@ def send_test(
         queue = opened.enter_context(closing(CeleryQueue.from_settings(settings)))
         runner = make_runner(settings, configuration, queue)
         opened.enter_context(closing(runner.store))
+        runner.store.circuits()  # nothing is sent where nobody could tell what became of it
         if sys.stderr.isatty():
             say(f"sending {len(parts)} test message{'' if len(parts) == 1 else 's'}, waiting {timeout:g} s at most")
         outcomes = rehearse(runner, parts, timeout, labels)

@@ -73,7 +73,6 @@ def rehearse(runner: Runner, parts: Sequence[Part], within: float, labels: Mappi
     It goes to the consumer's own queue: filters, and the consumer's `when`, do not see it. What is not delivered then stays
     where it is, as any message does. Raises `TemporaryError` where the queue or the store is away.
     """
-    runner.store.circuits()  # nothing is sent where nobody could tell what became of it
     waiting: dict[str, tuple[Part, datetime]] = {}
     for part in parts:
         message = make_message(part, labels)

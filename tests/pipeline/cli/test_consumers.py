@@ -95,6 +95,15 @@ def test_the_table_says_how_long_ago_and_how_soon(outage: Store, siftbell) -> No
     assert "2126-03" not in shown
 
 
+def test_a_narrow_terminal_has_the_errors_below(outage: Store, siftbell, monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.cli.output.UNBOUNDED", 80)
+    shown = siftbell("consumers", "list").out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert re.search(r"\nalerts/oncall +open +\d+ d .* 7 +in \d+ d .*\n\(tell\)", shown)
+    assert re.search(r"\nalerts/tell +closed +0 +0", shown)
+    assert shown.endswith("\n\nalerts/oncall (tell): no\\x1b connection\n")
+
+
 def test_list_counts_who_stands_in_line(outage: Store, siftbell) -> None:
     lined = [Lined(message=Message(source="t", key="db-1"), pipeline="alerts", step="oncall", due=START) for _ in range(2)]
     outage.settle(lined=lined)
