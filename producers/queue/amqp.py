@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, Final
@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from amqp import Channel
 from amqp import Message as RawMessage
-from amqp.exceptions import ConsumerCancelled
+from amqp.exceptions import ConsumerCancelled, NotFound
 
 from pipeline import AmqpServer
 from producers.queue.delivery import Delivery
@@ -63,17 +63,34 @@ class Amqp:
             self._connection.close()
 
     def _subscribed(self) -> Channel:
-        config, channel = self._config, self._connection.channel()
+        config = self._config
+        self._declare()
+        channel = self._connection.channel()
         channel.auto_decode = False  # bodies are bytes to us, whatever encoding the sender names
-        if config.exchange is not None and config.exchange_type is not None:
-            channel.exchange_declare(config.exchange, config.exchange_type, durable=True, auto_delete=False)
-        channel.queue_declare(config.queue, passive=not config.declare, durable=True, auto_delete=False)
         if config.exchange is not None:
             for key in config.routing_keys or [""]:
                 channel.queue_bind(config.queue, config.exchange, key)
         channel.basic_qos(0, config.prefetch, False)
         channel.basic_consume(config.queue, callback=self._arrive, on_cancel=_cancelled)
         return channel
+
+    def _declare(self) -> None:
+        """Make what the options say and is not there; what is there may be of another make, and is left as it is."""
+        config, name = self._config, self._config.exchange
+        kind = config.exchange_type
+        if name and kind and not self._is_there(lambda channel: channel.exchange_declare(name, kind, passive=True)):
+            self._connection.channel().exchange_declare(name, kind, durable=True, auto_delete=False)
+        if config.declare and not self._is_there(lambda channel: channel.queue_declare(config.queue, passive=True)):
+            self._connection.channel().queue_declare(config.queue, durable=True, auto_delete=False)
+
+    def _is_there(self, ask: Callable[[Channel], object]) -> bool:
+        channel: Any = self._connection.channel()
+        with channel:  # a no ends it
+            try:
+                ask(channel)
+            except NotFound:
+                return False
+        return True
 
     def _arrive(self, raw: RawMessage) -> None:
         own = raw.properties

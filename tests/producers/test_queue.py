@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import signal
+import ssl
 import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import monotonic
@@ -25,7 +27,7 @@ from botocore.session import Session
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from harness.background import Background
 from harness.proxy import Proxy
 from moto.server import ThreadedMotoServer
@@ -431,6 +433,26 @@ class TestAmqp:
             {"route": key, "via": exchange, "host": "own", "count": "3"} for key in ("disk.full", "net.critical")
         ]
 
+    def test_a_queue_that_is_there_is_taken_as_it_is(self, rabbit):
+        rabbit.channel.queue_delete(rabbit.name)
+        rabbit.channel.queue_declare(rabbit.name, durable=False, auto_delete=False, arguments={"x-max-length": 9})
+        rabbit.send(*bodies(1))
+        with listening(rabbit, declare=True, exchange="amq.topic", exchange_type="direct", routing_keys=["a"]) as heard:
+            until(lambda: heard.messages, "it has come")
+        assert heard.errors == []
+
+    def test_over_tls(self, rabbit, tls_to):
+        rabbit.send(*bodies(1))
+        parts = urlsplit(rabbit.url)
+        port, authority = tls_to(parts.port)
+        url = f"amqps://guest:guest@localhost:{port}{parts.path}?cacertfile={authority}"
+        with listening(rabbit, url) as heard:
+            until(lambda: heard.messages, "it has come")
+        with pytest.raises(TemporaryError, match="CERTIFICATE_VERIFY_FAILED"):
+            probed(rabbit, url=url.partition("?")[0])
+        with pytest.raises(TemporaryError, match="CERTIFICATE_VERIFY_FAILED"):
+            probed(rabbit, url=url.replace("localhost", "127.0.0.1"))
+
     def test_a_queue_that_is_not_there_is_told_and_asked_for_again(self, rabbit):
         rabbit.channel.queue_delete(rabbit.name)
         with listening(rabbit) as heard:
@@ -490,6 +512,45 @@ class TestAmqp:
             probed(rabbit, queue="siftbell-test-missing")
         with pytest.raises(PermanentError, match="ACCESS_REFUSED"):
             probed(rabbit, url=rabbit.url.replace("guest:guest@", "guest:a-wrong-password@"))
+
+
+@pytest.fixture
+def tls_to(tmp_path, key) -> Iterator[Callable[[int], tuple[int, str]]]:
+    """Ends TLS before a server's port; gives the port to connect to, and the file of whom to trust."""
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(2)
+    made = made.not_valid_before(datetime.now(UTC)).not_valid_after(datetime.now(UTC) + timedelta(days=1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    (tmp_path / "certificate.pem").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    background = Background()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "certificate.pem", tmp_path / "key.pem")
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+        writer.close()
+
+    async def listen(target: int) -> int:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            inner = await asyncio.open_connection("127.0.0.1", target)
+            await asyncio.gather(copy(reader, inner[1]), copy(inner[0], writer))
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+        servers.append(server)
+        port: int = server.sockets[0].getsockname()[1]
+        return port
+
+    async def end() -> None:
+        for server in servers:
+            server.close()
+
+    servers: list[asyncio.Server] = []
+    yield lambda target: (background.call(listen(target)), str(tmp_path / "certificate.pem"))
+    background.call(end())
+    background.close()
 
 
 class _Odd(amqp.Message):
