@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
 
 from pydantic import AfterValidator, BaseModel, SecretBytes, SecretStr, ValidationInfo
 from pydantic_core import PydanticCustomError
@@ -15,6 +16,8 @@ from pipeline.networks import ANYWHERE, Networks
 MASK: Final = "***"
 SHORTEST: Final = 4
 """Characters: a shorter secret is masked only where it is the whole text, for it may be part of any word."""
+_LONG: Final = 6
+"""Characters of a secret that is looked for in Base64, too: what a shorter one leaves there is no longer than a word."""
 
 
 NETWORKS: Final = "networks"
@@ -57,9 +60,19 @@ def secrets_in(value: Any) -> Iterator[str]:
             yield from secrets_in(inner)
 
 
+def forms_of(secret: str) -> Iterator[str]:
+    """Give a secret as it is written: itself, as in URLs and forms, and what it makes of the Base64 of a text that it is in."""
+    yield from (secret, quote(secret), quote(secret, safe=""), quote_plus(secret))
+    if len(secret) < _LONG:
+        return
+    for before in range(3):  # the same bytes give other characters, by what stands before them: `user:` in a login, say
+        whole = b64encode(b"\0" * before + secret.encode(errors="replace")).decode().rstrip("=")
+        yield whole[(0, 2, 3)[before] : -1]  # the last one is of what stands behind them too
+
+
 def masker(secrets: Iterable[str]) -> Callable[[str], str]:
-    """Give a function that masks these secrets wherever they stand in a text, as they are or as they stand in a URL."""
-    known = {form for secret in secrets if secret for form in (secret, quote(secret), quote(secret, safe=""))}
+    """Give a function that masks these secrets wherever they stand in a text, in any of their forms."""
+    known = {form for secret in secrets if secret for form in forms_of(secret)}
     anywhere = [re.escape(secret) for secret in sorted(known, key=len, reverse=True) if len(secret) >= SHORTEST]
     pattern = re.compile("|".join(anywhere)) if anywhere else None
 

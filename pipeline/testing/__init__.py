@@ -21,14 +21,10 @@ if find_spec("pytest") is None:
 
 import pytest
 
-for _module in ("contract", "producers", "filters", "consumers", "delivering", "probing", "secrecy"):
+for _module in ("contract", "producers", "posting", "filters", "consumers", "http", "delivering", "probing", "secrecy"):
     pytest.register_assert_rewrite(f"pipeline.testing.{_module}")
 
-from pipeline.testing.consumers import (  # noqa: E402 - after the rewriting is set up
-    BatchConsumerContract,
-    ConsumerContract,
-    HttpConsumerContract,
-)
+from pipeline.testing.consumers import BatchConsumerContract, ConsumerContract  # noqa: E402 - after the rewriting is set up
 from pipeline.testing.contract import PluginContract, sample_messages  # noqa: E402 - after the rewriting is set up
 from pipeline.testing.filters import (  # noqa: E402 - after the rewriting is set up
     FilterContract,
@@ -36,10 +32,11 @@ from pipeline.testing.filters import (  # noqa: E402 - after the rewriting is se
     RememberingFilterContract,
     WindowFilterContract,
 )
+from pipeline.testing.http import HttpConsumerContract  # noqa: E402 - after the rewriting is set up
+from pipeline.testing.posting import WebhookProducerContract  # noqa: E402 - after the rewriting is set up
 from pipeline.testing.producers import (  # noqa: E402 - after the rewriting is set up
     ListeningProducerContract,
     PollingProducerContract,
-    WebhookProducerContract,
 )
 from pipeline.testing.server import Answer, LoopbackServer, Received  # noqa: E402 - after the rewriting is set up
 

@@ -30,6 +30,13 @@ from pipeline.testing.secrecy import SHORTEST, assert_no_secret, sounds_secret, 
 
 DEAD: Final = "http://127.0.0.1:9"
 """An address where nothing answers: the port is nobody's on any usual machine."""
+WRONG_SECRETS: Final = (
+    "wrong-secret\n",
+    "https://somebody:wrong-secret@:port",
+    "{{ wrong-secret",
+    "${WRONG-SECRET}",
+    "wrong secret ü",
+)
 _YAML: Final = re.compile(r"^[ \t]*```ya?ml[^\n]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
 
 
@@ -171,6 +178,16 @@ class PluginContract:
         """`siftbell check --connect` gets a short line, None, `TemporaryError` or `PermanentError`; nothing secret is in it."""
         assert_probe(config, probed(made))
 
+    def test_a_secret_that_is_refused_is_not_repeated(self, config: Any, url: str, tmp_path: Path) -> None:
+        """Where an option's value is no secret of its kind, the text that says so does not hold it."""
+        filled, known = _filled(self.options, url, str(tmp_path)), {*secrets_in(config)}
+        for wrong in WRONG_SECRETS:
+            try:
+                self.plugin.config_type.model_validate(_with_secrets(filled, known, wrong))
+            except ValidationError as error:
+                told = " ".join(problem["msg"] for problem in error.errors())
+                assert wrong not in told, "a secret shows in the text that refuses it"
+
     def test_it_can_be_closed_unused(self, config: Any) -> None:
         """A plugin that was opened and got no message closes; closing it once more does no harm."""
         with self.opened(config) as plugin:
@@ -210,6 +227,15 @@ def _filled(value: Any, url: str, directory: str) -> Any:
     if isinstance(value, Mapping):
         return {name: _filled(inner, url, directory) for name, inner in value.items()}
     return [_filled(inner, url, directory) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def _with_secrets(value: Any, known: set[str], other: str) -> Any:
+    """Give options in which each value that is one of these secrets is another."""
+    if isinstance(value, Mapping):
+        return {name: _with_secrets(inner, known, other) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_with_secrets(inner, known, other) for inner in value]
+    return other if value in known or (isinstance(value, bytes) and value.decode(errors="replace") in known) else value
 
 
 def _models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:

@@ -72,3 +72,12 @@ def request_of(plugin: Any, message: Message) -> HttpRequest | str:
     except PermanentError as error:
         return str(error)
     return request
+
+
+def shown_by(plugin: Any, message: Message) -> object:
+    """Give a preview of a message, or why there is none."""
+    try:
+        shown: object = plugin.preview(message)
+    except PermanentError as error:
+        return str(error)
+    return shown

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import sys
 import threading
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
-Fault = Literal["", "close", "cut", "garbage", "silence"]
+Fault = Literal["", "close", "cut", "cut chunk", "cut headers", "garbage", "reset", "silence"]
+_BROKEN: Final = {
+    "cut": b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nonly",
+    "cut chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1000\r\nonly",
+    "cut headers": b"HTTP/1.1 200 OK\r\nContent-Le",
+    "garbage": b"\x00\x01 this is not HTTP\r\n\r\n",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What the server answers; `fault` says how it fails instead.
 
-    `close`: the connection ends without an answer; `cut`: in the middle of the body; `garbage`: what comes is not HTTP;
-    `silence`: nothing comes.
+    `close`: the connection ends without an answer; `cut`: in the middle of the body; `cut chunk`, `cut headers`: in the middle of
+    those; `garbage`: what comes is not HTTP; `reset`: the connection breaks; `silence`: nothing comes.
     """
 
     status: int = 200
@@ -123,10 +131,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _fail(self, answer: Answer) -> None:
         self.close_connection = True
-        if answer.fault == "cut":
-            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nonly")
-        elif answer.fault == "garbage":
-            self.wfile.write(b"\x00\x01 this is not HTTP\r\n\r\n")
+        self.wfile.write(_BROKEN.get(answer.fault, b""))
+        if answer.fault == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
         elif answer.fault == "silence":
             self.server_of.wait_for_end()
 

@@ -61,6 +61,29 @@ class Receive(WebhookProducer[NoteConfig]):
             raise RequestError("an object is expected", status=422)
         return [Message(source="t", title=str(body.get("title")), data=body)]
 '''
+GOOD_RECEIVE_MANY = '''
+class Receive(WebhookProducer[NoteConfig]):
+    """Takes objects in a list in an object."""
+    def receive(self, request):
+        body = request.json()
+        notes = body.get("notes") if isinstance(body, dict) else None
+        if not isinstance(notes, list):
+            raise RequestError("a list of notes is expected", status=422)
+        messages, problems = [], []
+        for index, note in enumerate(notes):
+            if isinstance(note, dict) and isinstance(note.get("title"), str):
+                messages.append(Message(source="t", title=note["title"], data=body))
+            else:
+                problems.append(Problem(f"notes[{index}]", "a title is expected"))
+        if problems:
+            raise RequestError("some cannot be read", status=422, problems=problems)
+        return messages
+'''
+RECEIVE_MANY = """
+class TestIt(WebhookProducerContract):
+    plugin = Receive
+    accepted = [b'{"notes": [{"title": "a", "tags": []}, {"title": "b"}], "by": {"name": "c"}}']
+"""
 
 
 GOOD_LISTEN = '''
@@ -181,6 +204,8 @@ def results(pytester, code):
         (GOOD_REMEMBER, "class TestIt(RememberingFilterContract):\n    plugin = Remember"),
         (GOOD_WINDOW, "class TestIt(WindowFilterContract):\n    plugin = Wait"),
         (GOOD_RECEIVE, RECEIVE),
+        (GOOD_RECEIVE_MANY, RECEIVE_MANY),
+        (GOOD_RECEIVE_MANY.replace("problems=problems)", "problems=problems, accepted=messages)"), RECEIVE_MANY),
         (GOOD_LISTEN, LISTEN),
         (GOOD_BATCH, BATCH),
         (GOOD_ASK, ASK),
@@ -205,6 +230,9 @@ class Bad(HttpConsumer[UrlConfig]):
         token = self.config.token.get_secret_value()
         return HttpRequest(self.config.url, message.title.encode(), headers={"authorization": token})
 '''
+BY_CHANCE = {"test_hypothesis_finds_nothing_else"}
+"""What it finds is another thing with each version of it; where it must find something, that is said."""
+SPOILED = "test_what_was_spoiled_is_a_message_or_refused"
 BAD = {
     "no manual": (
         "class BadConfig(Config):\n    x: int = 1\nclass Bad(Filter[BadConfig]):\n    def filter(self, m): yield m\n" + FILTER,
@@ -255,6 +283,7 @@ BAD = {
             "test_it_forgets_earlier_requests",
             "test_an_empty_list_is_refused_or_gives_nothing",
             "test_whatever_comes_is_a_message_or_refused",
+            SPOILED,
             "test_hypothesis_finds_nothing_else",
         },
     ),
@@ -291,6 +320,7 @@ BAD = {
             "test_what_may_pass_is_tried_again",
             "test_what_will_not_pass_is_given_up",
             "test_retry_after_is_kept",
+            "test_retry_after_is_kept_with_every_answer",
             "test_retry_after_may_be_a_date",
             "test_errors_hold_no_secret",
             "test_a_long_answer_is_cut",
@@ -396,6 +426,7 @@ BAD = {
         {
             "test_what_it_must_take_gives_messages",
             "test_whatever_comes_is_a_message_or_refused",
+            SPOILED,
             "test_hypothesis_finds_nothing_else",
         },
     ),
@@ -404,8 +435,34 @@ BAD = {
         {
             "test_what_it_must_take_gives_messages",
             "test_whatever_comes_is_a_message_or_refused",
+            SPOILED,
             "test_hypothesis_finds_nothing_else",
         },
+    ),
+    "a producer that trips over one part": (
+        GOOD_RECEIVE_MANY.replace('title=note["title"]', 'title=note["title"] + "".join(note.get("tags", []))') + RECEIVE_MANY,
+        {SPOILED, "test_a_good_message_beside_a_bad_one_is_not_lost"},
+    ),
+    "a good message that is lost": (
+        GOOD_RECEIVE_MANY.replace("            else:\n", "            elif messages:\n                break\n            else:\n")
+        + RECEIVE_MANY,
+        {"test_a_good_message_beside_a_bad_one_is_not_lost"},
+    ),
+    "good messages that are lost with a refusal that accepts some": (
+        GOOD_RECEIVE_MANY.replace("problems=problems)", "problems=problems, accepted=messages[:1])") + RECEIVE_MANY,
+        {"test_a_good_message_beside_a_bad_one_is_not_lost"},
+    ),
+    "a refusal that is the sender's to repeat": (
+        GOOD_RECEIVE_MANY.replace('read", status=422', 'read", status=500') + RECEIVE_MANY,
+        {SPOILED, "test_a_good_message_beside_a_bad_one_is_not_lost"},
+    ),
+    "a refusal that tells the token": (
+        GOOD_RECEIVE_MANY.replace('"a title is expected"', "self.config.token.get_secret_value()") + RECEIVE_MANY,
+        {SPOILED, "test_a_good_message_beside_a_bad_one_is_not_lost"},
+    ),
+    "a header that must be there": (
+        GOOD_RECEIVE.replace("body = request.json()", 'body = request.headers["content-type"] and request.json()') + RECEIVE,
+        {SPOILED},
     ),
     "a cursor of its own": (
         GOOD_POLL.replace("        for", "        cursor, self.at = getattr(self, 'at', cursor), '4'\n        for")
@@ -518,18 +575,62 @@ BAD = {
         POSTING + "    async def consume(self, m):\n        try:\n            await super().consume(m)\n"
         "        except TemporaryError as e:\n            if 'answered' in str(e): raise\n"
         "            raise PermanentError('away') from None\n" + HTTP,
-        {"test_an_absent_other_side_is_tried_again", "test_a_broken_answer_is_tried_again", "test_no_answer_is_tried_again"},
+        {
+            "test_a_failed_handshake_is_tried_again",
+            "test_an_absent_other_side_is_tried_again",
+            "test_a_broken_answer_is_tried_again",
+            "test_no_answer_is_tried_again",
+        },
+    ),
+    "a failed handshake is given up": (
+        POSTING + "    async def consume(self, m):\n        try:\n            await super().consume(m)\n"
+        "        except TemporaryError as e:\n            if 'SSL' not in str(e): raise\n"
+        "            raise PermanentError('no TLS') from None\n" + HTTP,
+        {"test_a_failed_handshake_is_tried_again"},
+    ),
+    "Retry-After of some answers": (
+        POSTING + "    async def consume(self, m):\n        try:\n            await super().consume(m)\n"
+        "        except TemporaryError as e:\n            if '429' in str(e) or '503' in str(e): raise\n"
+        "            raise TemporaryError(str(e)) from None\n" + HTTP,
+        {"test_retry_after_is_kept_with_every_answer"},
+    ),
+    "an answer that is no refusal": (
+        POSTING
+        + "    def check(self, status, headers, body):\n        if status != 304: super().check(status, headers, body)\n"
+        + HTTP,
+        {"test_what_will_not_pass_is_given_up"},
+    ),
+    "a password of a URL in an error": (
+        POSTING + "    async def consume(self, m):\n        try:\n            await super().consume(m)\n"
+        "        except PermanentError as e:\n            raise PermanentError(f'{e} at {self.config.url}') from None\n" + HTTP,
+        {"test_a_password_in_the_url_is_told_nobody"},
+    ),
+    "a login in the log": (
+        POSTING.replace(
+            "        return Http", "        logging.info('with %s', b64encode(b'me:' + token.encode()))\n        return Http"
+        ).replace("\nclass UrlConfig", "\nfrom base64 import b64encode\nclass UrlConfig")
+        + HTTP.replace("HttpConsumerContract", "ConsumerContract"),
+        {"test_a_preview_shows_no_secret", "test_a_probe_tells_no_secret"},
+    ),
+    "a refused secret that is repeated": (
+        'from pydantic import field_validator\nclass BadConfig(NoteConfig):\n    @field_validator("token")\n    @classmethod\n'
+        "    def known(cls, token):\n        if 'sesame' not in token.get_secret_value():\n"
+        '            raise ValueError(f"{token.get_secret_value()} opens nothing")\n        return token\n'
+        'class Bad(Filter[BadConfig]):\n    """Bad."""\n    def filter(self, m): yield m\n'
+        + FILTER
+        + '    options = {"token": "sesame-open"}\n',
+        {"test_a_secret_that_is_refused_is_not_repeated"},
     ),
     "Retry-After is not read": (
         POSTING + "    async def consume(self, m):\n        try:\n            await super().consume(m)\n"
         "        except TemporaryError as e:\n            raise TemporaryError(str(e)) from None\n" + HTTP,
-        {"test_retry_after_is_kept", "test_retry_after_may_be_a_date"},
+        {"test_retry_after_is_kept", "test_retry_after_is_kept_with_every_answer", "test_retry_after_may_be_a_date"},
     ),
     "the path in an error": (
         POSTING + "    async def consume(self, m):\n        try:\n            await super().consume(m)\n"
         "        except PermanentError as e:\n            raise PermanentError(f'{self.config.url} {e}') from None\n"
         + HTTP.replace("{url}", "{url}/hooks/abc"),
-        {"test_errors_hold_no_secret"},
+        {"test_errors_hold_no_secret", "test_a_password_in_the_url_is_told_nobody"},
     ),
     "a probe that sends the message": (
         POSTING
@@ -555,7 +656,8 @@ BAD = {
 @pytest.mark.parametrize(("code", "caught_by"), BAD.values(), ids=BAD.keys())
 def test_bad_plugins_are_caught(pytester, code, caught_by):
     failed, _ = results(pytester, code)
-    assert failed == caught_by
+    assert failed - BY_CHANCE == caught_by - BY_CHANCE
+    assert caught_by <= failed
 
 
 def test_without_pytest_it_says_what_to_do():
