@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from pipeline.errors import PermanentError, TemporaryError
 from pipeline.http import HttpConsumer
 from pipeline.message import Message
+from pipeline.networks import Networks
 from pipeline.secrecy import secrets_in
 from pipeline.testing.consumers import ConsumerContract
 from pipeline.testing.contract import DEAD, unchanged
@@ -72,6 +73,13 @@ class HttpConsumerContract(ConsumerContract):
         deliver(made, message)
         assert len(server.received) == 1, "one request to the suite's server is expected: is `{url}` in `options`?"
         assert_arrived(server.received[0], made.request(message))
+
+    def test_it_posts_to_no_network_that_is_not_allowed(self, made: Any, server: LoopbackServer) -> None:
+        """Where the process's settings allow public addresses alone, no connection is made, and the error says what allows it."""
+        made.networks = Networks()
+        with pytest.raises(TemporaryError, match="SIFTBELL_PRIVATE_NETWORKS"):
+            deliver(made, self.message())
+        assert server.connections == []
 
     def test_every_message_arrives_or_is_given_up(self, made: Any, server: LoopbackServer) -> None:
         """Whatever a message holds, its request arrives as `request` says, or it is `PermanentError` and nothing is sent."""

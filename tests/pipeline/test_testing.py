@@ -579,8 +579,13 @@ BAD = {
             "test_a_failed_handshake_is_tried_again",
             "test_an_absent_other_side_is_tried_again",
             "test_a_broken_answer_is_tried_again",
+            "test_it_posts_to_no_network_that_is_not_allowed",
             "test_no_answer_is_tried_again",
         },
+    ),
+    "it posts wherever it likes": (
+        POSTING + "    networks = property(lambda self: Consumer.networks, lambda self, allowed: None)\n" + HTTP,
+        {"test_it_posts_to_no_network_that_is_not_allowed"},
     ),
     "a failed handshake is given up": (
         POSTING + "    async def consume(self, m):\n        try:\n            await super().consume(m)\n"
