@@ -45,10 +45,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from pipeline import Consumer, Executable, ExecutableOptions, Message, PermanentError, Run, TemporaryError
 
@@ -61,7 +61,7 @@ FAREWELL: Final = 2.0
 class ScriptConfig(ExecutableOptions):
     """The options of `script`."""
 
-    keep: int = Field(
+    keep: Annotated[int, BeforeValidator(lambda value: value, json_schema_input_type=bool | int)] = Field(
         default=0, ge=0, le=100, description="How many are kept running, true for one; none: one is run for each message."
     )
     format: Literal["message", "list"] = Field(

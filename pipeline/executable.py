@@ -28,7 +28,7 @@ def _allowed(command: tuple[str, ...]) -> tuple[str, ...]:
     """Give the command with the executable's whole path; raises ValueError where it may not be run."""
     if not (directories := allowed_scripts()):
         raise ValueError("scripts are not allowed here: name the directories that hold them in SIFTBELL_SCRIPTS")
-    name, *arguments = command
+    name, *arguments = command or ("",)
     if not name or any("\0" in word for word in command):
         raise ValueError("an executable and its arguments are expected")
     if "/" not in name:
@@ -42,8 +42,7 @@ def _allowed(command: tuple[str, ...]) -> tuple[str, ...]:
 
 Command = Annotated[
     tuple[str, ...],
-    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
-    Field(min_length=1, json_schema_extra={"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value, json_schema_input_type=str | tuple[str, ...]),
     AfterValidator(_allowed),
 ]
 _Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]

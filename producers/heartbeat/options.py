@@ -49,12 +49,15 @@ def _named(value: Any) -> Any:
     return {name: {} if one is None else {"every": one} if isinstance(one, str) else one for name, one in value.items()}
 
 
+_Names = dict[Annotated[str, Field(pattern=f"^{NAME}$")], NameConfig | str | None] | list[str]
+
+
 class HeartbeatConfig(Config):
     """The options of `heartbeat`."""
 
-    names: Annotated[dict[Annotated[str, Field(pattern=f"^{NAME}$")], NameConfig], BeforeValidator(_named)] = Field(
-        default_factory=dict, description="What is watched: each name with what is expected of it, or how often it calls."
-    )
+    names: Annotated[
+        dict[Annotated[str, Field(pattern=f"^{NAME}$")], NameConfig], BeforeValidator(_named, json_schema_input_type=_Names)
+    ] = Field(default_factory=dict, description="What is watched: each name with what is expected of it, or how often it calls.")
     any: bool = Field(default=False, description="Watch whatever calls, from its first call on.")
     every: _Every | None = Field(default=None, description="How often each calls: an interval, or a cron line.")
     timezone: Annotated[str, AfterValidator(_zone)] = Field(default="UTC", description="The time zone of cron lines.")
