@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pytest_httpserver import HTTPServer
 
-from pipeline import Condition, Message, Request, normal_severity, normal_status
+from pipeline import Condition, Message, Request, message, normal_severity, normal_status
 from producers.http import Http, HttpConfig
 from producers.prometheus import Prometheus
 from producers.prometheus.options import PrometheusConfig
@@ -72,15 +72,19 @@ def of_rows(_: HTTPServer, directory: Path) -> list[Message]:
 
 @pytest.mark.parametrize("source", [by_http, by_alertmanager, by_prometheus, of_alerts, of_a_query, of_rows])
 def test_one_condition_holds_for_every_source(source, httpserver, tmp_path):
-    (message,) = source(httpserver, tmp_path)
-    assert Condition(CONDITION).matches(message)
-    assert message.severity == "error"
+    (made,) = source(httpserver, tmp_path)
+    assert Condition(CONDITION).matches(made)
+    assert made.severity == "error"
 
 
-@pytest.mark.parametrize(("head", "mean"), [("severity", normal_severity), ("status", normal_status)])
-def test_the_words_on_the_page_mean_what_it_says(head, mean):
+@pytest.mark.parametrize(
+    ("head", "mean", "known"),
+    [("severity", normal_severity, {*message._SEVERITIES}), ("status", normal_status, message._FIRING | message._OVER)],
+    ids=["severity", "status"],
+)
+def test_the_words_on_the_page_are_those_of_the_code_and_mean_what_it_says(head, mean, known):
     table = PAGE.read_text().split(f"| {head} | words |", 1)[1].split("\n\n", 1)[0]
-    rows = re.findall(r"\| `(\w+)` \| (.+) \|", table)
-    assert rows
-    for meant, words in rows:
-        assert {mean(word.upper()) for word in words.split(", ")} == {meant}
+    rows = {meant: words.split(", ") for meant, words in re.findall(r"\| `(\w+)` \| (.+) \|", table)}
+    assert {word for words in rows.values() for word in words} == known
+    for meant, words in rows.items():
+        assert {mean(word.upper()) for word in words} == {meant}

@@ -97,28 +97,25 @@ def _message(raw: msgspec.Raw, now: datetime) -> tuple[Message, tuple[str, ...]]
         raise ValueError("startsAt: start time must be before end time")
     resolved = ends is not None and ends <= now
     status: Final = "resolved" if resolved else "firing"
+    annotations = without_nul(alert.annotations)
     identity = (key := fingerprint(labels), status, starts.isoformat())
     message = message_of(
         labels,
-        without_nul(alert.annotations),
+        annotations,
         status,
         source=_source(alert.generator_url or ""),
         key=key,
         url=alert.generator_url or "",
         time=ends if resolved else starts,
-        data=_data(alert, labels),
+        data={"labels": labels, "annotations": annotations, **_rest(alert)},
         **({"id": foreign_id(starts, "prometheus", *identity)} if begun or ends else {}),
     )
     return message, identity
 
 
-def _data(alert: _Alert, labels: dict[str, str]) -> dict[str, object]:
+def _rest(alert: _Alert) -> dict[str, str]:
     fields = {"startsAt": alert.starts_at, "endsAt": alert.ends_at, "generatorURL": alert.generator_url}
-    return {
-        "labels": labels,
-        "annotations": without_nul(alert.annotations),
-        **{name: value for name, value in fields.items() if value},
-    }
+    return {name: value for name, value in fields.items() if value}
 
 
 def _source(generator: str) -> str:

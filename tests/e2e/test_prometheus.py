@@ -19,7 +19,7 @@ from werkzeug import Request, Response
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.timeout(180),
-    pytest.mark.against("producer prometheus", "Prometheus and Alertmanager of Debian 12"),
+    pytest.mark.against("producer prometheus", "Prometheus and amtool of Debian 12"),
 ]
 
 CONFIGS = Path(__file__).parents[2] / "configs"
