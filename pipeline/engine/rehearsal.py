@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import Final
 
@@ -16,7 +16,6 @@ from pipeline.engine.routes import delivery
 from pipeline.engine.runner import Runner
 from pipeline.message import Message, new_id
 from pipeline.spec.model import ConsumerStep, PipelineSpec
-from pipeline.store import Store
 
 LABEL: Final = "siftbell_test"
 """The label that a test message bears."""
@@ -85,7 +84,7 @@ def rehearse(runner: Runner, parts: Sequence[Part], within: float, labels: Mappi
     while True:
         over = monotonic() >= end
         for message_id, (part, start) in waiting.items():
-            if message_id not in found and (entry := _settled(runner.store, part, message_id, deadline, over=over)):
+            if message_id not in found and (entry := _settled(runner, part, message_id, deadline, over=over)):
                 seconds = max(0.0, ((entry.at or runner.now()) - start).total_seconds())
                 found[message_id] = Outcome(part, message_id, entry, seconds)
         if over or len(found) == len(waiting):
@@ -98,12 +97,12 @@ def queue_of(part: Part) -> str:
     return DELIVER_QUEUE.format(part.step.queue)
 
 
-def _settled(store: Store, part: Part, message_id: str, deadline: datetime, *, over: bool) -> Entry | None:
+def _settled(runner: Runner, part: Part, message_id: str, deadline: datetime, *, over: bool) -> Entry | None:
     """Give how things stand, once that is not going to change in time."""
     place = part.spec.name, part.step.label
-    if message_id not in store.records(*place, [message_id]):
+    if message_id not in runner.store.records(*place, [message_id]):
         return None
-    told = explain(store, [part.spec], message_id, datetime.now(UTC))
+    told = explain(runner.store, [part.spec], message_id, runner.now())
     entry = next((one for one in told.entries if one.step == part.step.label), None) if told else None
     if entry is None or entry.state is not State.WAITING or over:
         return entry

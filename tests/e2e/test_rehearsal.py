@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,13 @@ def test_each_consumer_says_what_its_other_side_said(tmp_path: Path, httpserver:
         assert kept["id"] == outcomes[3]["id"]
 
         assert rehearse(environment, "hello/kept")[0] == 0
+        command = [sys.executable, "-m", "pipeline.cli", "consumers", "test", "refusing"]
+        done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 1
+        refused = rf"POST {httpserver.url_for('').rstrip('/')}: answered 404: no such chat"
+        assert re.search(rf"\nhello/refusing +webhook +buried +tried once *\n +{refused} *\n$", done.stdout)
+        gone = r"what was buried lies in the dead letters; to have it gone:\n  siftbell dead-letters drop [0-9a-f-]{36}\n"
+        assert re.fullmatch(gone, done.stderr)
         told = json.loads(siftbell(["explain", stuck, "-o", "json"], environment))
         assert {entry["step"]: entry["state"] for entry in told["entries"]}["good"] == "held"
     code, ((unanswered),), _ = rehearse(environment, "kept", "--timeout", "0.5")
