@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import ssl
+import subprocess
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from pydantic import ValidationError
+from pytest_httpserver import HTTPServer
 
 from pipeline import ConfigError, PermanentError, TemporaryError
 from pipeline.testing import Answer, LoopbackServer, PollingProducerContract, WebhookProducerContract
@@ -369,6 +373,36 @@ def test_options_that_do_not_fit(options, text):
 @pytest.mark.parametrize("url", ["http://p/prom", "http://p/prom/", "http://p/prom/api/v1", "http://p/prom/api/v1/"])
 def test_the_address_is_the_servers(url):
     assert PrometheusConfig(url=url).url == "http://p/prom"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for 127.0.0.1 that vouches for itself, and its key."""
+    key, file = (tmp_path_factory.mktemp("certificate") / name for name in ("key.pem", "certificate.pem"))
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
+    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(file)]
+    subprocess.run(made, check=True, capture_output=True, timeout=60)
+    return file, key
+
+
+def test_a_server_with_an_authority_of_its_own_that_asks_for_a_certificate(certificate):
+    file, key = certificate
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file, key)
+    context.load_verify_locations(file)
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    def asked(**options):
+        producer = Prometheus(PrometheusConfig.model_validate({"url": server.url_for(""), "ca_file": file, **options}))
+        producer.open()
+        with closing(producer):
+            return [message.title for message, _ in producer.poll(None) if message is not None]
+
+    with HTTPServer("127.0.0.1", 0, ssl_context=context) as server:
+        server.expect_request("/api/v1/alerts").respond_with_json({"status": "success", "data": {"alerts": [alert("A")]}})
+        assert asked(cert_file=file, key_file=key) == ["A is wrong"]
+        with pytest.raises(TemporaryError):
+            asked()
 
 
 @pytest.mark.parametrize("option", ["ca_file", "cert_file"])
