@@ -28,6 +28,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from harness import servers
 from harness.background import Background
 from harness.proxy import Proxy
 from moto.server import ThreadedMotoServer
@@ -50,11 +51,12 @@ MOTO = pytest.mark.against("producer queue", "moto server 5")
 class OnRabbit:
     """A queue on RabbitMQ, and somebody who sends to it."""
 
-    def __init__(self, url: str) -> None:
-        self.name = f"siftbell-test-{uuid4().hex[:12]}"
+    def __init__(self, url: str, name: str = "") -> None:
+        self.name = name or f"siftbell-test-{uuid4().hex[:12]}"
         self.url, self.options = url, {"queue": self.name}
         self.connection = AmqpServer(SecretStr(url)).connect(heartbeat=0)
         self.channel = self.connection.channel()
+        self.channel.confirm_select()
         self.channel.queue_declare(self.name, durable=True, auto_delete=False)
 
     def send(self, *bodies: bytes) -> None:
@@ -63,7 +65,7 @@ class OnRabbit:
 
     def publish(self, body: bytes, headers: Any = None, **properties: Any) -> None:
         raw = amqp.Message(body, application_headers=headers or {}, delivery_mode=2, **properties)
-        self.channel.basic_publish(raw, routing_key=self.name)
+        self.channel.basic_publish_confirm(raw, routing_key=self.name)
 
     def left(self) -> int:
         return self.channel.queue_declare(self.name, passive=True).message_count
@@ -75,6 +77,10 @@ class OnRabbit:
             except amqp.NotFound:
                 return 0
 
+    def part(self) -> None:
+        """End the connection, whatever became of the server."""
+        self.connection.collect()
+
     def close(self) -> None:
         self.channel.queue_delete(self.name)
         self.connection.close()
@@ -83,8 +89,8 @@ class OnRabbit:
 class OnList:
     """A list on Redis."""
 
-    def __init__(self, url: str) -> None:
-        self.name = f"siftbell-test-{uuid4().hex[:12]}"
+    def __init__(self, url: str, name: str = "") -> None:
+        self.name = name or f"siftbell-test-{uuid4().hex[:12]}"
         self.url, self.options = url, {"list": self.name, "claim_after": "1s"}
         self.redis = redis.Redis.from_url(url)
 
@@ -95,6 +101,10 @@ class OnList:
         kept = [key for key in self.redis.keys(f"{self.name}*") if self.redis.type(key) == b"list"]
         return sum(self.redis.llen(key) for key in kept)
 
+    def part(self) -> None:
+        """End the connections, whatever became of the server."""
+        self.redis.close()
+
     def close(self) -> None:
         for key in self.redis.keys(f"{self.name}*"):
             self.redis.delete(key)
@@ -104,8 +114,8 @@ class OnList:
 class OnStream(OnList):
     """A stream on Redis."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
+    def __init__(self, url: str, name: str = "") -> None:
+        super().__init__(url, name)
         self.options = {"stream": self.name, "claim_after": "1s"}
 
     def send(self, *bodies: bytes) -> None:
@@ -400,6 +410,38 @@ def test_a_connection_that_is_cut_is_made_anew(proxied):
         until(lambda: len({*heard.titles}) == 10, "all have come")
     secret = urlsplit(url).password
     assert not any(secret and secret in error for error in heard.errors)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("kind", "queue"),
+    [
+        pytest.param(servers.RabbitMQ, OnRabbit, marks=RABBITMQ),
+        pytest.param(servers.Redis, OnList, marks=REDIS),
+        pytest.param(servers.Redis, OnStream, marks=REDIS),
+    ],
+)
+def test_a_server_that_is_killed_and_started_again_is_listened_to_again(kind, queue, tmp_path, require_binary):
+    require_binary(f"{kind.name}-server", f"{kind.name}-server")
+    server = kind(tmp_path / "server")
+    server.start()
+    try:
+        url = server.url(server.port)
+        foreign = queue(url)
+        with listening(foreign) as heard:
+            foreign.send(*bodies(5))
+            until(lambda: len(heard.messages) == 5, "the first have come")
+            server.kill()
+            foreign.part()
+            until(lambda: len(heard.errors) >= 2, "it has noticed, and tried again")
+            server.start()
+            again = queue(url, foreign.name)
+            again.send(*bodies(5, 5))
+            until(lambda: len({*heard.titles}) == 10, "all have come")
+            until(lambda: again.left() == 0, "all are acknowledged")
+        again.close()
+    finally:
+        server.kill()
 
 
 # What each system has of its own.
