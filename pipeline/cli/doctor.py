@@ -48,7 +48,8 @@ def doctor(*, config: ConfigOption = None, data: DataOption = None, output: Outp
         for finding in findings:
             shown.add_row(cell(finding.what), cell(finding.state, STYLES[finding.state]), cell(finding.text))
         console().print(shown)
-        say(f"{errors} error{'' if errors == 1 else 's'}" if errors else "nothing stands in the way")
+        well = f"nothing stands in the way; `{PROGRAM} check --connect` asks the steps' targets whether they answer"
+        say(f"{errors} error{'' if errors == 1 else 's'}" if errors else well)
     else:
         print_data([finding._asdict() for finding in findings], output)
     if errors:
@@ -185,7 +186,7 @@ def _configuration(settings: Settings) -> Finding:
     from pipeline.spec.loader import check
     from pipeline.spec.problems import summary
 
-    report = check(settings.config, secrets=settings.secrets)
+    report = check(settings.config, secrets=settings.secrets, networks=settings.networks)
     if report.errors:
         return Finding("configuration", "error", f"{summary(report)}: `{PROGRAM} check` names them")
     names = ", ".join(report.configuration.pipelines) or "no pipelines"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from pipeline.cli.completing import names_to_test
 from pipeline.cli.explain import STYLES, told
 from pipeline.cli.failures import Exit, Failure
 from pipeline.cli.options import ConfigOption, DataOption, OutputOption, log_to_stderr, settings_for
@@ -25,7 +26,10 @@ UNANSWERED: Final = "no answer"
 
 def send_test(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="PIPELINE/LABEL, a label, or a shared consumer's name.")
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", help="PIPELINE/LABEL, a label, or a shared consumer's name.", autocompletion=names_to_test
+        ),
     ] = None,
     *,
     every: Annotated[bool, typer.Option("--all", help="Every consumer; a shared one once.")] = False,

@@ -211,7 +211,8 @@ def test_a_fresh_machine_has_nothing_in_the_way(project: Path, process) -> None:
 
 def test_what_is_there_is_asked(settings: Settings, process) -> None:
     done = process("doctor")
-    assert (done.code, done.err) == (0, "nothing stands in the way\n")
+    well = "nothing stands in the way; `siftbell check --connect` asks the steps' targets whether they answer\n"
+    assert (done.code, done.err) == (0, well)
     lines = {line.split("  ")[0]: line for line in done.out.splitlines()}
     for what in ("data directory", "broker", "store"):
         assert " ok " in lines[what]

@@ -91,3 +91,15 @@ def test_without_a_store_nothing_is_sent(project: Path, siftbell) -> None:
     done = siftbell("consumers", "test", "tell", "--timeout", "0.2")
     assert done.code == 3
     assert re.fullmatch(r"siftbell: the store \(.*\) is away: no such file\n", done.err)
+
+
+def test_a_shell_completes_names(project: Path, process) -> None:
+    def completed(words: str, **environment: str) -> list[str]:
+        count = len(words.split(" ")) - 1
+        return process(_SIFTBELL_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(count), **environment).out.split()
+
+    assert completed("siftbell consumers test a") == ["alerts/oncall", "alerts/tell", "alerts/kept", "archive"]
+    assert completed("siftbell consumers test other/o") == ["other/oncall"]
+    assert completed("siftbell consumers test --config configs/alerts.yaml o") == []
+    (project / "configs" / "alerts.yaml").write_text("producers: [")
+    assert completed("siftbell consumers test a") == []

@@ -1,0 +1,22 @@
+"""What a shell is told for completion: names out of the configuration, and nothing where it does not load."""
+
+from __future__ import annotations
+
+import typer
+
+from pipeline.cli.options import settings_for
+
+
+def names_to_test(context: typer.Context, incomplete: str) -> list[str]:
+    """Give the consumers that `consumers test` takes: PIPELINE/LABEL, and the names of shared ones."""
+    from pydantic import ValidationError
+
+    from pipeline.engine.assembly import load_configuration
+    from pipeline.errors import ConfigError
+
+    try:
+        pipelines = load_configuration(settings_for(context.params.get("config"))).pipelines.values()
+    except (ConfigError, ValidationError):
+        return []
+    names = [name for spec in pipelines for step in spec.consumers for name in (f"{spec.name}/{step.label}", step.shared) if name]
+    return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
