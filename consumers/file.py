@@ -66,7 +66,7 @@ class File(BatchConsumer[FileConfig]):
 
     def preview(self, message: Message) -> object:
         """Give the line, as an object."""
-        return msgspec.to_builtins(message)
+        return message.plain()
 
     def _append(self, lines: bytes) -> None:
         path = self.config.path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
 import msgspec
@@ -36,6 +36,11 @@ _OVER: Final = frozenset(
 _RESOLVED: Final = "#2eb67d"
 _COLOURS: Final = {"critical": "#d50f25", "error": "#e8590c", "warning": "#f2b807", "info": "#2d7ff9", "debug": "#8a94a6"}
 _COLOURLESS: Final = "#5b6b7f"
+
+if TYPE_CHECKING:
+    Payload = Any
+else:
+    Payload = msgspec.Raw  # what msgspec reads there: the payload's JSON as it stands, see `Message.data`
 
 
 def normal_severity(word: str) -> str:
@@ -88,7 +93,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
 
     Make a changed copy with `replace`; never change `labels` or `data` in place.
 
-    `data` is the payload as it came: what JSON can hold, so no cycle leads back to the message. Times bear a time zone.
+    `data` is the payload as it came: what JSON can hold, so no cycle leads back to the message. Given as `msgspec.Raw`, or read
+    from a queue, it stays JSON and is carried on as it is; each look at `data` then reads it. Times bear a time zone.
     """
 
     id: str = msgspec.field(default_factory=new_id)
@@ -106,12 +112,40 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     key: str = ""
     """What the message is about: messages of one key tell of the same thing (an alert's fingerprint)."""
     url: str = ""
-    data: Any = None
+    data: Payload = None
 
     def replace(self, **changes: Any) -> Message:
         """Give a copy with these fields changed; the copy shares `labels` and `data` unless they are among them."""
         return msgspec.structs.replace(self, **changes)
 
+    def plain(self) -> dict[str, Any]:
+        """Give the fields that say something as values that JSON has, by their names."""
+        found: dict[str, Any] = msgspec.to_builtins(self.replace(data=None))
+        return found if self.data is None else found | {"data": msgspec.to_builtins(self.data)}
+
+    def __eq__(self, other: object) -> bool:
+        """Compare all fields; the payload by what it says, however it is kept."""
+        if not isinstance(other, Message):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in FIELDS)
+
+    __hash__ = None  # type: ignore[assignment] # labels and payloads have none either
+
+    def __repr__(self) -> str:
+        """Give the fields that say something, as they are given to the class."""
+        fields = ((name, getattr(self, name)) for name in FIELDS)
+        return f"Message({', '.join(f'{name}={value!r}' for name, value in fields if value)})"
+
+
+_kept: Final = Message.__dict__["data"]  # where the payload lies, as a value or as JSON
+
+
+def _data(message: Message) -> Any:
+    value = _kept.__get__(message)
+    return msgspec.json.decode(value) if type(value) is msgspec.Raw else value
+
+
+type.__setattr__(Message, "data", property(_data))  # msgspec reads and writes the place itself; who asks is given the value
 
 FIELDS: Final = tuple(field.name for field in msgspec.structs.fields(Message))
 """The names that conditions and templates may use, in the order of `Message`."""

@@ -181,14 +181,10 @@ def _time(moment: datetime) -> str:
 
 
 def _whole(letter: DeadLetter) -> dict[str, Any]:
-    import msgspec
-
-    return _row(letter) | {"traceback": letter.traceback, "message": msgspec.to_builtins(letter.message)}
+    return _row(letter) | {"traceback": letter.traceback, "message": letter.message.plain()}
 
 
 def _print(letter: DeadLetter) -> None:
-    import msgspec
-
     few = ("without an attempt", "at the first attempt")
     attempts = few[letter.attempts] if letter.attempts < len(few) else f"after {plural(letter.attempts, 'attempt')}"
     lines = [
@@ -197,7 +193,7 @@ def _print(letter: DeadLetter) -> None:
         *([f"edited {letter.edited:%Y-%m-%d %H:%M:%S} UTC"] if letter.edited else []),
         f"error: {letter.error}",
         *([letter.traceback.rstrip()] if letter.traceback else []),
-        json.dumps(msgspec.to_builtins(letter.message), indent=2, ensure_ascii=False),
+        json.dumps(letter.message.plain(), indent=2, ensure_ascii=False),
         "",
     ]
     where = console()

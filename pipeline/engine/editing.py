@@ -16,7 +16,7 @@ from pipeline.registry import did_you_mean
 
 def as_text(message: Message) -> str:
     """Give a message as the JSON that a person edits: every field in the order of `Message`, one a line."""
-    plain = msgspec.to_builtins(message)
+    plain = message.plain()
     whole = {name: plain.get(name, getattr(message, name)) for name in FIELDS}
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 
@@ -42,7 +42,8 @@ def read_value(message: Message, value: object) -> Message:
     if problems:
         raise _refusal(problems)
     try:
-        found = msgspec.convert({"id": message.id} | value, Message)
+        fields = {name: inner for name, inner in value.items() if name != "data"}
+        found = msgspec.convert({"id": message.id} | fields, Message).replace(data=value.get("data"))
         refuse_unreadable(found)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$")
@@ -57,7 +58,7 @@ def set_fields(message: Message, changes: Mapping[str, str]) -> Message:
 
     A text is taken as it is; in `data`, what is JSON is taken as that.
     """
-    value = msgspec.to_builtins(message)
+    value = message.plain()
     for path, text in changes.items():
         first, *rest = path.split(".") if path.startswith("data.") else path.split(".", 1)
         place, name = value, first

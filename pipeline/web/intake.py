@@ -220,7 +220,7 @@ def _storable(message: Message) -> bytes:
         raise _UnstorableError(".time", "has no time zone")
     if b"\\u0000" in text:
         try:
-            refuse_unstorable(msgspec.to_builtins(message))
+            refuse_unstorable(message.plain())
         except RequestError as error:
             problem = error.problems[0]
             raise _UnstorableError(f".{problem.where}" if problem.where else "", problem.text) from None

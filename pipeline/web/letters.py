@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
-import msgspec
 import structlog
 from fastapi import APIRouter, Depends, Path, Query, Request
 
@@ -250,7 +249,7 @@ def _dead(letter: DeadLetter) -> dict[str, Any]:
 
 def _full(letter: DeadLetter) -> FullDeadLetterModel:
     return FullDeadLetterModel(
-        **_dead(letter), traceback=letter.traceback, version=letter.version, message=msgspec.to_builtins(letter.message)
+        **_dead(letter), traceback=letter.traceback, version=letter.version, message=letter.message.plain()
     )
 
 
