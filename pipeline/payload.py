@@ -41,6 +41,8 @@ def read_messages(
     `source` and `time` are those of messages whose payload names none, `time` else now; more than `most` messages are refused.
     """
     fields = fields or {}
+    if not fields and (plain := _all_plain(request, source, most)) is not None:
+        return plain
     payloads, listed, event = _payloads(request)
     if len(payloads) > most:
         raise RequestError(f"more than {most} messages in one request", status=413)
@@ -81,17 +83,54 @@ class _Plain(msgspec.Struct, gc=False):
     type: str = ""
 
 
+class _PlainAlone(_Plain, gc=False, forbid_unknown_fields=True):
+    """A `_Plain` payload that says nothing else: no part of it nests, and no number but its time can be too large."""
+
+    time: str | float | None = None
+
+
+_plain_list: Final = msgspec.json.Decoder(list[_PlainAlone])
+_plain_one: Final = msgspec.json.Decoder(_PlainAlone)
+_raw_list: Final = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def _all_plain(request: Request, source: str, most: int) -> list[Message] | None:
+    """Give the messages of a body whose objects are all `_PlainAlone`, their payloads as JSON; None for any other.
+
+    They are the messages that the long way makes. A payload of several lines, or with a NUL, goes that way.
+    """
+    body = request.body
+    if request.content_type not in ("application/json", "") or "ce-specversion" in request.headers or _unusual(body):
+        return None
+    now = datetime.now(UTC)
+    try:
+        if not body.startswith(b"["):
+            return [_message(_plain_one.decode(body), source, now, msgspec.Raw(body))]
+        plain = _plain_list.decode(body)
+        if len(plain) > most:
+            return None
+        return [_message(one, source, now, raw) for one, raw in zip(plain, _raw_list.decode(body), strict=True)]
+    except (ValueError, RecursionError):
+        return None
+
+
+def _unusual(body: bytes) -> bool:
+    return b"\n" in body or b"\r" in body or (b"\\" in body and b"\\u0000" in body)
+
+
 def _plainly(payload: Any, source: str, now: datetime) -> Message | None:
     """Give the message of a `_Plain` payload, the one that `_Reader` would make: in a tenth of its time. None for any other."""
     try:
-        plain = msgspec.convert(payload, _Plain)
-        time = now if plain.time is None else _time(plain.time)
+        return _message(msgspec.convert(payload, _Plain), source, now, payload)
     except ValueError:
         return None
+
+
+def _message(plain: _Plain, source: str, now: datetime, data: Any) -> Message:
     return Message(
         source=plain.source or source,
         type=plain.type or "event",
-        time=time,
+        time=now if plain.time is None else _time(plain.time),
         title=plain.title,
         text=plain.text,
         severity=normal_severity(plain.severity),
@@ -99,7 +138,7 @@ def _plainly(payload: Any, source: str, now: datetime) -> Message | None:
         labels=plain.labels,
         key=plain.key,
         url=plain.url,
-        data=payload,
+        data=data,
     )
 
 
