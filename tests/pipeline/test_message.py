@@ -124,3 +124,23 @@ def test_a_foreign_name_gives_the_same_id_each_time_and_sorts_by_its_time():
     assert accepted_at(foreign_id(early, "7")) == early
     assert accepted_at(foreign_id(None, "7")) is None
     assert foreign_id(datetime(1900, 1, 1, tzinfo=UTC), "\ud800")
+
+
+def test_a_payload_that_is_json_stays_as_it_came_and_says_the_same():
+    text = b'{"a":  [1, {"b": null}]}'
+    message = Message(source="x", data=msgspec.Raw(text))
+    assert message.data == {"a": [1, {"b": None}]}
+    assert text in msgspec.json.encode(message)
+    again = msgspec.json.decode(msgspec.json.encode(message), type=Message)
+    assert again == message == message.replace(data=message.data)
+    assert msgspec.json.encode(again) == msgspec.json.encode(message)
+    assert again != message.replace(data={"a": []})
+    assert again.plain()["data"] == message.data
+    assert "'b': None" in repr(again)
+
+
+@pytest.mark.parametrize("data", [0, "", [], {}, False, 1.5])
+def test_a_payload_that_says_little_is_kept(data):
+    message = msgspec.json.decode(msgspec.json.encode(Message(source="x", data=data)), type=Message)
+    assert message.data == data
+    assert message.plain()["data"] == data

@@ -7,14 +7,13 @@ import hmac
 import json
 from datetime import UTC, datetime
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline import Request, RequestError
-from pipeline.payload import _NAMES, _plainly
+from pipeline.payload import _NAMES, _all_plain, _plainly
 from pipeline.testing import WebhookProducerContract
 from producers.http import Http, HttpConfig
 
@@ -87,7 +86,7 @@ def test_a_plain_payload_makes_the_same_message_the_quick_way(payload):
         except RequestError as error:
             return [(problem.where, problem.text) for problem in error.problems]
         given = {"id": "", "time": message.time if payload.get("time") is not None else START}
-        return msgspec.structs.asdict(message.replace(**given))
+        return message.replace(**given)
 
     assert made() == made(fields={"title": "title"})  # a field's path, whichever, has every payload read name by name
 
@@ -106,6 +105,36 @@ def test_a_plain_payload_makes_the_same_message_the_quick_way(payload):
 )
 def test_which_payloads_go_the_quick_way(payload, quick):
     assert (_plainly(payload, "http", datetime.now(UTC)) is not None) is quick
+
+
+@pytest.mark.parametrize(
+    ("body", "at_once"),
+    [
+        (b'{"title": "x", "labels": {"a": "b"}, "time": 1764000000}', True),
+        (b'[{"title": "x"},  {"time": "2026-11-21T07:30:00Z"}, {}]', True),
+        (b"[]", True),
+        (b'[{"title": "x"}, {"more": 1}]', False),
+        (b'{"title": "x", "labels": {"a": 1}}', False),
+        (b'{"title": "x"}\n', False),
+        (b'{"title": "\\u0000"}', False),
+        (b'{"title": "\xff"}', False),
+        (b'{"title": "x"} {}', False),
+        (b'{"time": 1e400}', False),
+        (b"[{}", False),
+        (b"[1]", False),
+        (b"", False),
+    ],
+)
+def test_which_bodies_are_read_at_once_and_keep_their_payloads_as_they_came(body, at_once):
+    messages = _all_plain(Request(body=body), "http", 3)
+    assert (messages is not None) is at_once
+    if messages:
+        values = json.loads(body)
+        assert [message.data for message in messages] == (values if isinstance(values, list) else [values])
+
+
+def test_a_body_of_more_messages_than_are_allowed_is_refused_the_long_way():
+    assert _all_plain(Request(body=b"[{}, {}]"), "http", 1) is None
 
 
 def test_a_payload_with_none_of_our_names():
