@@ -117,7 +117,7 @@ class Script(Consumer[ScriptConfig]):
     def preview(self, message: Message) -> object:
         """Give what stands on its stdin."""
         if self.config.format == "message":
-            return msgspec.to_builtins(message)
+            return message.plain()
         content = "\n".join(filter(None, (message.title, message.text)))
         return [{"sender": message.source, "receiver": message.labels.get("receiver", ""), "content": content}]
 

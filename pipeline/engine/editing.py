@@ -58,7 +58,7 @@ def set_fields(message: Message, changes: Mapping[str, str]) -> Message:
 
     A text is taken as it is; in `data`, what is JSON is taken as that.
     """
-    value = message.plain()
+    value: Any = message.plain()
     for path, text in changes.items():
         first, *rest = path.split(".") if path.startswith("data.") else path.split(".", 1)
         place, name = value, first
