@@ -67,7 +67,8 @@ class Polls:
         name = pipeline.spec.name
         try:
             count = poll_claimed(self._runner, pipeline, step.label, occurrence, self._owner)
-            log.info("polled", pipeline=name, producer=step.label, messages=count)
+            tell = log.info if count else log.debug  # some are asked every second
+            tell("polled", pipeline=name, producer=step.label, messages=count)
         except BaseException as error:  # noqa: BLE001 - a plugin's sys.exit() too; the next occurrence asks again from the same cursor
             text = pipeline.mask(f"{type(error).__name__}: {error}")
             log.warning("poll failed", pipeline=name, producer=step.label, error=text)

@@ -20,6 +20,7 @@ FOLDERS = sorted(path.parent.relative_to(ROOT) for path in (ROOT / BAD).glob("*/
 @pytest.fixture(autouse=True)
 def _from_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("SIFTBELL_SCRIPTS", raising=False)
 
 
 def told(path: Path) -> str:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.schedule import SHORTHANDS, read_schedule, read_zone
+from pipeline.spec import load
 
 BERLIN = ZoneInfo("Europe/Berlin")
 MOMENTS = st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis adds the zone
@@ -92,3 +93,21 @@ def test_what_is_not_a_time_zone(name: str) -> None:
 def test_schedules_are_written_as_they_are_read() -> None:
     assert str(read_schedule("90s")) == "1m30s"
     assert str(read_schedule("@daily", BERLIN)) == "0 0 * * * Europe/Berlin"
+
+
+def test_what_happened_is_to_happen_again_an_interval_later_or_at_the_next_occurrence():
+    noon = datetime(2026, 3, 2, 12, 0, 10, tzinfo=UTC)
+    assert read_schedule("5m").again(noon) == noon + timedelta(minutes=5)
+    hourly = read_schedule("@hourly")
+    assert hourly.again(noon) == datetime(2026, 3, 2, 13, 0, tzinfo=UTC)
+    assert hourly.again(noon - timedelta(seconds=30)) == datetime(2026, 3, 2, 13, 0, tzinfo=UTC)
+    assert hourly.again(noon - timedelta(minutes=1)) == datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(("line", "schedule"), [("", "10s"), ("    schedule: 1m\n", "1m")])
+def test_a_producer_may_have_a_usual_schedule(tmp_path, line, schedule):
+    file = tmp_path / "watch.yaml"
+    file.write_text(f"producers:\n  - heartbeat: {{any: true, every: 5m}}\n{line}consumers:\n  - log\n")
+    (step,) = load([file]).pipelines["watch"].producers
+    assert step.schedule == read_schedule(schedule)
+    assert not step.listens
