@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.cli.failures import Exit, Failure
 from pipeline.cli.output import clean, say
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pipeline.engine.asking import Finding, Target
     from pipeline.spec.problems import Place, Report, SpecProblem
 
-UNASKED = "nothing can be asked without a message"
+UNASKED: Final = "there is nothing to ask"
 
 
 def ask_targets(report: Report, style: str, within: float) -> None:
@@ -100,12 +100,12 @@ def _told(finding: Finding) -> str:
 
 
 def _summary(findings: Sequence[Finding]) -> str:
-    if not findings:
-        return "no step has a target that can be asked"
     failed = sum(bool(finding.error) for finding in findings)
     answered = sum(bool(finding.text) for finding in findings)
+    if not failed + answered:
+        return "no step has a target that can be asked"
     silent = f", {failed} {'does' if failed == 1 else 'do'} not" if failed else ""
-    return f"{answered} of {_count(len(findings))} {'answers' if answered == 1 else 'answer'}{silent}"
+    return f"{answered} of {_count(answered + failed)} {'answers' if answered == 1 else 'answer'}{silent}"
 
 
 def _count(number: int) -> str:

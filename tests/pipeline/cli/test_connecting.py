@@ -132,7 +132,7 @@ def test_each_step_is_told_at_its_place(configs: Path, siftbell) -> None:
         == """\
 1 file, no problems
 configs/alerts.yaml:5:6: fine: consumer fine (chat): @bell, by ***
-configs/alerts.yaml:11:6: unasked: consumer nothing (chat): nothing can be asked without a message
+configs/alerts.yaml:11:6: unasked: consumer nothing (chat): there is nothing to ask
 configs/alerts.yaml:6:6: error: consumer away (chat): nobody at /***
     6 |   - {chat: {says: away}, as: away}
       |      ^^^^ its messages would wait and be tried again
@@ -148,7 +148,7 @@ configs/alerts.yaml:9:6: error: consumer exit (chat): its probe failed, which is
 configs/alerts.yaml:10:6: error: consumer shut (chat): it cannot be opened
    10 |   - {chat: {says: shut}, as: shut}
       |      ^^^^
-1 of 7 targets answers, 5 do not
+1 of 6 targets answers, 5 do not
 """
     )
     assert sorted(notes(configs)) == ["close"] * 7 + ["open"] * 7 + ["probe"] * 6
@@ -180,12 +180,12 @@ def test_programs_get_one_list(configs: Path, siftbell) -> None:
     write(configs, "{chat: {says: hello}, as: fine}", "{chat: {says: away}, as: away}", "{chat: {says: nothing}, as: nothing}")
     (configs / "old.yml").write_text("")
     done = siftbell("check", "--connect", "--format", "json")
-    assert (done.code, done.err) == (3, "1 of 3 targets answers, 1 does not\n")
+    assert (done.code, done.err) == (3, "1 of 2 targets answers, 1 does not\n")
     assert [(one["severity"], one["line"], one["column"], one["text"], one["hint"]) for one in done.json] == [
         ("warning", 0, 0, "this file is not read", "call it '.yaml'"),
         ("fine", 5, 6, "consumer fine (chat): @bell, by ***", ""),
         ("error", 6, 6, "consumer away (chat): nobody at /***", "its messages would wait and be tried again"),
-        ("unasked", 7, 6, "consumer nothing (chat): nothing can be asked without a message", ""),
+        ("unasked", 7, 6, "consumer nothing (chat): there is nothing to ask", ""),
     ]
     github = siftbell("check", "--connect", "--format", "github")
     assert github.code == 3
