@@ -215,7 +215,7 @@ class Script(PollingProducer[ScriptConfig], ListeningProducer[ScriptConfig]):
             objects = value if isinstance(value, list) else [value]
             if not self.config.fields and any(map(_is_older, objects)):
                 request = Request(json.dumps([_by_our_names(one) for one in objects]).encode(), request.headers)
-            messages = read_messages(request, source=source, fields=self.config.fields)
+            messages = read_messages(request, source=source, fields=self.config.fields, most=len(objects))
         except RequestError as error:
             return None, [Unreadable(line, str(error))]
         return None, [message.replace(data=one) for message, one in zip(messages, objects, strict=True)]

@@ -172,6 +172,11 @@ def test_the_older_contract_is_understood(script):
     assert (second.source, second.labels) == ("cron", {})
 
 
+def test_a_list_may_be_long(script):
+    script("#!python\nprint([{}] * 20_000)")
+    assert len(messages("script", format="list")) == 20_000
+
+
 def test_fields_stand_where_the_options_say(script):
     script("""#!/bin/bash\necho '{"check": {"name": "disk"}, "tags": {"host": "db-1"}, "content": 5}'""")
     (message,) = messages("script", fields={"title": "check.name", "labels": "tags"}, source="checks")
