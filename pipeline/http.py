@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -29,6 +30,8 @@ _AGAIN: Final = frozenset({408, 425, 429})
 _CONTENT: Final = frozenset({400, 413, 422})
 _EXCERPT: Final = 200
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_CALL: Final = re.compile(r"\[Errno (\d+)\] Connect call failed")
+"""How asyncio says that no address could be connected to; of a name with several it lists all."""
 _BREAK: Final = re.compile(r"[\r\n\0]")
 
 
@@ -157,7 +160,9 @@ class HttpConsumer(Consumer[C]):
         if isinstance(error, BrokenError):
             return TemporaryError(f"the connection broke off ({error})")
         if isinstance(error, OSError):
-            return TemporaryError(f"no connection: {error.strerror or error}")
+            refused = _CALL.search(str(error))
+            reason = os.strerror(int(refused[1])) if refused else error.strerror or error
+            return TemporaryError(f"no connection: {reason}")
         return PermanentError(f"the request cannot be sent ({type(error).__name__})")
 
     @property

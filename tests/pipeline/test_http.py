@@ -167,6 +167,12 @@ def test_headers_cannot_be_forged(server, value):
     assert server.received == []
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_refused_connection_is_told_in_words(host):
+    told = f"POST http://{host}:9: no connection: Connection refused"
+    assert failure(post(f"http://{host}:9/x"), TemporaryError) == told
+
+
 def test_a_name_that_is_not_found_is_tried_again():
     assert "no connection" in failure(post("http://no-such-host.invalid/"), TemporaryError)
 
