@@ -135,7 +135,7 @@ class OnSqs:
             "sqs", endpoint_url=place, region_name="eu-central-1", aws_access_key_id="key", aws_secret_access_key="secret"
         )
         self.queue = self.amazon.create_queue(QueueName=f"test-{uuid4().hex[:12]}")["QueueUrl"]
-        self.url = f"http://key:secret@{urlsplit(place).netloc}{urlsplit(self.queue).path}"
+        self.url = f"sqs://key:a-made-up-secret@{urlsplit(place).netloc}/{self.queue.rpartition('/')[2]}"
         self.options = {"region": "eu-central-1", "visibility": "4s"}
 
     def send(self, *bodies: bytes) -> None:
@@ -707,10 +707,9 @@ def probed(foreign: Any, **options: Any) -> str:
 
 @MOTO
 class TestSqs:
-    def test_a_queue_is_found_by_its_name(self, sqs):
+    def test_a_queue_has_a_url_of_its_own_too(self, sqs):
         name = sqs.queue.rpartition("/")[2]
-        sqs.options = {}
-        sqs.url = f"sqs://key:secret@{urlsplit(sqs.url).netloc.partition('@')[2]}/{name}?region=eu-central-1"
+        sqs.url = f"http://{urlsplit(sqs.url).netloc}{urlsplit(sqs.queue).path}"
         sqs.send(*bodies(1))
         assert probed(sqs) == "SQS, about 1 on the queue"
         with listening(sqs) as heard:
