@@ -149,7 +149,7 @@ def _object(outcome: Outcome, timeout: float) -> dict[str, Any]:
         "outcome": _state(outcome),
         "milliseconds": None if outcome.seconds is None else round(outcome.seconds * 1000),
         "reason": entry.reason if entry else _words(outcome, timeout),
-        "next_try": entry.due.isoformat(timespec="seconds") if entry and entry.due else None,
+        "next_try": f"{entry.due:%Y-%m-%dT%H:%M:%SZ}" if entry and entry.due else None,
     }
 
 

@@ -61,7 +61,7 @@ def make_message(part: Part, labels: Mapping[str, str] = {}) -> Message:
         title=f"Test of Siftbell: consumer {part.step.label} of pipeline {part.spec.name}",
         text="Somebody called `siftbell consumers test`. Nothing has happened, and nothing is to be done.",
         severity="info",
-        labels={LABEL: "true"} | dict(labels),
+        labels={**labels, LABEL: "true"},
         key=f"siftbell-test-{message_id}",
     )
 

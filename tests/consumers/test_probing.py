@@ -171,6 +171,20 @@ def test_a_key_of_opsgenie_that_may_not_read_is_no_error():
         assert isinstance(asked(Opsgenie, at(server.url, options)), PermanentError)
 
 
+def test_ses_is_asked_for_the_account(monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA0")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    with LoopbackServer() as server:
+        options = MAIL | {"via": "ses", "region": "eu-west-1", "base_url": server.url}
+        server.answer = Answer(body=b'{"SendingEnabled": true, "ProductionAccessEnabled": true}')
+        assert asked(Email, options) == "SES answers"
+        assert [(received.method, received.path) for received in server.received] == [("GET", "/v2/email/account")]
+        server.answer = Answer(403, {"x-amzn-errortype": "AccessDeniedException"}, b'{"message": "not authorized"}')
+        assert asked(Email, options) == "SES knows the credential, which may not get_account"
+        server.answer = Answer(403, {"x-amzn-errortype": "UnrecognizedClientException"}, b'{"message": "the token is invalid"}')
+        assert isinstance(asked(Email, options), PermanentError)
+
+
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
