@@ -55,6 +55,10 @@ cat >> "$0.taken"
 """
 
 
+def parent(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def titles(file: Path) -> list[str]:
     return [json.loads(line).get("title", "") for line in file.read_text().splitlines()] if file.exists() else []
 
@@ -159,5 +163,13 @@ def test_scripts_are_asked_kept_and_given_messages_and_end_with_the_tree(tmp_pat
     assert all(not Path(f"/proc/{pid}").exists() for pid in pids.read_text().split())
     with siftbell_run(config, tmp_path / "data", {"SIFTBELL_SCRIPTS": str(scripts)}):
         until(lambda: len(titles(taken)) > len(before) + 2, "it goes on", seconds=120)
-    asked = [title for title in titles(taken) if title.startswith("asked")]
-    assert asked == [f"asked {number}" for number in range(1, len(asked) + 1)]
+        kept = pids.read_text().split()
+        clock = parent(parent(int(kept[-1])))
+        os.kill(clock, signal.SIGKILL)
+        until(lambda: not Path(f"/proc/{kept[-1]}").exists(), "what the clock kept running has ended with it")
+        until(lambda: len(pids.read_text().split()) > len(kept), "another clock keeps it running", seconds=120)
+        asked = len(titles(taken))
+        until(lambda: len(titles(taken)) > asked + 2, "it is asked as well", seconds=120)
+    numbers = [int(title.split()[1]) for title in titles(taken) if title.startswith("asked")]
+    assert {*numbers} == {*range(1, max(numbers) + 1)}
+    assert len(numbers) <= max(numbers) + 1, "no more than the poll in which the clock was killed may be told twice"
