@@ -41,7 +41,8 @@ def read_messages(
     `source` and `time` are those of messages whose payload names none, `time` else now; more than `most` messages are refused.
     """
     fields = fields or {}
-    if not fields and (plain := _all_plain(request, source, most)) is not None:
+    time = time or datetime.now(UTC)
+    if not fields and (plain := _all_plain(request, source, time, most)) is not None:
         return plain
     payloads, listed, event = _payloads(request)
     if len(payloads) > most:
@@ -49,7 +50,6 @@ def read_messages(
     messages: list[Message] = []
     problems: list[Problem] = []
     by_our_names = not (event or fields)
-    time = time or datetime.now(UTC)
     for index, payload in enumerate(payloads):
         if by_our_names and (message := _plainly(payload, source, time)):
             messages.append(message)
@@ -94,7 +94,7 @@ _plain_one: Final = msgspec.json.Decoder(_PlainAlone)
 _raw_list: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-def _all_plain(request: Request, source: str, most: int) -> list[Message] | None:
+def _all_plain(request: Request, source: str, time: datetime, most: int) -> list[Message] | None:
     """Give the messages of a body whose objects are all `_PlainAlone`, their payloads as JSON; None for any other.
 
     They are the messages that the long way makes. A payload of several lines, or with a NUL, goes that way.
@@ -102,14 +102,13 @@ def _all_plain(request: Request, source: str, most: int) -> list[Message] | None
     body = request.body
     if request.content_type not in ("application/json", "") or "ce-specversion" in request.headers or _unusual(body):
         return None
-    now = datetime.now(UTC)
     try:
         if not body.startswith(b"["):
-            return [_message(_plain_one.decode(body), source, now, msgspec.Raw(body))]
+            return [_message(_plain_one.decode(body), source, time, msgspec.Raw(body))]
         plain = _plain_list.decode(body)
         if len(plain) > most:
             return None
-        return [_message(one, source, now, raw) for one, raw in zip(plain, _raw_list.decode(body), strict=True)]
+        return [_message(one, source, time, raw) for one, raw in zip(plain, _raw_list.decode(body), strict=True)]
     except (ValueError, RecursionError):
         return None
 
@@ -118,19 +117,19 @@ def _unusual(body: bytes) -> bool:
     return b"\n" in body or b"\r" in body or (b"\\" in body and b"\\u0000" in body)
 
 
-def _plainly(payload: Any, source: str, now: datetime) -> Message | None:
+def _plainly(payload: Any, source: str, time: datetime) -> Message | None:
     """Give the message of a `_Plain` payload, the one that `_Reader` would make: in a tenth of its time. None for any other."""
     try:
-        return _message(msgspec.convert(payload, _Plain), source, now, payload)
+        return _message(msgspec.convert(payload, _Plain), source, time, payload)
     except ValueError:
         return None
 
 
-def _message(plain: _Plain, source: str, now: datetime, data: Any) -> Message:
+def _message(plain: _Plain, source: str, time: datetime, data: Any) -> Message:
     return Message(
         source=plain.source or source,
         type=plain.type or "event",
-        time=now if plain.time is None else _time(plain.time),
+        time=time if plain.time is None else _time(plain.time),
         title=plain.title,
         text=plain.text,
         severity=normal_severity(plain.severity),
