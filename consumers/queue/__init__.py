@@ -39,7 +39,7 @@ consumers:
 Without `body` the message is sent as JSON, all its fields, as the producer `queue` reads it. With `body`, a template is
 rendered; write values into JSON by `tojson`. What is not JSON then, while `content_type` says it is, goes to the dead
 letters. A message may come twice when a server is killed or a connection is cut: its id is the same then. For SQS there is
-the consumer `sqs`.
+the consumer `sqs`. The key `queue:` by which other consumers name Siftbell's own queue cannot stand beside this plugin.
 """
 
 from __future__ import annotations

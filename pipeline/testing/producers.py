@@ -131,7 +131,7 @@ class Publication:
         self.messages += messages
         self._fail()
 
-    def bury(self, raw: bytes, reason: str, /, *, id: str = "") -> None:  # noqa: A002, ARG002 - as `Publish` says
+    def bury(self, raw: bytes, reason: str, /, *, message_id: str = "") -> None:  # noqa: ARG002 - as `Publish` says
         """Keep what could not be read; raise `TemporaryError` where it is to fail."""
         self.buried.append((raw, reason))
         self._fail()
