@@ -58,7 +58,7 @@ class Asked:
         """Give what is new and what is gone, in the order of their times."""
         place = Place.read(cursor)
         now = datetime.now(UTC)
-        there = self._alerts() if self._config.query is None else self._series(self._config.query, place, now)
+        there = self._alerts(place) if self._config.query is None else self._series(self._config.query, place, now)
         told = False
         for key, seen, status in self._changes(place, there, now):
             told = True
@@ -89,7 +89,7 @@ class Asked:
             place.forget(key)
             yield key, seen, "resolved"
 
-    def _alerts(self) -> dict[str, Seen]:
+    def _alerts(self, place: Place) -> dict[str, Seen]:
         there = {}
         for alert in self._read(self._ask("alerts"), _Alerts).alerts:
             if alert.state != "firing":
@@ -97,7 +97,10 @@ class Asked:
             labels, annotations = without_nul(alert.labels), without_nul(alert.annotations)
             self._time(alert.active_at)
             data = {"labels": labels, "annotations": annotations, "activeAt": alert.active_at}
-            there[fingerprint(labels)] = Seen(labels, annotations, data, occasion=alert.active_at, since=alert.active_at)
+            key = fingerprint(labels)
+            before = place.seen.get(key)
+            occasion = before.occasion if before and before.since == alert.active_at else f"{alert.active_at} {place.count}"
+            there[key] = Seen(labels, annotations, data, occasion=occasion, since=alert.active_at)
         return there
 
     def _series(self, query: str, place: Place, now: datetime) -> dict[str, Seen]:
@@ -128,7 +131,8 @@ class Asked:
             data=seen.data,
             id=foreign_id(since if query is None else None, "prometheus", *unique),
         )
-        return message if query is None else self._worded(message)
+        told_by_a_query = "metric" in seen.data  # a cursor may be of the time before the options had one
+        return self._worded(message) if told_by_a_query else message
 
     def _worded(self, message: Message) -> Message:
         """Give the message of a series the words that it lacks, and those of the templates."""

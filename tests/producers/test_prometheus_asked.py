@@ -158,17 +158,53 @@ def test_an_alert_that_fires_anew_is_told_anew(server, asker):
     assert first.id != second.id
 
 
-def test_a_poll_that_is_repeated_gives_the_same_ids(server, asker):
-    server.fires(alert("A"), alert("B"))
-    assert [message.id for message in asker()()] == [message.id for message in asker()()]
-    server.gives(series(instance="a"), series(instance="b"))
-    first, again = asker(query="up"), asker(query="up")
-    assert [message.id for message in first()] == [message.id for message in again()]
-    server.gives()
-    first()
+@pytest.mark.parametrize("options", [{}, {"query": "up"}])
+def test_a_poll_that_is_repeated_gives_the_same_ids(server, options):
+    with closing(Prometheus(PrometheusConfig(url=f"{server.url}/prom", token=TOKEN, **options))) as producer:
+        producer.open()
+        *_, (_, cursor) = producer.poll(None)
+        server.fires(alert("A"), alert("B"))
+        server.gives(series(instance="a"), series(instance="b"))
+        first, again = ([message.id for message, _ in producer.poll(cursor) if message] for _ in range(2))
+        assert len({*first}) == 2
+        assert first == again
+
+
+@pytest.mark.parametrize("options", [{}, {"query": "up"}])
+def test_what_was_told_to_be_over_and_is_back_is_no_repeat(server, asker, options):
+    ask = asker(**options)
+    ids = set()
+    for _ in range(3):
+        server.fires(alert("A"))  # since the same time: Prometheus was away for a moment
+        server.gives(series(instance="a"))
+        ids |= {message.id for message in ask()}
+        server.fires()
+        server.gives()
+        ids |= {message.id for message in ask()}
+    assert len(ids) == 6
+
+
+def test_alerts_and_a_query_take_over_from_one_another(server):
+    server.fires(alert("A"))
+    alerts, series_of = (
+        Prometheus(PrometheusConfig(url=f"{server.url}/prom", token=TOKEN, **options)) for options in ({}, {"query": "up"})
+    )
+    alerts.open()
+    series_of.open()
+    *_, (_, cursor) = alerts.poll(None)
     server.gives(series(instance="a"))
-    (anew,) = first()
-    assert anew.id not in {message.id for message in asker(query="up")()}
+    *told, (_, cursor) = series_of.poll(cursor)
+    assert [(message.title, message.status) for message, _ in told] == [
+        ('up{instance="a",job="node"}', "firing"),
+        ("A is wrong", "resolved"),
+    ]
+    *told, _ = alerts.poll(cursor)
+    assert [(message.title, message.status) for message, _ in told] == [
+        ("A is wrong", "firing"),
+        ('up{instance="a",job="node"}', "resolved"),
+    ]
+    alerts.close()
+    series_of.close()
 
 
 def test_pending_alerts_are_not_told_and_one_that_is_pending_again_is_over(server, asker):
