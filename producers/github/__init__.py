@@ -58,9 +58,9 @@ rate limit (ETag). Where GitHub limits, nothing is asked until the time it names
 being told.
 
 **Messages.** `type` is GitHub's event, such as `pull_request` or `workflow_run`; what is polled is `pull_request`, `issues` or
-`notification`. `key` is what it is about: `acme/shop#12`, a run `acme/shop@main/CI`, an alert `acme/shop/dependabot/3`, a
-deployment `acme/shop/deployments/production`. `status` is resolved when that is closed, merged, fixed, dismissed or green now,
-whatever was done to it, and else firing. `url` is the page to look at.
+`notification`. `key` is what it is about: `acme/shop#12`, a run `acme/shop@main/CI` (of a fork `acme/shop@monalisa:main/CI`), an
+alert `acme/shop/dependabot/3`, a deployment `acme/shop/deployments/production`. `status` is resolved when that is closed, merged,
+fixed, dismissed or green now, whatever was done to it, and else firing. `url` is the page to look at.
 
 `severity` of an alert is its own (moderate is warning, high is error), of a leaked secret critical. Runs, checks and deployments
 are error where they fail, warning where they are cancelled or wait for somebody. Warning are also a push by force, protection of

@@ -111,6 +111,13 @@ def _names_of(path: str, name: str) -> Callable[[Payload], str]:
     return names
 
 
+def _branch_of_run(payload: Payload) -> str:
+    """Give a run's branch; with the owner where it is a fork's, which mostly has a `main` as well."""
+    branch, home = payload.text("workflow_run.head_branch"), payload.text("workflow_run.head_repository.full_name")
+    of_fork = home and home != payload.text("repository.full_name")
+    return f"{home.partition('/')[0]}:{branch}" if branch and of_fork else branch
+
+
 def _kind_of_subject(payload: Payload) -> str:
     return _HUMP.sub(" ", payload.text("notification.subject.type")).lower()
 
@@ -155,6 +162,7 @@ NAMES: Final[Mapping[str, Callable[[Payload], str]]] = {
     "installed_repositories": _names_of("repositories", "full_name"),
     "hook_events": _events_of_hook,
     "key_writes": lambda payload: "no" if payload.at("key.read_only") else "yes",
+    "run_branch": _branch_of_run,
     "subject_kind": _kind_of_subject,
     "subject_ref": _subject,
     "subject_url": _url_of_subject,

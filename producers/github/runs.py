@@ -128,10 +128,10 @@ EVENTS: Final[Mapping[str, Event]] = {
         severity="{check_suite.conclusion}",
     ),
     "workflow_run": Event(
-        "workflow {workflow_run.name|workflow.name} on {repo}@{workflow_run.head_branch|workflow_run.head_sha:sha}",
+        "workflow {workflow_run.name|workflow.name} on {repo}@{run_branch|workflow_run.head_sha:sha}",
         about="workflow_run",
         name="{workflow_run.display_title|workflow_run.head_commit.message:line}",
-        key="{repo}@{workflow_run.head_branch|workflow_run.head_sha}/{workflow.name|workflow_run.name}",
+        key="{repo}@{run_branch|workflow_run.head_sha}/{workflow.name|workflow_run.name}",
         text=(
             "Run {workflow_run.run_number} for {workflow_run.event}, commit {workflow_run.head_sha:7}",
             "{workflow_run.head_commit.message}",
@@ -140,7 +140,7 @@ EVENTS: Final[Mapping[str, Event]] = {
         word=by_result("workflow_run"),
         labels={
             "workflow": "{workflow.name|workflow_run.name}",
-            "branch": "{workflow_run.head_branch}",
+            "branch": "{run_branch}",
             "conclusion": "{workflow_run.conclusion}",
         },
         state="{workflow_run.conclusion}",

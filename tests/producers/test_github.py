@@ -209,6 +209,18 @@ def test_only_what_is_wanted():
     assert receive({"organization": {"login": "acme"}}, "organization", repositories=["acme/shop"]) == []
 
 
+def test_a_run_of_a_fork_is_not_one_of_the_branch_of_that_name_here():
+    def message(home):
+        run = {"name": "CI", "head_branch": "main", "conclusion": "failure", "head_repository": {"full_name": home}}
+        (made,) = receive({"action": "completed", "workflow_run": run, "repository": REPOSITORY}, "workflow_run")
+        return made
+
+    ours, theirs = message("acme/shop"), message("mallory/shop")
+    assert (ours.key, ours.labels["branch"]) == ("acme/shop@main/CI", "main")
+    assert (theirs.key, theirs.labels["branch"]) == ("acme/shop@mallory:main/CI", "mallory:main")
+    assert theirs.title == "Workflow CI on acme/shop@mallory:main failed"
+
+
 def test_a_message_for_each_person():
     people = {"assignees": [{"login": "ann"}], "requested_reviewers": [{"login": "bob"}], "requested_teams": [{"slug": "db"}]}
     payload = {**OPENED, "pull_request": {**PULL, **people}}
