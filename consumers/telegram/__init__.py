@@ -120,23 +120,24 @@ class Telegram(Consumer[TelegramConfig]):
     async def _send(self, message: Message, pieces: list[Text | File], to: str = "") -> str:
         """Post the pieces that an earlier attempt has not, and give the place of the first."""
         assert self._chat is not None
-        known = await self._sent(message) if len(pieces) > 1 else []
+        name = f"parts of {message.id}: {len(pieces)}"  # who goes on with other pieces than it began with begins anew
+        known = await self._sent(name) if len(pieces) > 1 else []
         for number, piece in enumerate(pieces[len(known) :], len(known)):
             follows = to if number == 0 else known[0] if isinstance(piece, File) else ""
             known.append(await self._chat.post(piece, silent=self._silent(message), to=follows, patient=number > 0))
             if len(known) < len(pieces):
-                await self._keep(message, known)
+                await self._keep(name, known)
         return f"{known[0]}/file" if isinstance(pieces[0], File) else known[0]
 
-    async def _sent(self, message: Message) -> list[str]:
-        kept = await asyncio.to_thread(self.memory.recall, f"parts of {message.id}") if self.memory else None
+    async def _sent(self, name: str) -> list[str]:
+        kept = await asyncio.to_thread(self.memory.recall, name) if self.memory else None
         return msgspec.json.decode(kept, type=list[str]) if kept else []
 
-    async def _keep(self, message: Message, known: list[str]) -> None:
+    async def _keep(self, name: str, known: list[str]) -> None:
         if self.memory is not None:
             text = msgspec.json.encode(known).decode()
             try:
-                await asyncio.to_thread(self.memory.remember, f"parts of {message.id}", text, _PARTS_KNOWN)
+                await asyncio.to_thread(self.memory.remember, name, text, _PARTS_KNOWN)
             except TemporaryError:
                 return  # it costs a part that comes twice, and only if a later one cannot be sent
 

@@ -35,7 +35,8 @@ def split_html(text: str, most: int) -> Iterator[str]:
     """Cut HTML into parts of at most `most` UTF-16 units each, markup included, every one well-formed by itself.
 
     Cuts at a line's end where there is one in the second half, else at a space, else anywhere but inside a tag or
-    an entity; tags that are open at a cut are closed and opened again.
+    an entity; tags that are open at a cut are closed and opened again. A tag that would leave less than half of a part for
+    text is left out: a link, say, whose URL does not end.
     """
     splitter = _Splitter(most)
     splitter.feed(text)
@@ -44,25 +45,26 @@ def split_html(text: str, most: int) -> Iterator[str]:
 
 
 class _Splitter(HTMLParser):
-    """Collects parts; `_open` holds the tags that are open, each as its name and as it was written."""
+    """Collects parts; `_open` holds the tags that are open: name, what opens and what closes it, both empty where left out."""
 
     def __init__(self, most: int) -> None:
         super().__init__(convert_charrefs=False)
         self._most = most
-        self._open: list[tuple[str, str]] = []
+        self._open: list[tuple[str, str, str]] = []
         self._part = ""
         self._filled = False
         self._parts: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:  # noqa: ARG002 - HTMLParser's signature
-        written = self.get_starttag_text() or ""
-        self._add(written, extra=_units(f"</{tag}>"))
-        self._open.append((tag, written))
+        opening, closing = self.get_starttag_text() or "", f"</{tag}>"
+        if sum(_units(before + after) for _, before, after in self._open) + _units(opening + closing) > self._most // 2:
+            opening = closing = ""
+        self._add(opening, extra=_units(closing))
+        self._open.append((tag, opening, closing))
 
     def handle_endtag(self, tag: str) -> None:
-        if self._open and self._open[-1][0] == tag:
-            self._open.pop()
-        self._part += f"</{tag}>"
+        known = self._open and self._open[-1][0] == tag
+        self._part += self._open.pop()[2] if known else f"</{tag}>"
 
     def handle_entityref(self, name: str) -> None:
         self._add(f"&{name};")
@@ -88,19 +90,19 @@ class _Splitter(HTMLParser):
         return self._parts
 
     def _room(self, extra: int = 0) -> int:
-        return self._most - _units(self._part) - sum(_units(f"</{tag}>") for tag, _ in self._open) - extra
+        return self._most - _units(self._part) - sum(_units(closing) for _, _, closing in self._open) - extra
 
     def _add(self, piece: str, *, extra: int = 0) -> None:
         if _units(piece) > self._room(extra):
             self._break()
         self._part += piece
-        self._filled = self._filled or not piece.startswith("<")
+        self._filled = self._filled or bool(piece.strip() and not piece.startswith("<"))
 
     def _break(self) -> None:
-        closing = "".join(f"</{tag}>" for tag, _ in reversed(self._open))
+        closing = "".join(after for _, _, after in reversed(self._open))
         if self._filled:
             self._parts.append(self._part.rstrip() + closing)
-        self._part = "".join(written for _, written in self._open)
+        self._part = "".join(before for _, before, _ in self._open)
         self._filled = False
 
 

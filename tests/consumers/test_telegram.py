@@ -383,6 +383,33 @@ def test_what_does_not_fit_into_the_changed_message_is_an_answer(telegram, api):
     assert [reply(form) for form in api.sent] == [None, 1]
 
 
+def test_where_the_first_is_deleted_between_two_attempts_the_message_is_posted_whole(telegram, api):
+    send = telegram(memory=Recollection(), follow_up="update")
+    send(message(key="disk"))
+    long = message(key="disk", text=" ".join(f"word {number:04d}" for number in range(1250)))
+    api.EACH_MINUTE = 3
+    with pytest.raises(TemporaryError):
+        send(long)
+    assert (len(api.changed), len(api.sent)) == (1, 2)
+    del api.posted["-100", "1"]
+    api.EACH_MINUTE = 20
+    send(long)
+    assert [form["text"][:3] for form in api.sent].count("<b>") == 2, "its beginning was in the message that is gone"
+
+
+@pytest.mark.timeout(20)
+def test_a_link_that_does_not_end_loses_its_tag_and_not_its_text(telegram, api):
+    telegram(text='<b><a href="{{ url }}">{{ title }}</a></b>\n{{ text }}')(
+        message(text="90 %", url="https://x.example/?" + "a" * 4090)
+    )
+    assert [form["text"] for form in api.sent] == ["<b>disk full</b>\n90 %"]
+
+
+def test_no_part_is_empty(telegram, api):
+    telegram()(message(text="begin" + " " * 9000 + "end"))
+    assert "".join(form["text"].strip()[-3:] for form in api.sent) == "ginend"
+
+
 def test_a_long_text_as_a_file(telegram, api):
     text = "\n".join(f"line {number}: <&> 😀" for number in range(500))
     telegram(long="file", silent=True, topic=7)(message(title="a <b> title", text=text))
