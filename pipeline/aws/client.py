@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any, Final, Self
@@ -155,20 +156,29 @@ class Aws:
                 failures[message.id] = error
         until = monotonic() + PATIENCE
         away: TemporaryError | None = None
-        for batch in _batches(entries, most):
-            size = _size(batch[0])
+        batches = deque(_batches(entries, most))
+        while batches:
+            batch = batches.popleft()
+            ids, size = [entry["Id"] for entry in batch], _size(batch[0])
             if size > most:
-                failures[batch[0]["Id"]] = PermanentError(f"the message takes {size} bytes of the {most} that {self._name} takes")
+                failures[ids[0]] = PermanentError(f"the message takes {size} bytes of the {most} that {self._name} takes")
                 continue
             if monotonic() > until:
                 away = TemporaryError(f"{self._name} takes too long")
-            if away is None:
-                try:
-                    failures |= self._send_batch(operation, field, batch, target)
-                except TemporaryError as error:
-                    away = error
             if away is not None:
-                failures |= dict.fromkeys((entry["Id"] for entry in batch), away)
+                failures |= dict.fromkeys(ids, away)
+                continue
+            try:
+                failures |= self._send_batch(operation, field, batch, target)
+            except TemporaryError as error:
+                away = error
+                failures |= dict.fromkeys(ids, away)
+            except AwsRefusedError as error:
+                if len(batch) > 1 and _OF_ONE.search(error.code):
+                    middle = len(batch) // 2
+                    batches.extendleft((batch[middle:], batch[:middle]))
+                else:
+                    failures |= dict.fromkeys(ids, error)
         return failures
 
     def close(self) -> None:
@@ -176,15 +186,7 @@ class Aws:
         self._client.close()
 
     def _send_batch(self, operation: str, field: str, batch: Sequence[Entry], target: Mapping[str, Any]) -> dict[str, Failure]:
-        try:
-            answer = self.call(operation, **{**target, field: batch})
-        except AwsRefusedError as error:
-            if len(batch) == 1 or not _OF_ONE.search(error.code):
-                return dict.fromkeys((entry["Id"] for entry in batch), error)
-            middle = len(batch) // 2
-            halves = (batch[:middle], batch[middle:])
-            failed, more = (self._send_batch(operation, field, half, target) for half in halves)
-            return failed | more
+        answer = self.call(operation, **{**target, field: batch})
         taken = {one.get("Id") for one in answer.get("Successful", ())}
         silent = TemporaryError(f"{self._name} answered, and said nothing of this message")
         failures: dict[str, Failure] = {entry["Id"]: silent for entry in batch if entry["Id"] not in taken}

@@ -241,6 +241,17 @@ class TestRefusals:
         assert str(failures[bad]) == "SQS answered 400 InvalidParameterValue: too odd"
         assert sorted(amazon.taken) == sorted(message.id for message in messages if message.id != bad)
 
+    def test_what_a_half_had_taken_is_not_sent_again_where_the_other_half_was_not_answered(self, amazon, sqs):
+        messages = numbered(10)
+        good, late = messages[:5], messages[5:]
+        plugin = sqs(amazon.queue)
+        amazon.refusal = lambda entries: len(entries) == 10 and ("InvalidParameterValue", "too odd")
+        amazon.answers += [Answer(), Answer(), Answer(503, body=b"busy")]
+        failures = plugin.consume_many(messages)
+        assert amazon.taken == [message.id for message in good]
+        assert {*failures} == {message.id for message in late}
+        assert all(isinstance(error, TemporaryError) for error in failures.values())
+
     def test_a_refusal_of_all_is_told_once_for_each_batch(self, amazon, sqs):
         amazon.refusal = lambda entries: ("AccessDenied", "not authorized")
         messages = numbered(25)
