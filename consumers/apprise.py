@@ -255,7 +255,7 @@ class Apprise(Consumer[AppriseConfig]):
 def _failure(service: str, url: str, logged: list[str]) -> TemporaryError | PermanentError:
     """Give what a failure means, as far as the statuses that Apprise logged can tell."""
     statuses = [int(status) for text in logged for status in _STATUS.findall(text)]
-    told = _masked(shorten(" ".join(" ".join(logged).split()), _TOLD), url) or "no reason is known"
+    told = shorten(_masked(" ".join(" ".join(logged).split()), url), _TOLD) or "no reason is known"
     if statuses and all(300 <= status < 500 and status not in _AGAIN for status in statuses):
         return PermanentError(f"{service}: {told}")
     return TemporaryError(f"{service}: {told}")

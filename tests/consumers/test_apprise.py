@@ -216,6 +216,13 @@ def test_no_part_of_a_url_is_told(server, host, path, caplog):
             assert secret not in told
 
 
+def test_no_beginning_of_a_part_is_told_where_the_text_is_cut(server, host):
+    server.answer = Answer(500)
+    told = str(tell(url=f"ntfy://{host}/" + "/".join(letter * 36 for letter in "abc")))
+    assert "error=500" in told
+    assert not [letter for letter in "abc" if letter * 4 in told]
+
+
 def test_it_keeps_to_the_networks_that_are_allowed(server, host):
     error = tell(networks=Networks(), url=f"json://{host}/hook")
     assert isinstance(error, TemporaryError)
