@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from pipeline import Message, Problem, normal_severity, parse_time
 
-_UNSET: Final = "0001-01-01T00:00:00"
+_UNSET: Final = re.compile(r"0001-01-01T00:00:00(\.0+)?(Z|[+-]00:00)")
 """How Alertmanager and its clients write a time that is not set: Go's zero."""
 
 
@@ -45,7 +45,7 @@ def _fingerprint(labels: tuple[tuple[str, str], ...]) -> str:
 
 def moment(name: str, text: str | None) -> datetime | None:
     """Read a time; None where it is not set. Raises ValueError that names it."""
-    if not text or text.startswith(_UNSET):
+    if not text or _UNSET.fullmatch(text):
         return None
     try:
         return parse_time(text)

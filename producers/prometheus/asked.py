@@ -64,7 +64,8 @@ class Asked:
             told = True
             yield self._message(key, seen, status, now), place.text()
         if self._config.repeat:
-            place.clear()
+            place.seen.clear()
+        place.settle()
         place.count += told
         if place.text() != cursor:
             yield None, place.text()
@@ -96,11 +97,10 @@ class Asked:
                 continue
             labels, annotations = without_nul(alert.labels), without_nul(alert.annotations)
             self._time(alert.active_at)
-            data = {"labels": labels, "annotations": annotations, "activeAt": alert.active_at}
             key = fingerprint(labels)
             before = place.seen.get(key)
             occasion = before.occasion if before and before.since == alert.active_at else f"{alert.active_at} {place.count}"
-            there[key] = Seen(labels, annotations, data, occasion=occasion, since=alert.active_at)
+            there[key] = Seen(labels, annotations, occasion=occasion, since=alert.active_at)
         return there
 
     def _series(self, query: str, place: Place, now: datetime) -> dict[str, Seen]:
@@ -128,7 +128,7 @@ class Asked:
             key=key,
             url=f"{self._url}/graph?g0.expr={quote(query)}" if query is not None else f"{self._url}/alerts",
             time=since if status == "firing" else now,
-            data=seen.data,
+            data=seen.data or {"labels": seen.labels, "annotations": seen.annotations, "activeAt": seen.since},
             id=foreign_id(since if query is None else None, "prometheus", *unique),
         )
         told_by_a_query = "metric" in seen.data  # a cursor may be of the time before the options had one

@@ -207,6 +207,20 @@ def test_alerts_and_a_query_take_over_from_one_another(server):
     series_of.close()
 
 
+def test_from_each_cursor_it_goes_on_with_what_is_over(server):
+    with closing(Prometheus(PrometheusConfig(url=f"{server.url}/prom", token=TOKEN))) as producer:
+        producer.open()
+        server.fires(alert("A"), alert("B"), alert("C"))
+        *_, (_, cursor) = producer.poll(None)
+        server.fires(alert("D"))
+        told = list(producer.poll(cursor))
+        assert [message and message.status for message, _ in told] == ["firing", "resolved", "resolved", "resolved", None]
+        for index, (_, reached) in enumerate(told):
+            rest = [message.id for message, _ in producer.poll(reached) if message]
+            assert rest == [message.id for message, _ in told[index + 1 :] if message]
+        assert "null" not in told[-1][1]
+
+
 def test_pending_alerts_are_not_told_and_one_that_is_pending_again_is_over(server, asker):
     ask = asker()
     server.fires(alert("A", state="pending"))
