@@ -229,7 +229,7 @@ def test_the_demo_tells_what_is_missing_and_keeps_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     few = [payload for payload in payloads(NOW) if payload.intake == "alerts/prometheus"][:4]
-    bad = payloads_module.Payload("alerts/prometheus", b"[]", 1)
+    bad = payloads_module.Payload("alerts/prometheus", b"null", 1)
     monkeypatch.setattr(payloads_module, "payloads", lambda: [*few, bad])
     monkeypatch.setattr(Webhook, "say", _forgetful)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
