@@ -32,6 +32,8 @@ PREFIX: Final = "/in/"
 """What the paths of all producers begin with: `/in/{pipeline}/{producer}`; what may follow is the producer's to say."""
 MOST_MESSAGES: Final = 10_000
 """Messages in one request: half of what may wait for the publisher."""
+MOST_BYTES: Final = 256 * 2**20
+"""Bytes of all messages of one request: a producer may put what they share into each of them."""
 SPOOL_MARGIN: Final = 5.0
 """Seconds beyond the time for the broker, in which the spool may still take the messages."""
 
@@ -103,7 +105,7 @@ class Intake:
         largest = self._services.publisher.largest
         if (written := write(messages, largest)) is not None:
             return written
-        written, problems = [], []
+        written, problems, size = [], [], 0
         for index, message in enumerate(messages):
             where = f"[{index}]"
             try:
@@ -114,6 +116,9 @@ class Intake:
             if len(text) > largest:
                 told = f"{where} makes a message of {len(text)} bytes; the queue takes {largest}"
                 raise Refusal(413, told, problems=[Problem(where, f"larger than {largest} bytes")])
+            size += len(text)
+            if size > MOST_BYTES:
+                raise Refusal(413, f"the request makes messages of more than {MOST_BYTES} bytes together")
             written.append(Written(text, 1))
         if problems:
             raise Refusal(422, "the request does not make messages that can be kept", problems=problems)

@@ -124,8 +124,9 @@ class Odd(WebhookProducer[NoOptions]):
 
 class Many(WebhookProducer[NoOptions]):
     def receive(self, request: Request) -> Iterable[Message]:
+        shared = "x" * int(request.query.get("size", "0"))
         for _ in range(int(request.query["count"])):
-            yield Message(source="toy")
+            yield Message(source="toy", data=shared)
 
 
 class Below(WebhookProducer[NoOptions]):

@@ -342,6 +342,15 @@ def test_more_messages_than_the_publisher_can_hold_are_413(web):
     assert web.post({}, f"/in/toy/many?count={most}").json["count"] == most
 
 
+def test_messages_that_grow_far_beyond_what_was_posted_are_413(web, monkeypatch):
+    monkeypatch.setattr(intake_module, "MOST_BYTES", 2_000_000)
+
+    assert web.post({}, "/in/toy/many?count=9&size=200000").status == 202
+    answer = web.post({}, "/in/toy/many?count=10&size=200000")
+    assert (answer.status, answer.error["message"]) == (413, "the request makes messages of more than 2000000 bytes together")
+    assert len(web.queue.messages) == 9
+
+
 def test_a_message_that_is_larger_than_the_queue_takes_is_413_naming_its_index_and_the_limit(web):
     body = [{"title": "small"}, {"title": "x" * 5000}]
     assert web.post(body).status == 202
