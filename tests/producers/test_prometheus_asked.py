@@ -184,6 +184,15 @@ def test_what_was_told_to_be_over_and_is_back_is_no_repeat(server, asker, option
     assert len(ids) == 6
 
 
+def test_what_is_told_after_a_cursor_was_lost_is_no_repeat(server):
+    server.gives(series(instance="a"))
+    with closing(Prometheus(PrometheusConfig(url=f"{server.url}/prom", token=TOKEN, query="up"))) as producer:
+        producer.open()
+        first, anew = (next(iter(producer.poll(cursor)))[0] for cursor in ("[0,{}]", None))
+    assert first.key == anew.key
+    assert first.id != anew.id
+
+
 def test_alerts_and_a_query_take_over_from_one_another(server):
     server.fires(alert("A"))
     alerts, series_of = (

@@ -202,6 +202,13 @@ def test_an_alert_that_is_too_large_takes_no_other_with_it():
     assert error.answer == "[1]: an alert has at most 65536 bytes"
 
 
+@pytest.mark.parametrize("name", ["startsAt", "endsAt", "generatorURL"])
+def test_a_nul_in_what_is_no_text_takes_no_other_alert_with_it(name):
+    error = refused([alert(n="0"), alert(n="1") | {name: "0001-01-01T00:00:00Z\0"}])
+    assert [message.labels["n"] for message in error.accepted] == ["0"]
+    assert [problem.where for problem in error.problems] == [f"[1].{name}"]
+
+
 def test_an_alert_that_is_not_utf_8_takes_no_other_with_it():
     body = b'[{"labels":{"a":"\xff"}},{"labels":{"a":"b"}},{"labels":{"a":"c"},"x":[' + b"9" * 5000 + b"]}]"
     error = refused(body)
