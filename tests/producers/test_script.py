@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from trees import until
 
 from pipeline import PermanentError, TemporaryError, Unreadable
+from pipeline.settings import Settings
 from pipeline.testing import ListeningProducerContract, PollingProducerContract
 from pipeline.testing.producers import Publication
 from producers import script as module
@@ -340,6 +341,10 @@ class TestWhatIsAllowed:
         assert ScriptConfig(command=[f"{tmp_path}/three", "-v"]).command == (f"{tmp_path}/three", "-v")
         monkeypatch.chdir(tmp_path)
         assert ScriptConfig(command="./three").command == (f"{tmp_path}/three",)
+
+    def test_a_part_of_the_tree_sees_the_same_setting(self, monkeypatch):
+        monkeypatch.setenv("SIFTBELL_SCRIPTS", "/opt/a:b")
+        assert Settings().environment()["SIFTBELL_SCRIPTS"] == f"/opt/a:{Path.cwd()}/b"
 
     def test_variables_are_names(self):
         with pytest.raises(ValidationError, match="environment"):
