@@ -101,7 +101,7 @@ def parse_time(value: Any) -> datetime:
     Fractions finer than a microsecond are cut. Raises ValueError for anything else.
     """
     try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else _from_epoch(value)
+        moment = _from_text(value) if isinstance(value, str) else _from_epoch(value)
         zoned = moment.tzinfo is not None
         moment = moment.astimezone(UTC)
     except (ValueError, TypeError, OverflowError, OSError):
@@ -124,6 +124,12 @@ def parse_moment(text: str, now: datetime) -> datetime:
 
 def _in_utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _from_text(text: str) -> datetime:
+    if "\0" in text:  # Python takes it for the end
+        raise ValueError
+    return datetime.fromisoformat(text)
 
 
 def _from_epoch(value: Any) -> datetime:
