@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from pipeline import Config, SecretUrl, Template
+from pipeline import Config, Template
 
 NUMBER: Final = re.compile(r"\+[1-9][0-9]{6,14}")
 NO_NUMBER: Final = 'a number is written with + and its country, in quotes: "+49 151 12345678"'
@@ -19,6 +19,13 @@ def _known(number: object) -> object:
     if not isinstance(number, str | Template) or ("{" not in text and not all(map(NUMBER.fullmatch, split_numbers(text)))):
         raise ValueError(NO_NUMBER)
     return number
+
+
+def _of_http(url: SecretStr) -> SecretStr:
+    """Take any URL of HTTP, into private networks too: it is the service that posts there (a `SecretUrl` is where we post)."""
+    if not url.get_secret_value().startswith(("http://", "https://")):
+        raise ValueError("a URL that begins with http:// or https:// is expected")
+    return url
 
 
 def split_numbers(text: str) -> list[str]:
@@ -39,7 +46,7 @@ class SmsConfig(Config):
     to: tuple[Annotated[Template, BeforeValidator(_known)], ...] = Field(description="Who gets it.")
     text: Template | None = Field(default=None, description="What is sent; else the message's title and text.")
     max_parts: int = Field(default=3, ge=1, le=10, description="What is longer than so many parts is cut. Each is paid for.")
-    callback: SecretUrl | None = Field(
+    callback: Annotated[SecretStr, AfterValidator(_of_http)] | None = Field(
         default=None, description="With Twilio and Vonage: where they post what becomes of an SMS."
     )
     base_url: str | None = Field(

@@ -16,6 +16,8 @@ from structlog.testing import capture_logs
 
 from consumers.sms import Sms, SmsConfig
 from pipeline import Message, PermanentError, Request, TemporaryError, fit_sms, sms_parts
+from pipeline.networks import Networks
+from pipeline.spec import check
 from pipeline.testing import Answer, HttpConsumerContract, LoopbackServer, Recollection
 from pipeline.testing.consumers import deliver
 from producers.http import Http, HttpConfig
@@ -486,12 +488,22 @@ def test_where_it_goes(options, url):
         ({"via": "vonage", "token": TOKEN, "to": [ANNA], "account": "abcd1234"}, "vonage needs from"),
         (VONAGE | {"to": [ANNA], "key_sid": "SK1"}, "key_sid is for twilio"),
         (CLICKATELL | {"to": [ANNA], "callback": "https://bell.example.com/"}, "settings of the integration"),
+        (TWILIO | {"to": [ANNA], "callback": "bell.example.com/in"}, "begins with http:// or https:// is expected"),
         (TWILIO | {"to": [ANNA], "via": "carrier-pigeon"}, "'twilio', 'vonage' or 'clickatell'"),
     ],
 )
 def test_options_that_cannot_work_are_refused(options, told):
     with pytest.raises(ValidationError, match=told):
         SmsConfig.model_validate(options)
+
+
+def test_a_callback_may_lead_into_a_private_network_as_the_service_posts_there(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("""producers: [http]
+consumers:
+  - sms: {via: vonage, account: a, token: made-up, from: Bell, to: ["+4915112345678"], callback: "http://10.0.0.7/in/sms/http"}
+""")
+    assert not check([path], networks=Networks()).problems
 
 
 def test_whatever_is_answered_nothing_else_is_raised(network, service):
