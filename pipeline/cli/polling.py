@@ -45,9 +45,7 @@ def run_now(
 
 
 def _wanted(spec: PipelineSpec, producer: str | None) -> list[str]:
-    from pipeline.plugin import PollingProducer
-
-    labels = [step.label for step in spec.producers if issubclass(step.type, PollingProducer) and step.type.asks(step.config)]
+    labels = [step.label for step in spec.producers if step.polls]
     if producer is None and labels:
         return labels
     if producer is not None and producer in labels:

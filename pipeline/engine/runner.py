@@ -161,7 +161,7 @@ class Runner:
         """Ask a polling producer once, and give the number of messages it had; the cursor moves behind each accepted batch."""
         step = pipeline.producer(label)
         producer = pipeline.plugin(step) if step else None
-        if not isinstance(producer, PollingProducer):
+        if step is None or step.listens or not isinstance(producer, PollingProducer):
             raise PermanentError(f"pipeline '{pipeline.spec.name}' has no polling producer '{label}'")
         name, count = pipeline.spec.name, 0
         producer.notes = partial(self.store.notes, name, label)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.condition import Condition
 from pipeline.networks import ANYWHERE, Networks
-from pipeline.plugin import BatchConsumer, Config, ListeningProducer, Plugin
+from pipeline.plugin import BatchConsumer, Config, ListeningProducer, Plugin, PollingProducer
 from pipeline.registry import Kind as Kind  # noqa: PLC0414 - the kinds of plugin belong to the model's vocabulary, too
 from pipeline.schedule import Schedule as Schedule  # noqa: PLC0414 - a step has one
 from pipeline.units import Rate
@@ -76,6 +76,11 @@ class ProducerStep(Step):
     def listens(self) -> bool:
         """Whether a clock lets it listen: where it could do both, a schedule says that it is polled."""
         return issubclass(self.type, ListeningProducer) and self.schedule is None
+
+    @property
+    def polls(self) -> bool:
+        """Whether it can be asked: by its schedule, or on demand."""
+        return issubclass(self.type, PollingProducer) and self.type.asks(self.config) and not self.listens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

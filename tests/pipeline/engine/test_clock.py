@@ -520,6 +520,16 @@ def test_a_producer_of_both_kinds_is_polled_where_it_has_a_schedule(engine, prod
     assert set(Both.did) == {"polled"}
 
 
+def test_a_producer_that_listens_is_not_polled_as_well(engine, producer, consumer, box):
+    Both.did = []
+    run = engine(producers=[producer(Both)], consumers=[consumer(box)])
+    (step,) = next(iter(run.runner.pipelines)).spec.producers
+    assert (step.listens, step.polls) == (True, False)
+    with pytest.raises(PermanentError, match="has no polling producer 'both'"):
+        run.runner.poll(next(iter(run.runner.pipelines)), "both")
+    assert Both.did == []
+
+
 def test_one_of_all_clocks_listens_where_the_other_side_would_tell_each(engine, producer, consumer, box, monkeypatch):
     Both.did = []
     monkeypatch.setattr(listeners, "PAUSE", 0.01)
