@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args, get_orig
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.errors import PermanentError, TemporaryError
+from pipeline.errors import PermanentError, RequestError, TemporaryError
 from pipeline.message import Message
 from pipeline.networks import ANYWHERE, Networks
 from pipeline.request import Request
@@ -216,6 +216,25 @@ class Memory(Protocol):
         """Forget what is known of `key`: the next `first` is true, the next `count` is 1, and no text is kept."""
 
 
+class Results(Protocol):
+    """What becomes of a consumer's deliveries, as `siftbell explain` shows it. Each step knows its own only."""
+
+    def note(self, message: Message, reference: str, text: str) -> None:
+        """Note what the other side calls this delivery, and a few words about it; it may say more later.
+
+        A store that is away is told in the log: nobody gets a second message for it.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What another system says of a delivery, by the reference that it gave: `arrived` is None where that is still open."""
+
+    reference: str
+    text: str
+    arrived: bool | None = None
+
+
 class Filter(Plugin[C]):
     """Decides about a message, or changes it, by looking at nothing but the message."""
 
@@ -270,6 +289,16 @@ class Consumer(Plugin[C]):
     memory: Memory | None = None
     """The step's memory: what the other side called a message, to change it later. None outside of an engine: then nothing is
     remembered. Its methods block; call them through `asyncio.to_thread` in an `async def`."""
+
+    results: Results | None = None
+    """Where it notes what the other side calls a delivery. None outside of an engine. Its method blocks, as the memory's do."""
+
+    def called_back(self, request: Request) -> Iterable[Told]:  # noqa: ARG002 - for those who read it
+        """Read what the other side posts to `/callback/{pipeline}/{consumer}` of deliveries. Called in the web process.
+
+        Prove first who sent it: nothing else asks. Raise `RequestError` for what is not acceptable, which is answered so.
+        """
+        raise RequestError("this consumer expects no calls", status=404)
 
     @abstractmethod
     def consume(self, message: Message) -> Awaitable[None] | None:

@@ -62,6 +62,11 @@ class Receivers:
         return receivers
 
     @property
+    def message(self) -> Message:
+        """The message that they are to have."""
+        return self._message
+
+    @property
     def rest(self) -> list[str]:
         """Those who do not have it, and were not missed in this attempt."""
         return [name for name in self._names if name not in self._have and name not in self._failed]

@@ -38,6 +38,11 @@ CIRCUIT_CHANGES: Final = Counter(
 RATE_WAITS: Final = Counter(
     "siftbell_rate_waits_total", "Messages that were held because a consumer's rate was reached.", ["pipeline", "consumer"]
 )
+RESULTS: Final = Counter(
+    "siftbell_results_total",
+    "What other systems said later of deliveries, by step and result: under way, arrived, failed.",
+    ["pipeline", "consumer", "result"],
+)
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 

@@ -39,8 +39,16 @@ again, though it may have gone out: no service tells. The log has a line for eac
 once, its price.
 
 That a service has an SMS does not say that a phone gets it. With `callback`, Twilio and Vonage (set to POST-JSON) post what
-becomes of it: `callback: "https://twilio:${INTAKE_KEY}@bell.example.com/in/sms-lost/http"` leads Twilio to this pipeline, by
-a key of `siftbell keys create`.
+becomes of it, and `siftbell explain ID` tells it beside id and price, for each receiver; what did not arrive is a warning in
+the log, and counted by `siftbell_results_total`. Where this pipeline is reached at `https://bell.example.com`:
+
+- Twilio: `callback: "https://bell.example.com/callback/night/sms"`. It signs what it posts by the Auth Token; where `token` is an
+  API key's secret, `auth_token` is that.
+- Vonage: `callback: "https://bell.example.com/callback/night/sms?key=${SMS_CALLBACK_KEY}"`, with 16 random characters or more:
+  who knows them is believed.
+
+To get a message of an SMS that did not arrive, lead it to another pipeline:
+`callback: "https://twilio:${INTAKE_KEY}@bell.example.com/in/sms-lost/http"`, by a key of `siftbell keys create`.
 
 ```yaml
 name: sms-lost
@@ -54,6 +62,7 @@ consumers:
 ```
 
 Protocols: https://www.twilio.com/docs/messaging/api/message-resource, https://www.twilio.com/docs/api/errors,
+https://www.twilio.com/docs/usage/security (signatures),
 https://developer.vonage.com/en/api/sms, https://developer.vonage.com/en/api-errors/sms,
 https://docs.clickatell.com/channels/one-api/one-api-errors-table/; 3GPP TS 23.038 (alphabets) and 23.040 (parts).
 """
@@ -61,11 +70,12 @@ https://docs.clickatell.com/channels/one-api/one-api-errors-table/; 3GPP TS 23.0
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import structlog
 
+from consumers.sms.callbacks import told
 from consumers.sms.options import NO_NUMBER, NUMBER, SmsConfig, split_numbers
 from consumers.sms.services import SERVICES, Sent, Service
 from pipeline import (
@@ -74,7 +84,9 @@ from pipeline import (
     Message,
     PermanentError,
     Receivers,
+    Request,
     TemporaryError,
+    Told,
     fit_sms,
     headline,
     json_object,
@@ -130,6 +142,10 @@ class Sms(HttpConsumer[SmsConfig]):
         numbers, wrong = self._numbers(message)
         return {"to": [*numbers, *wrong], "text": text, "parts": sms_parts(text)}
 
+    def called_back(self, request: Request) -> Iterable[Told]:
+        """Give what the service says of one SMS."""
+        return [told(self.config, request)]
+
     @property
     def _service(self) -> Service:
         return SERVICES[self.config.via]
@@ -162,5 +178,10 @@ class Sms(HttpConsumer[SmsConfig]):
         except (TemporaryError, PermanentError) as error:
             receivers.missed(number, error)
             return
-        log.info("an SMS is on its way", to=number, parts=sms_parts(text), id=sent.id, price=sent.price)
+        parts = sms_parts(text)
+        log.info("an SMS is on its way", to=number, parts=parts, id=sent.id, price=sent.price)
         await receivers.got(number)
+        if self.results is not None:
+            note = ", ".join(part for part in (f"to {number}", f"{parts} part{'s' if parts > 1 else ''}", sent.price) if part)
+            for reference in sent.ids or (sent.id,):
+                await asyncio.to_thread(self.results.note, receivers.message, reference, note)

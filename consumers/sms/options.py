@@ -49,6 +49,9 @@ class SmsConfig(Config):
     callback: Annotated[SecretStr, AfterValidator(_of_http)] | None = Field(
         default=None, description="With Twilio and Vonage: where they post what becomes of an SMS."
     )
+    auth_token: SecretStr | None = Field(
+        default=None, description="With `key_sid`: the account's Auth Token, by which Twilio signs what it posts to `callback`."
+    )
     base_url: str | None = Field(
         default=None, pattern="^https?://", description="Another address of the service, such as a region's."
     )
@@ -62,6 +65,8 @@ class SmsConfig(Config):
             raise ValueError(f"{self.via} needs {' and '.join(missing)}")
         if self.key_sid and self.via != "twilio":
             raise ValueError("key_sid is for twilio")
+        if self.auth_token is not None and self.via != "twilio":
+            raise ValueError("auth_token is for twilio")
         if self.callback is not None and self.via == "clickatell":
             raise ValueError("clickatell has its callback in the settings of the integration, not here")
         return self

@@ -24,6 +24,8 @@ class Sent(NamedTuple):
     price: str = ""
     code: str = ""
     text: str = ""
+    ids: tuple[str, ...] = ()
+    """Of several parts, each one's."""
 
 
 class _Twilio:
@@ -102,7 +104,8 @@ class _Vonage:
             return None
         part = next((part for part in answer.messages if part.status != "0"), answer.messages[0])
         price = ", ".join(f"{part.price} EUR" for part in answer.messages if part.price)
-        return Sent(part.id, price, "" if part.status == "0" else part.status, part.error)
+        ids = tuple(part.id for part in answer.messages)
+        return Sent(part.id, price, "" if part.status == "0" else part.status, part.error, ids)
 
 
 class _Clickatell:

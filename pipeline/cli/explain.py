@@ -30,6 +30,7 @@ STYLES: Final = {
     "buried": "bold red",
     "nothing yet": "dim",
 }
+_MARKS: Final = {None: "under way", True: "arrived", False: "did not arrive"}
 MOST_IDS: Final = 10
 """Ids named where a prefix is not enough."""
 STEP: Final = 2
@@ -181,6 +182,9 @@ def told(entry: Entry, now: datetime, day: Any, zone: tzinfo | None) -> str:
     lines.append("; ".join(part for part in (tried, due) if part))
     label = "last error: " if entry.state == "held" else ""
     lines.append(f"{label}{entry.reason}" if entry.reason else "")
+    for result in entry.results:
+        told = "; ".join(part for part in (result.text, result.note) if part)
+        lines.append(f"{_MARKS[result.arrived]}: {told} ({result.reference}, {_clock(result.at, day, zone)})")
     if entry.kind == "gone":
         lines.append("the configuration has no such step any more")
     return "\n".join(line for line in lines if line)

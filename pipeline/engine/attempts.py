@@ -17,6 +17,7 @@ from pipeline.engine.retry import NotTriedError
 from pipeline.errors import TemporaryError
 from pipeline.memory import MemoryBackend
 from pipeline.message import Message
+from pipeline.plugin import Results
 from pipeline.spec.model import ConsumerStep
 from pipeline.store.rows import Circuit, CircuitState
 
@@ -33,6 +34,8 @@ class Attempts:
     circuits: Circuits
     memory: MemoryBackend
     now: Callable[[], datetime]
+    results: Callable[[str, str], Results]
+    """Gives what a step notes of its deliveries by, from pipeline and label."""
 
     def make(self, pipeline: Pipeline, step: ConsumerStep, messages: Sequence[Message], *, again: int) -> Outcomes:
         """Give the messages to the consumer and tell what became of each; those not given are `NotTriedError`.
@@ -108,7 +111,9 @@ class _Attempt:
 
     def _call(self, messages: Sequence[Message], fuse: Fuse, turns: dict[str, float]) -> Outcomes:
         try:
-            consumer = self._pipeline.consumer_plugin(self._step, self._shared.memory.scoped(*self._place))
+            consumer = self._pipeline.consumer_plugin(
+                self._step, self._shared.memory.scoped(*self._place), self._shared.results(*self._place)
+            )
         except Exception as error:  # noqa: BLE001 - what hinders a plugin from opening may pass, and its messages wait for that
             shut = TemporaryError(f"the consumer could not be opened: {type(error).__name__}: {error}")
             for _ in range(THRESHOLD):

@@ -20,6 +20,7 @@ from pipeline.store import DeadLetter, Held, Outcome, Record, Store, Why
 from pipeline.store.circuits import PARKED
 from pipeline.store.leaving import LEFT
 from pipeline.store.places import Standing
+from pipeline.store.results import Result
 from pipeline.store.rows import CircuitState
 
 MOST_PARTS: Final = 20
@@ -78,6 +79,7 @@ class _Explainer:
             return None
         waiting = {(one.held.pipeline, one.held.step): one for one in standings}
         entries = self._entries(records, waiting, {(d.pipeline, d.step): d for d in letters})
+        entries = self._with_results(message_id, entries)
         entries.sort(key=lambda entry: (entry.at or self._now, entry.kind == "consumer"))
         for name in sorted(known & set(self._specs)):
             entries += _missing(self._specs[name], [entry for entry in entries if entry.pipeline == name])
@@ -93,6 +95,13 @@ class _Explainer:
             became=tuple(became),
             records=tuple(records),
         )
+
+    def _with_results(self, message_id: str, entries: list[Entry]) -> list[Entry]:
+        """Add what the other sides said later of their deliveries."""
+        told: dict[_Place, list[Result]] = {}
+        for result in self._store.results(message_id):
+            told.setdefault((result.pipeline, result.step), []).append(result)
+        return [replace(entry, results=tuple(told.get((entry.pipeline, entry.step), ()))) for entry in entries]
 
     def _standings(self, message_id: str, records: Sequence[Record]) -> list[Standing]:
         """Look wherever it can wait: at each step that has a record, or is configured, and in the spool."""

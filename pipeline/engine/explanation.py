@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from pipeline.engine.decisions import MOST_NAMED
 from pipeline.store import Record
+from pipeline.store.results import Result
 
 
 class State(StrEnum):
@@ -50,6 +51,8 @@ class Entry:
     hint: str = ""
     """A command that helps."""
     became: tuple[str, ...] = ()
+    results: tuple[Result, ...] = ()
+    """What the other side said later of its deliveries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +81,7 @@ def answer(entries: Sequence[Entry], became: Sequence[Explanation], now: datetim
     if delivered := [entry.step for entry in entries if entry.state is State.DELIVERED]:
         parts.append(f"delivered to {_and(delivered)}")
     parts += [text for entry in entries if (text := _short(entry, now))]
+    parts += [text for entry in entries if (text := _failed(entry))]
     for entry in entries:
         if entry.state is State.REPLACED:
             parts.append(_replaced(entry, became))
@@ -101,6 +105,13 @@ def _short(entry: Entry, now: datetime) -> str:
     if entry.state is State.WAITING:
         return f"{name}: waiting{due.replace('next try', 'due')}"
     return ""
+
+
+def _failed(entry: Entry) -> str:
+    """Say how many of a consumer's deliveries did not arrive, as the other side says."""
+    failed = sum(result.arrived is False for result in entry.results)
+    count = len(entry.results)
+    return f"{entry.step}: {'it' if count == 1 else f'{failed} of {count}'} did not arrive" if failed else ""
 
 
 def _replaced(entry: Entry, became: Sequence[Explanation]) -> str:

@@ -10,7 +10,7 @@ from pipeline.engine.batch import Batch
 from pipeline.engine.loop import run_on_loop
 from pipeline.errors import PermanentError
 from pipeline.message import Message
-from pipeline.plugin import AnyConsumer, AnyFilter, Consumer, Memory, Plugin
+from pipeline.plugin import AnyConsumer, AnyFilter, Consumer, Memory, Plugin, Results
 from pipeline.secrecy import masker, secrets_in
 from pipeline.spec.model import Configuration, ConsumerStep, FilterStep, PipelineSpec, ProducerStep, Step
 
@@ -68,11 +68,11 @@ class Pipeline:
         """Give a filter step's plugin, opened."""
         return cast("AnyFilter", self.plugin(step))
 
-    def consumer_plugin(self, step: ConsumerStep, memory: Memory) -> AnyConsumer:
-        """Give a consumer step's plugin, opened; `memory` is the step's, and what it remembers by."""
-        return cast("AnyConsumer", self.plugin(step, memory))
+    def consumer_plugin(self, step: ConsumerStep, memory: Memory, results: Results | None = None) -> AnyConsumer:
+        """Give a consumer step's plugin, opened; `memory` and `results` are the step's: what it remembers by, and notes."""
+        return cast("AnyConsumer", self.plugin(step, memory, results))
 
-    def plugin(self, step: Step, memory: Memory | None = None) -> Plugin[Any]:
+    def plugin(self, step: Step, memory: Memory | None = None, results: Results | None = None) -> Plugin[Any]:
         """Give a step's plugin; it is made and opened at the first call in this process."""
         place = (step.kind, step.label)
         found = self._plugins.get(place)
@@ -82,7 +82,7 @@ class Pipeline:
                 if found is None:
                     found = step.build()
                     if isinstance(found, Consumer):
-                        found.memory = memory
+                        found.memory, found.results = memory, results
                     found.open()
                     self._plugins[place] = found
         return found

@@ -27,6 +27,7 @@ from pipeline.engine.filtering import FilterStage
 from pipeline.engine.inorder import InOrder
 from pipeline.engine.lanes import Lanes
 from pipeline.engine.pipeline import Pipeline, Pipelines, UnknownStepError, comes_next
+from pipeline.engine.results import StepResults
 from pipeline.engine.retry import NotTriedError
 from pipeline.engine.routes import delivery, incoming
 from pipeline.engine.together import Together
@@ -67,7 +68,7 @@ class Runner:
         self.underway = Underway()
         self._together = Together()
         self.circuits = Circuits(store, now)
-        self.attempts = Attempts(self.circuits, memory, now)
+        self.attempts = Attempts(self.circuits, memory, now, lambda name, label: StepResults(store, name, label, now))
         self.lanes = Lanes(pipelines, store, queue, now)
         self._in_order = InOrder(store, self.lanes, self.circuits, self.attempts)
 

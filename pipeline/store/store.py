@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import URL, text
 
 from pipeline.message import Message
-from pipeline.store import circuits, history, keys, lanes, leaving, letters, notes, queues, schedules, tallies, waiting
+from pipeline.store import circuits, history, keys, lanes, leaving, letters, notes, queues, results, schedules, tallies, waiting
 from pipeline.store.database import Database
 from pipeline.store.places import Standing, read_standings
+from pipeline.store.results import Result
 from pipeline.store.rows import ApiKey, Circuit, Claim, DeadLetter, Held, Lined, Outcome, Record, Why, Worked
 from pipeline.store.selection import ALL, LetterGroup, Moved, Placing, Selection
 from pipeline.store.settling import Decided, write
@@ -93,6 +94,21 @@ class Store:
         with self._database.reading() as connection:
             return history.read_history(connection, message_id)
 
+    def note_result(self, new: Result) -> None:
+        """Note which message a reference of another system stands for; what that has said of it already stays."""
+        with self._database.writing() as connection:
+            results.note(connection, new)
+
+    def tell_result(self, new: Result) -> None:
+        """Write what another system says of a delivery; what was final is not changed by what is not."""
+        with self._database.writing() as connection:
+            results.tell(connection, new)
+
+    def results(self, message_id: str) -> list[Result]:
+        """Give what other systems said of a message's deliveries, by pipeline, step and reference."""
+        with self._database.reading() as connection:
+            return results.read(connection, message_id)
+
     def standings(self, message_id: str, places: Collection[tuple[str, str]]) -> list[Standing]:
         """Give where a message waits, held or in line, among these places (pipeline and step)."""
         with self._database.reading() as connection:
@@ -149,12 +165,13 @@ class Store:
 
         Held messages with their records stay, and so do dead letters; a record that says HELD goes only when it is from
         before `tried_before`, too (none: `before`): its message may be on its way to the next attempt. Several may
-        purge at once.
+        purge at once. What was last said of deliveries before that time goes with them.
         """
         with self._database.writing() as connection:
             gone = history.purge_records(connection, before, limit, tried_before=tried_before or before)
             if gone < limit:
                 tallies.purge_tallies(connection, before)
+            results.purge(connection, before, limit)
             return gone
 
     def claim_due(self, now: datetime, *, owner: str, lease: timedelta, limit: int) -> list[Claim]:

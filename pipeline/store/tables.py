@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     Index,
     Integer,
@@ -50,6 +51,24 @@ records: Final = Table(
     PrimaryKeyConstraint("message_id", "pipeline", "step", name="records_pk"),
     Index("records_at", "at"),
     sqlite_with_rowid=False,
+)
+
+results: Final = Table(
+    "results",
+    metadata,
+    Column("pipeline", Text, nullable=False),
+    Column("step", Text, nullable=False),
+    # What the other side calls the delivery.
+    Column("reference", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    # What the consumer noted, and what the other side said since.
+    Column("note", Text, nullable=False),
+    Column("arrived", Boolean),
+    Column("text", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("pipeline", "step", "reference", name="results_pk"),
+    Index("results_message", "message_id"),
+    Index("results_at", "at"),
 )
 
 tallies: Final = Table(

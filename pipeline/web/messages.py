@@ -73,6 +73,16 @@ class RecordModel(FromValue):
     became: list[str] = Field(description="The messages that went on in its place, the first hundred.")
 
 
+class ResultModel(FromValue):
+    """What the other side said later of a delivery."""
+
+    reference: str = Field(description="What it calls the delivery.")
+    note: str = Field(description="What the consumer said of it.")
+    arrived: bool | None = Field(description="Null while that is open.")
+    text: str = Field(description="What the other side said of it since.")
+    at: datetime
+
+
 class EntryModel(FromValue):
     """How things stand with a message at one step."""
 
@@ -90,6 +100,7 @@ class EntryModel(FromValue):
     reason: str
     hint: str = Field(description="A command that helps.")
     became: list[str] = Field(description="The messages that went on in its place, the first hundred.")
+    results: list[ResultModel] = Field(description="What the other side said later of its deliveries.")
 
 
 class MessageModel(FromValue):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import re
 from base64 import b64encode
 from contextlib import suppress
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 from hypothesis import given
@@ -15,7 +17,7 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from consumers.sms import Sms, SmsConfig
-from pipeline import Message, PermanentError, Request, TemporaryError, fit_sms, sms_parts
+from pipeline import Message, PermanentError, Request, RequestError, TemporaryError, Told, fit_sms, sms_parts
 from pipeline.networks import Networks
 from pipeline.spec import check
 from pipeline.testing import Answer, HttpConsumerContract, LoopbackServer, Recollection
@@ -412,6 +414,129 @@ def test_the_log_has_id_and_price(network, service, told):
     with capture_logs() as lines:
         deliver(sms(network, service), message(title="t" * 200))
     assert lines == [{"event": "an SMS is on its way", "log_level": "info", "to": ANNA, "parts": 2} | told]
+
+
+class Noted:
+    """Keeps what a consumer notes."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, message, reference, text):
+        self.notes.append((message.title, reference, text))
+
+
+@pytest.mark.parametrize(
+    ("service", "notes"),
+    [
+        ("twilio", [("SM" + "1".zfill(32), f"to {ANNA}, 2 parts")]),
+        ("vonage", [(f"0C{part}", f"to {ANNA}, 2 parts, 0.03330000 EUR, 0.03330000 EUR") for part in range(2)]),
+        ("clickatell", [("fd496adebb6e422587368077937cfb5d", f"to {ANNA}, 2 parts")]),
+    ],
+)
+def test_what_each_part_is_called_is_noted(network, service, notes):
+    plugin = sms(network, service)
+    plugin.results = Noted()
+    deliver(plugin, message(title="t" * 200))
+    assert plugin.results.notes == [("t" * 200, *note) for note in notes]
+
+
+CALLBACK = "https://bell.example.com/callback/night/sms"
+KEYED = f"{CALLBACK}?key=sixteen-or-more-of-them"
+
+
+def signed(form, url=CALLBACK, token=TOKEN):
+    """A call as Twilio signs it."""
+    text = url + "".join(name + value for name, value in sorted(form.items()))
+    signature = b64encode(hmac.new(token.encode(), text.encode(), hashlib.sha1).digest()).decode()
+    headers = {"content-type": "application/x-www-form-urlencoded", "x-twilio-signature": signature}
+    return Request(urlencode(form).encode(), headers)
+
+
+def test_the_signature_of_twilios_documentation():
+    form = {
+        "Digits": "1234",
+        "To": "+18005551212",
+        "From": "+14158675310",
+        "Caller": "+14158675310",
+        "CallSid": "CA1234567890ABCDE",
+    }
+    url = "https://example.com/myapp.php?foo=1&bar=2"
+    assert signed(form, url, "12345").headers["x-twilio-signature"] == "L/OH5YylLD5NRKLltdqwSvS0BnU="
+
+
+@pytest.mark.parametrize(
+    ("fields", "text", "arrived"),
+    [
+        ({"MessageStatus": "delivered"}, "delivered", True),
+        ({"MessageStatus": "sent"}, "sent", None),
+        ({"MessageStatus": "undelivered", "ErrorCode": "30003"}, "undelivered, error 30003", False),
+        ({"MessageStatus": "failed", "ErrorCode": "30007", "Ü": "ö &="}, "failed, error 30007", False),
+    ],
+)
+def test_twilio_calls_back(network, fields, text, arrived):
+    plugin = sms(network, callback=CALLBACK)
+    assert list(plugin.called_back(signed({"MessageSid": "SM1"} | fields))) == [Told("SM1", text, arrived)]
+
+
+@pytest.mark.parametrize(
+    ("options", "url", "token", "proved"),
+    [
+        ({"callback": CALLBACK}, CALLBACK, TOKEN, True),
+        ({"callback": CALLBACK}, CALLBACK, "another", False),
+        ({"callback": CALLBACK}, CALLBACK + "?x=y", TOKEN, False),
+        ({"callback": CALLBACK.replace("//", "//a:b@")}, CALLBACK, TOKEN, True),
+        ({"callback": CALLBACK.replace("//", "//a:b@")}, CALLBACK.replace("//", "//a:b@"), TOKEN, True),
+        ({"callback": CALLBACK, "key_sid": "SK1"}, CALLBACK, TOKEN, False),
+        ({"callback": CALLBACK, "key_sid": "SK1", "auth_token": "the-account's"}, CALLBACK, "the-account's", True),
+    ],
+)
+def test_who_is_not_twilio_is_refused(network, options, url, token, proved):
+    request = signed({"MessageSid": "SM1", "MessageStatus": "sent"}, url, token)
+    plugin = sms(network, **options)
+    if proved:
+        assert len(plugin.called_back(request)) == 1
+        return
+    with pytest.raises(RequestError, match="not sent by the service") as caught:
+        plugin.called_back(request)
+    assert caught.value.status == 403
+
+
+@pytest.mark.parametrize(
+    ("callback", "key", "status"),
+    [
+        (KEYED, "sixteen-or-more-of-them", None),
+        (KEYED, "another", 403),
+        (KEYED, "", 403),
+        (CALLBACK, "", 403),
+        (f"{CALLBACK}?k=short", "", 403),
+    ],
+)
+@pytest.mark.parametrize("form", [True, False], ids=["a form", "JSON"])
+def test_vonage_calls_back(network, callback, key, status, form):
+    told = {"msisdn": ANNA[1:], "messageId": "0C1", "status": "failed", "err-code": "6", "price": "0.0333"}
+    plugin = sms(network, "vonage", callback=callback)
+    body = urlencode(told).encode() if form else json.dumps(told).encode()
+    headers = {"content-type": "application/x-www-form-urlencoded" if form else "application/json"}
+    request = Request(body, headers, {"key": key, "k": "short"})
+    if status is None:
+        assert list(plugin.called_back(request)) == [Told("0C1", "failed, error 6, 0.0333 EUR", False)]
+        return
+    with pytest.raises(RequestError) as caught:
+        plugin.called_back(request)
+    assert caught.value.status == status
+
+
+def test_calls_that_nobody_asked_for_and_that_say_nothing(network):
+    with pytest.raises(RequestError, match="no `callback`"):
+        sms(network).called_back(signed({"MessageSid": "SM1", "MessageStatus": "sent"}))
+    with pytest.raises(RequestError, match="MessageSid and MessageStatus are expected"):
+        sms(network, callback=CALLBACK).called_back(signed({"MessageSid": "SM1"}))
+    for body in (b"[]", b"null"):
+        with pytest.raises(RequestError, match="object"):
+            sms(network, "vonage", callback=KEYED).called_back(
+                Request(body, {"content-type": "application/json"}, {"key": "sixteen-or-more-of-them"})
+            )
 
 
 def test_the_callback_of_twilio_is_understood_as_the_manual_says():
