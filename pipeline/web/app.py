@@ -17,7 +17,7 @@ from pipeline.keys import KeyCheck
 from pipeline.web.access import Access
 from pipeline.web.answers import Edge, Refusal, answer_away, answer_http, answer_invalid, answer_refusal
 from pipeline.web.api import api_routes
-from pipeline.web.callbacks import callback_routes
+from pipeline.web.callbacks import add_callbacks
 from pipeline.web.health import checks_of, health_routes
 from pipeline.web.intake import PREFIX, Intake
 from pipeline.web.openapi import describe_with_intake
@@ -74,7 +74,7 @@ def create_app(services: Services) -> FastAPI:
     app.intake = Intake(services, access)
     app.include_router(health_routes(app.state.checks))
     app.include_router(api_routes(services, access))
-    app.include_router(callback_routes(services))
+    add_callbacks(app, services)
 
     @app.get("/", include_in_schema=False)
     async def root() -> dict[str, str]:

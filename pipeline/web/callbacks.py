@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from fastapi import APIRouter, Request
+from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from pipeline.engine.pipeline import Pipeline
@@ -23,18 +23,22 @@ MOST_TOLD: Final = 1000
 _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": ErrorAnswer, "description": text}
     for status, text in {
+        400: "The body cannot be read.",
         403: "It is not proved who sent it.",
         404: "There is no such consumer, or it expects no calls.",
+        413: "The body is too large, or tells of too many deliveries.",
+        422: "It can be read, but is not what the consumer expects.",
         503: "The store is away; come again after `Retry-After` seconds.",
     }.items()
 }
 
 
-def callback_routes(services: Services) -> APIRouter:
-    """Give the route; what is posted there is believed where the consumer finds that its service signed it."""
-    routes = APIRouter(tags=["intake"])
+def add_callbacks(app: FastAPI, services: Services) -> None:
+    """Add the route; what is posted there is believed where the consumer finds that its service signed it."""
 
-    @routes.post("/callback/{name}/{label}", summary="What became of deliveries", status_code=204, responses=_REFUSALS)
+    @app.post(
+        "/callback/{name}/{label}", tags=["intake"], summary="What became of deliveries", status_code=204, responses=_REFUSALS
+    )
     async def called_back(name: str, label: str, request: Request) -> Response:
         plugin = await asyncio.to_thread(_consumer, services.pipelines.get(name), name, label)
         headers = {key.lower(): value for key, value in request.headers.items()}
@@ -46,8 +50,6 @@ def callback_routes(services: Services) -> APIRouter:
         except TemporaryError as error:
             raise unavailable(error) from None
         return Response(status_code=204)
-
-    return routes
 
 
 def _consumer(pipeline: Pipeline | None, name: str, label: str) -> Consumer[Any]:
