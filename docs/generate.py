@@ -31,7 +31,8 @@ MADE: Final = "<!-- Made by `make docs` from the code: change it there. -->"
 SHIPPED: Final = ("producers", "filters", "consumers")
 TESTED: Final = ROOT / "docs" / "plugins" / "tested.json"
 MAPPED: Final = """\
-[What messages are made of](../mapping.md) says how each source's severity, status, labels, key, times and texts become a message's."""
+[What messages are made of](../mapping.md) says how each source's severity, status, labels, key, times and texts become a \
+message's."""
 TRIED: Final = """\
 What a plugin was tried against is written down by the tests that passed (`make test ARGS=--matrix`); CI fails where it is no
 longer so. An empty field means that there is nobody to try it against: it works on messages, or on what any client sends."""

@@ -236,4 +236,5 @@ def _with_hypothesis(check: Callable[..., None], *strategies: Any, shrinks: bool
         suppress_health_check=[*HealthCheck],
         phases=[Phase.generate, *([Phase.shrink] if shrinks else [])],
     )
-    quick(given(*strategies)(check))()
+    tried: Callable[[], None] = quick(given(*strategies)(check))
+    tried()

@@ -46,7 +46,8 @@ def add_callbacks(app: FastAPI, services: Services) -> None:
         told = _told(plugin, Posted(body=body, headers=headers, query=dict(request.query_params), path=request.url.path))
         results = StepResults(services.store, name, label, lambda: datetime.now(UTC))
         try:
-            await asyncio.to_thread(lambda: [results.tell(one) for one in told])
+            for one in told:
+                await asyncio.to_thread(results.tell, one)
         except TemporaryError as error:
             raise unavailable(error) from None
         return Response(status_code=204)
