@@ -236,5 +236,5 @@ def _with_hypothesis(check: Callable[..., None], *strategies: Any, shrinks: bool
         suppress_health_check=[*HealthCheck],
         phases=[Phase.generate, *([Phase.shrink] if shrinks else [])],
     )
-    tried: Callable[[], None] = quick(given(*strategies)(check))
-    tried()
+    bound: Any = given(*strategies)  # its overloads know no number of strategies that is not written down
+    quick(bound(check))()
