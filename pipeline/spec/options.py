@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ class _Teller:
             if error["type"] == "missing":
                 place, where, text = found.key, self.where([*found.path, error["loc"][-1]]), "required"
             else:
-                text = _words(error) if error["type"] == REFUSED else _without_private(_words(error), found.node)
+                text = _words(error) if _tells_nothing_of_it(error) else _without_private(_words(error), found.node)
                 place, where = _shifted(found.node, text), self.where(found.path)
             known = texts.setdefault((place, where), [])
             if text not in known:
@@ -170,6 +171,13 @@ def _joined(texts: list[str]) -> str:
     if all(text.endswith(_IS_EXPECTED) for text in texts):
         return " or ".join(text.removesuffix(_IS_EXPECTED) for text in texts) + _IS_EXPECTED
     return "; or ".join(texts)
+
+
+def _tells_nothing_of_it(error: ErrorDetails) -> bool:
+    """Say whether a text surely holds nothing of the value: it stands in the code that raised it as it is."""
+    raised = error.get("ctx", {}).get("error")
+    frames = traceback.walk_tb(raised.__traceback__) if isinstance(raised, ValueError) else ()
+    return error["type"] == REFUSED or any(str(raised) in frame.f_code.co_consts for frame, _ in frames)
 
 
 def _without_private(text: str, node: Node) -> str:

@@ -261,9 +261,10 @@ def test_options_that_cannot_work_are_refused(options):
         AppriseConfig.model_validate(options)
 
 
-def test_a_url_that_is_none_is_told_at_its_place_and_not_repeated(tmp_path):
+@pytest.mark.parametrize("url", ["nothing://some-token@x.example", "https://service.example/this/url"])
+def test_a_url_that_is_none_is_told_at_its_place_and_not_repeated(tmp_path, url):
     path = tmp_path / "a.yaml"
-    path.write_text("producers: [http]\nconsumers:\n  - apprise: nothing://some-token@x.example\n")
+    path.write_text(f"producers: [http]\nconsumers:\n  - apprise: {url}\n")
     (problem,) = check([path]).problems
     assert (problem.position.line, problem.position.column) == (3, 14)
     assert (
