@@ -58,7 +58,7 @@ def without_nul(texts: Mapping[str, str] | None) -> dict[str, str]:
     return {_clean(name): _clean(text) for name, text in (texts or {}).items()}
 
 
-def storable(value: Any, room: int = 16) -> Any:
+def storable(value: Any, room: int) -> Any:
     """Give what JSON held without NUL; raises ValueError for what databases refuse, too: huge integers, deep nesting."""
     if isinstance(value, str):
         return _clean(value)

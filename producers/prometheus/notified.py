@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from pipeline import Message, Problem, Request, RequestError
 from producers.prometheus.alerts import fingerprint, message_of, moment, problem_of, storable
+
+
+_DEPTH: Final = 16
+"""How deep a field or an alert of a body may nest that cannot be read as a whole."""
 
 
 class _Alert(msgspec.Struct, rename="camel"):
@@ -57,13 +61,13 @@ def _body(request: Request) -> Any:
         except (ValueError, RecursionError, KeyError):
             raise error from None
     kept = {name: value for name, raw in fields.items() if not isinstance(value := _read(raw), ValueError)}
-    return kept | {"alerts": [_read(raw) for raw in alerts]}
+    return storable(kept, _DEPTH + 1) | {"alerts": [_read(raw) for raw in alerts]}
 
 
 def _read(raw: msgspec.Raw) -> Any:
     """Read a part of the body; a ValueError where it cannot be read."""
     try:
-        return storable(msgspec.json.decode(raw))
+        return storable(msgspec.json.decode(raw), _DEPTH)
     except (ValueError, RecursionError) as error:
         return ValueError(str(error))
 

@@ -110,9 +110,10 @@ def test_the_alerts_beside_those_that_cannot_be_read_are_accepted():
 
 
 def test_a_label_with_a_nul_costs_no_alert():
-    messages = receive(payload(FIRING, FIRING | {"labels": {"a": "\0"}}, groupLabels={"a": "\0"}, huge=2**70))
+    messages = receive(payload(FIRING, FIRING | {"labels": {"a": "\0"}}, groupLabels={"a": "\0"}, huge=2**70, **{"b\0": 1}))
     assert [message.labels.get("a") for message in messages] == [None, "\N{REPLACEMENT CHARACTER}"]
     assert messages[0].data["groupLabels"] == {"a": "\N{REPLACEMENT CHARACTER}"}
+    assert messages[0].data["b\N{REPLACEMENT CHARACTER}"] == 1
     assert "huge" not in messages[0].data
 
 
