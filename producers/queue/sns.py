@@ -85,7 +85,8 @@ class Sns:
 
     def _key(self, url: str) -> RSAPublicKey:
         where = self._of_aws(url, "its certificate")
-        if not urlsplit(url).path.endswith(".pem"):
+        parts = urlsplit(url)
+        if not parts.path.endswith(".pem") or parts.query:  # asked a question, SNS may answer with what others gave it
             raise PermanentError("its certificate's address is not one of SNS")
         if (known := self._keys.get(where)) is not None:
             return known

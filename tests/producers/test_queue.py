@@ -614,6 +614,15 @@ class TestRedis:
         assert [message.title for message in heard.messages] == ["no 000", "no 001", "no 002", "no 003"]
         assert redis_list.redis.keys(f"{redis_list.name}*") == []
 
+    def test_what_a_listener_takes_after_it_was_taken_for_dead_goes_back_too(self, redis_list):
+        silent = redis_list.redis.time()[0] - 3600
+        redis_list.redis.zadd(f"{redis_list.name}:siftbell", {"stopped": silent})
+        redis_list.send(*bodies(1))
+        with listening(redis_list) as heard:
+            until(lambda: heard.messages, "it is taken for dead")
+            redis_list.redis.rpush(f"{redis_list.name}:siftbell:stopped", *bodies(1, 1))
+            until(lambda: len(heard.messages) == 2, "what it took then has come")
+
     def test_what_a_living_listener_holds_stays_its_own(self, redis_list):
         redis_list.send(*bodies(1))
         now = redis_list.redis.time()[0] + 3600
@@ -890,6 +899,7 @@ class TestSns:
             "https://sns.eu-central-1.amazonaws.com@evil.example/own.pem",
             "https://sns.eu-central-1.amazonaws.com:8443/own.pem",
             "https://evil.s3.eu-central-1.amazonaws.com/own.pem",
+            "https://sns.eu-central-1.amazonaws.com/own.pem?Action=GetTopicAttributes&TopicArn=evil",
             "https://[::1/own.pem",
             "",
         ],
