@@ -14,8 +14,10 @@ from producers.queue.options import QueueConfig
 _WAIT: Final = 0.5
 _BEAT: Final = 1.0
 """Seconds between two signs of life, at most."""
+_FORGOTTEN: Final = 86400
 
-# KEYS: the zset of listeners, the list. ARGV: me, seconds until a listener is dead, the end that has the oldest.
+# KEYS: the zset of listeners, the list. ARGV: me, seconds until a listener is dead, the end that has the oldest, seconds more
+# until it is forgotten: one that was only stopped may take something before its next sign of life, and die then.
 _LIVE: Final = """
 local now = tonumber(redis.call('TIME')[1])
 redis.call('ZADD', KEYS[1], now, ARGV[1])
@@ -25,8 +27,8 @@ for _, dead in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - tonumbe
     while redis.call('LMOVE', held, KEYS[2], 'RIGHT', ARGV[3]) do
         moved = moved + 1
     end
-    redis.call('ZREM', KEYS[1], dead)
 end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[2]) - tonumber(ARGV[4]))
 return moved
 """
 # KEYS: the zset of listeners, the list, my list. ARGV: me, the end that has the oldest.
@@ -86,7 +88,7 @@ class RedisList:
     def _beat(self) -> None:
         if monotonic() - self._beaten >= _BEAT:
             lasts = self._config.claim_after.total_seconds()
-            self._redis.eval(_LIVE, 2, self._listeners, self._config.list, self._id, lasts, self._end)
+            self._redis.eval(_LIVE, 2, self._listeners, self._config.list, self._id, lasts, self._end, _FORGOTTEN)
             self._beaten = monotonic()
 
     def _delivery(self, body: bytes) -> Delivery:
