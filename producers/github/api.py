@@ -204,7 +204,8 @@ def _said(body: bytes) -> str:
 
 
 def _number(text: str | None) -> float | None:
+    """Read seconds to wait, which are believed up to a day."""
     try:
-        return max(0.0, float(text)) if text else None
+        return min(max(0.0, float(text)), 86400.0) if text else None
     except ValueError:
         return None

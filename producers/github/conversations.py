@@ -259,8 +259,9 @@ EVENTS: Final[Mapping[str, Event]] = {
     ),
     "notification": Event(
         "{subject_kind} {subject_ref}",
+        about="notification",
         name="{notification.subject.title}",
-        key="{subject_ref}",
+        key="{subject_key}",
         text=("{notification.subject.title}", "Why: {notification.reason}"),
         verbs={
             "approval_requested": "{it} waits for your approval",

@@ -122,17 +122,25 @@ def _kind_of_subject(payload: Payload) -> str:
     return _HUMP.sub(" ", payload.text("notification.subject.type")).lower()
 
 
-def _subject(payload: Payload) -> str:
-    """Say what a notification is about; its number stands in the URL alone."""
+def _number_of_subject(payload: Payload) -> str:
+    """Give the number of what a notification is about; it stands in the URL alone, as the ids of what has no number do."""
     number = payload.text("notification.subject.url").rpartition("/")[2]
-    return f"{payload.text('repository.full_name')}{f'#{number}' if number.isdecimal() else ''}"
+    return number if payload.text("notification.subject.type") in _PAGES and number.isdecimal() else ""
+
+
+def _subject(payload: Payload) -> str:
+    number = _number_of_subject(payload)
+    return f"{payload.text('repository.full_name')}{number and f'#{number}'}"
+
+
+def _key_of_subject(payload: Payload) -> str:
+    thread = payload.text("notification.id")
+    return _subject(payload) if _number_of_subject(payload) else f"{_subject(payload)}/notifications/{thread}"
 
 
 def _url_of_subject(payload: Payload) -> str:
-    page = _PAGES.get(payload.text("notification.subject.type"), "")
-    number = payload.text("notification.subject.url").rpartition("/")[2]
-    home = payload.text("repository.html_url")
-    return f"{home}/{page}/{number}" if page and number.isdecimal() else home
+    number, home = _number_of_subject(payload), payload.text("repository.html_url")
+    return f"{home}/{_PAGES[payload.text('notification.subject.type')]}/{number}" if number else home
 
 
 def _events_of_hook(payload: Payload) -> str:
@@ -164,6 +172,7 @@ NAMES: Final[Mapping[str, Callable[[Payload], str]]] = {
     "key_writes": lambda payload: "no" if payload.at("key.read_only") else "yes",
     "run_branch": _branch_of_run,
     "subject_kind": _kind_of_subject,
+    "subject_key": _key_of_subject,
     "subject_ref": _subject,
     "subject_url": _url_of_subject,
     "pages": _names_of("pages", "title"),

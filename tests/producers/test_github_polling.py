@@ -487,6 +487,7 @@ def test_notifications(server, github):
     (message,), cursor = polled(github(**options))
     assert message.title == "Pull request acme/shop#12 waits for your review: Fix the login"
     assert (message.type, message.key, message.url) == ("notification", "acme/shop#12", "https://github.com/acme/shop/pull/12")
+    assert message.time == START + timedelta(minutes=1)
     assert message.labels == {
         "repository": "acme/shop",
         "action": "review_requested",
@@ -497,12 +498,14 @@ def test_notifications(server, github):
     assert told(github(**options), cursor)[0] == []
     notified(server, 14, 3, kind="CheckSuite", reason="ci_activity")
     (run,), _ = polled(github(**options), cursor)
-    assert run.title == "Check suite acme/shop#14 ended: Fix the login"
+    assert run.title == "Check suite acme/shop ended: Fix the login"
+    assert (run.key, run.url) == ("acme/shop/notifications/1014", "https://github.com/acme/shop")
 
 
-def test_notifications_are_not_asked_for_more_often_than_github_wants(server, github):
+@pytest.mark.parametrize("interval", ["3600", "1e999"])
+def test_notifications_are_not_asked_for_more_often_than_github_wants(server, github, interval):
     notified(server, 12, 1)
-    server.poll_interval = "3600"
+    server.poll_interval = interval
     plugin = github(poll=["notifications"], **LONG_AGO)
     messages, cursor = polled(plugin)
     assert len(messages) == 1
