@@ -59,7 +59,7 @@ def without_nul(texts: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def storable(value: Any, room: int) -> Any:
-    """Give what JSON held without NUL; raises ValueError for what databases refuse, too: huge integers, deep nesting."""
+    """Give what JSON held without NUL; raises ValueError for what databases refuse, too: huge integers, and for more levels."""
     if isinstance(value, str):
         return _clean(value)
     if isinstance(value, int) and not -(2**63) <= value < 2**64:

@@ -9,7 +9,6 @@ import msgspec
 from pipeline import Message, Problem, Request, RequestError
 from producers.prometheus.alerts import fingerprint, message_of, moment, problem_of, storable
 
-
 _DEPTH: Final = 16
 """How deep a field or an alert of a body may nest that cannot be read as a whole."""
 
