@@ -86,6 +86,11 @@ class _Answer(msgspec.Struct):
 class Script(Consumer[ScriptConfig]):
     """Runs an executable with each message on its stdin, or keeps it running."""
 
+    @property
+    def at_once(self) -> int | None:
+        """As many as are kept running: what waits for one of them is not to be taken for slow, and told again."""
+        return self.config.keep or None
+
     def open(self) -> None:
         """Make ready; nothing is run before the first message."""
         self._executable = Executable(self.config)

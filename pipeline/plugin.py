@@ -141,6 +141,9 @@ class PollingProducer(Producer[C]):
     notes: Callable[[], Mapping[str, str]] = dict
     """Gives the step's notes by name, as its `receive` yielded them. May raise `TemporaryError`. Outside of an engine: none."""
 
+    drop_notes: Callable[[Mapping[str, str]], object] = dict
+    """Drops notes that `notes` gave, but those that were written anew since. Outside of an engine: nothing."""
+
     asks_for: ClassVar[str | None] = None
     """The option that says what to ask, in a producer that need not be asked, as messages are posted to it as well: a `schedule:`
     without the option is an error, the option without a `schedule:` a warning. None: there is always something to ask."""
@@ -292,6 +295,14 @@ class Consumer(Plugin[C]):
 
     results: Results | None = None
     """Where it notes what the other side calls a delivery. None outside of an engine. Its method blocks, as the memory's do."""
+
+    @property
+    def at_once(self) -> int | None:
+        """How many calls it can have under way, where its options say so; a step's `concurrency:` may only say fewer.
+
+        A call that waits in the plugin for its turn is one that takes long; what the engine holds back until then is not.
+        """
+        return None
 
     def called_back(self, request: Request) -> Iterable[Told]:  # noqa: ARG002 - for those who read it
         """Read what the other side posts to `/callback/{pipeline}/{consumer}` of deliveries. Called in the web process.

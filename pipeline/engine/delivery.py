@@ -103,6 +103,7 @@ def deliver(
     course = _Course(fuse or Fuse(len(messages) + 1), turns or {}, monotonic() + BATCH_LIMIT)
     if not isinstance(consumer, Consumer) or (isinstance(consumer, BatchConsumer) and consumer.takes_batches(consumer.config)):
         return _at_once(consumer, messages, concurrency, course)
+    concurrency = min(concurrency, consumer.at_once or concurrency)
     if inspect.iscoroutinefunction(consumer.consume):
         return _asynchronously(consumer, messages, concurrency, course)
     return _in_threads(consumer, messages, concurrency, course)

@@ -166,6 +166,7 @@ class Runner:
             raise PermanentError(f"pipeline '{pipeline.spec.name}' has no polling producer '{label}'")
         name, count = pipeline.spec.name, 0
         producer.notes = partial(self.store.notes, name, label)
+        producer.drop_notes = partial(self.store.drop_notes, name, label)
         waiting: list[Message] = []
         cursor = self.store.cursor(name, label)
         reached = cursor

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, and_, bindparam, delete, select
 
 from pipeline.store.tables import clean, insert, notes
 
@@ -19,6 +19,15 @@ def write_notes(connection: Connection, pipeline: str, producer: str, new: Mappi
     ]
     if rows:
         connection.execute(_upsert(connection.dialect.name), rows)
+
+
+def drop_notes(connection: Connection, pipeline: str, producer: str, old: Mapping[str, str]) -> None:
+    """Delete notes whose text is still this one."""
+    here = and_(notes.c.pipeline == pipeline, notes.c.producer == producer)
+    this = and_(here, notes.c.name == bindparam("old_name"), notes.c.text == bindparam("old_text"))
+    rows = [{"old_name": name, "old_text": text} for name, text in sorted(old.items())]
+    if rows:
+        connection.execute(delete(notes).where(this), rows)
 
 
 def read_notes(connection: Connection, pipeline: str, producer: str) -> dict[str, str]:

@@ -226,6 +226,11 @@ class Store:
         with self._database.writing() as connection:
             notes.write_notes(connection, pipeline, producer, new)
 
+    def drop_notes(self, pipeline: str, producer: str, old: Mapping[str, str]) -> None:
+        """Drop notes; one whose text is another by now stays."""
+        with self._database.writing() as connection:
+            notes.drop_notes(connection, pipeline, producer, old)
+
     def notes(self, pipeline: str, producer: str) -> dict[str, str]:
         """Give all that a producer has noted, by name."""
         with self._database.reading() as connection:

@@ -104,23 +104,19 @@ class Heartbeat(WebhookProducer[HeartbeatConfig], PollingProducer[HeartbeatConfi
         """Give what has changed: who is late or has failed, and who is back. The cursor is what was told."""
         now = _now()
         kept = msgspec.json.decode(cursor, type=_Cursor) if cursor else _Cursor(now.timestamp())
-        gap, heard = now.timestamp() - kept.at, self._heard()
+        gap, notes = now.timestamp() - kept.at, self.notes()
+        heard = _heard(notes)
         away = gap if gap > 3 * max(GAP, kept.gap) else 0.0
         kept.at, kept.gap = now.timestamp(), gap
         kept.names = {name: kept.names.get(name) or State(now.timestamp()) for name in self._watched(kept, heard, now)}
-        for name, state in kept.names.items():
+        for state in kept.names.values():
             state.away += away
+        if self._other is not None and (old := {key: text for key, text in notes.items() if _name(key) not in kept.names}):
+            self.drop_notes(old)
+        for name, state in kept.names.items():
             for message in self._news(name, state, heard.get(name, {}), now):
                 yield message, _text(kept)
         yield None, _text(kept)
-
-    def _heard(self) -> dict[str, dict[str, Signal]]:
-        """Give the last call of each kind, by name."""
-        heard: dict[str, dict[str, Signal]] = {}
-        for key, text in self.notes().items():
-            name, _, kind = key.partition("/")
-            heard.setdefault(name, {})[kind] = msgspec.json.decode(text, type=Signal)
-        return heard
 
     def _watched(self, kept: _Cursor, heard: Mapping[str, Mapping[str, Signal]], now: datetime) -> Iterator[str]:
         yield from self._expected
@@ -155,6 +151,19 @@ class Heartbeat(WebhookProducer[HeartbeatConfig], PollingProducer[HeartbeatConfi
         if now >= (due := expected.late(state)):
             state.told = "late"
             yield tell_late(name, state, due, expected)
+
+
+def _name(key: str) -> str:
+    return key.partition("/")[0]
+
+
+def _heard(notes: Mapping[str, str]) -> dict[str, dict[str, Signal]]:
+    """Give the last call of each kind, by name."""
+    heard: dict[str, dict[str, Signal]] = {}
+    for key, text in notes.items():
+        name, _, kind = key.partition("/")
+        heard.setdefault(name, {})[kind] = msgspec.json.decode(text, type=Signal)
+    return heard
 
 
 def _text(kept: _Cursor) -> str:

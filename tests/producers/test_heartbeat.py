@@ -30,6 +30,7 @@ class World:
     def made(self):
         plugin = Heartbeat(self.config)
         plugin.notes = lambda: self.notes
+        plugin.drop_notes = lambda old: [self.notes.pop(name) for name in old]
         plugin.open()
         return plugin
 
@@ -216,6 +217,18 @@ def test_whatever_calls_is_watched_with_any_and_forgotten_after_a_while(world):
     assert shown(run.later(minutes=10)) == [("agent-7 did not call in time", "firing", "13:36:00")]
 
 
+def test_what_was_forgotten_leaves_no_notes_and_begins_anew(world):
+    run = world(any=True, every="5m", forget="1h", names={"core": "1m"})
+    run.call("core")
+    run.call("agent/fail", b"no space")
+    run.later(minutes=1)
+    run.call("agent")
+    run.later(hours=2)
+    assert run.notes.keys() == {"core/"}
+    run.call("agent")
+    assert run.later(minutes=1) == []
+
+
 def test_nobody_is_forgotten_before_it_was_told_of(world):
     run = world(any=True, every="1d", forget="1h")
     run.call("agent")
@@ -294,6 +307,15 @@ class TestWhatMayBeLost:
         run.call("agent")
         assert run.later(minutes=5) == []
         assert shown(run.later(minutes=5)) == [("agent did not call in time", "firing", "13:11:00")]
+
+    def test_it_does_not_count_where_the_first_poll_was_accepted_in_part(self, world):
+        run = world(names={"job": "1d", "agent": "5m"})
+        run.later(minutes=1)
+        run.call("job/fail")
+        run.now += timedelta(hours=1)
+        first, run.cursor = next(iter(run.made().poll(run.cursor)))
+        assert first.title == "job failed"
+        assert run.later(minutes=4) == []
 
     def test_what_is_away_again_and_again_delays_a_warning_for_no_more_than_that(self, world):
         run = world(names={"agent": "5m"})

@@ -56,6 +56,33 @@ def test_what_no_exception_handler_expects_is_the_outcome_of_its_message_alone(m
     assert {type(outcome) for outcome in delivered(LeavesAll, [good, bad]).values()} == {kind}
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_consumer_has_no_more_calls_under_way_than_it_says(message, asynchronous):
+    under_way, beside = [], threading.Event()
+
+    class One(Consumer[NoOptions]):
+        """Looks whether another call comes while one is under way."""
+
+        at_once = 1
+
+        def consume(self, one):
+            return self._later() if asynchronous else self._now()
+
+        def _now(self):
+            under_way.append(1)
+            if len(under_way) > 1:
+                beside.set()
+            beside.wait(0.05)
+            under_way.pop()
+
+        async def _later(self):
+            await asyncio.to_thread(self._now)
+
+    messages = [message() for _ in range(4)]
+    assert delivered(One, messages, concurrency=4) == dict.fromkeys(one.id for one in messages)
+    assert not beside.is_set()
+
+
 def test_an_awaitable_from_a_def_is_awaited(message):
     got = []
 
