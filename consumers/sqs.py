@@ -24,7 +24,7 @@ consumers:
       queue: https://sqs.eu-west-1.amazonaws.com/123456789012/orders.fifo
       body: '{"order": {{ data.order | default({}) | tojson }}}'
       attributes: {team: "{{ labels.team | default('none') }}"}
-      number_attributes: {total: "{{ data.order.total | default(0) }}"}
+      number_attributes: {total: "{{ (data.order | default({})).total | default(0) }}"}
       group: "{{ data.customer | default('nobody') }}"
     ordered: true
 ```

@@ -65,7 +65,7 @@ class Networks:
         try:
             found = _embedded(ip_address(address))
         except ValueError:
-            return f"{address} is no address, so where it leads is not known"
+            return f"{address} is a name, and where it leads is not known: give its IP address"
         if any(found in network for network in self._allowed):
             return ""
         kind = next((kind for network, kind in _REFUSED if found in network), "")

@@ -47,6 +47,7 @@ def _target(url: str) -> Target:
     try:
         parts = urlsplit(url)
         port = parts.port
+        (parts.hostname or "").encode("idna")  # as the sockets do
     except ValueError:
         raise ValueError("this is no URL such as tcp://logstash.example.com:5000") from None
     if parts.scheme not in _PORTS:

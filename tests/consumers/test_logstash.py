@@ -726,6 +726,7 @@ def test_a_field_that_cannot_be_made_gives_up_its_message_alone(listen, logstash
     [
         ({"url": "logstash:5000"}, "a URL is expected that begins with one of tcp://"),
         ({"url": "tcp://:5000"}, "names no host"),
+        ({"url": "tcp://logstash..example.com:5000"}, "no URL such as"),
         ({"url": "tcp://logstash"}, "names no port"),
         ({"url": "udp://logstash:99999"}, "no URL such as"),
         ({"url": "tcp://bell:secret@logstash:5000"}, "a host and a port, and nothing else"),
