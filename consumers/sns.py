@@ -175,7 +175,7 @@ class Sns(BatchConsumer[SnsConfig]):
             return self._aws.probe("get_sms_attributes", attributes=["DefaultSMSType"])
         return self._aws.probe("get_topic_attributes", TopicArn=self.config.topic)
 
-    def consume_many(self, messages: Sequence[Message]) -> Mapping[str, TemporaryError | PermanentError]:
+    def consume_many(self, messages: Sequence[Message]) -> Mapping[str, Exception]:
         """Publish the messages in batches, or send each as SMS; give the error of each that SNS did not take."""
         if self.config.topic is None:
             return self._send_sms(messages)
@@ -222,16 +222,16 @@ class Sns(BatchConsumer[SnsConfig]):
         text = fit_sms(plain_sms(text) or plain_sms(title), self.config.max_parts)
         return {"PhoneNumber": number, "Message": self.config.fitting(text), "MessageAttributes": self.config.sms_attributes()}
 
-    def _send_sms(self, messages: Sequence[Message]) -> dict[str, TemporaryError | PermanentError]:
+    def _send_sms(self, messages: Sequence[Message]) -> dict[str, Exception]:
         """Send one after the other, a few at once; those that time does not suffice for are tried again."""
         until = monotonic() + _PATIENCE
 
-        def send(message: Message) -> TemporaryError | PermanentError | None:
+        def send(message: Message) -> Exception | None:
             if monotonic() > until:
                 return TemporaryError("SNS takes too long")
             try:
                 self._aws.call("publish", **self._sms(message))
-            except (TemporaryError, PermanentError) as error:
+            except Exception as error:  # noqa: BLE001 - of a message alone: SMS that were sent are not to be sent again
                 return error
             return None
 

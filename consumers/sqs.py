@@ -50,7 +50,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from pipeline import Aws, AwsEntryConfig, BatchConsumer, Message, PermanentError, TemporaryError
+from pipeline import Aws, AwsEntryConfig, BatchConsumer, Message
 
 _MOST: Final = 2**20
 
@@ -86,7 +86,7 @@ class Sqs(BatchConsumer[SqsConfig]):
         """Ask for the queue's attributes."""
         return self._aws.probe("get_queue_attributes", QueueUrl=self.config.queue, AttributeNames=["QueueArn"])
 
-    def consume_many(self, messages: Sequence[Message]) -> Mapping[str, TemporaryError | PermanentError]:
+    def consume_many(self, messages: Sequence[Message]) -> Mapping[str, Exception]:
         """Send the messages in batches; give the error of each that SQS did not take."""
         return self._aws.send_messages("send_message_batch", "Entries", messages, self._entry, _MOST, QueueUrl=self.config.queue)
 

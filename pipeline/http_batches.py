@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import ClassVar, Final
 
-from pipeline.errors import PermanentError, TemporaryError
+from pipeline.errors import TemporaryError
 from pipeline.http import HttpConsumer, HttpRequest, UnacceptableError
 from pipeline.message import Message
 from pipeline.plugin import BatchConsumer, C
@@ -44,11 +44,11 @@ class HttpBatchConsumer(HttpConsumer[C], BatchConsumer[C]):
         """Give the messages and the bytes that a request may have; override it where options say so."""
         return self.at_once, self.body_limit
 
-    async def consume_many(self, messages: Sequence[Message]) -> Mapping[str, TemporaryError | PermanentError]:
+    async def consume_many(self, messages: Sequence[Message]) -> Mapping[str, Exception]:
         """Send the messages in as few requests as they fit into, one after the other."""
         most, size = self.limits()
         parts = deque(messages[start : start + most] for start in range(0, len(messages), most))
-        failures: dict[str, TemporaryError | PermanentError] = {}
+        failures: dict[str, Exception] = {}
         end = monotonic() + LONGEST
         while parts:
             part = parts.popleft()
@@ -60,7 +60,7 @@ class HttpBatchConsumer(HttpConsumer[C], BatchConsumer[C]):
             except TemporaryError as error:
                 left = [*part, *(message for other in parts for message in other)]
                 return failures | dict.fromkeys((message.id for message in left), error)
-            except PermanentError as error:
+            except Exception as error:  # noqa: BLE001 - a refusal, or a bug, which costs no other message
                 failures |= dict.fromkeys((message.id for message in part), error)
         return failures
 
@@ -69,7 +69,7 @@ class HttpBatchConsumer(HttpConsumer[C], BatchConsumer[C]):
             raise TemporaryError(f"the requests before it took longer than {LONGEST:.0f} s")
         try:
             request = self.request_for(part)
-        except PermanentError:
+        except Exception:
             if len(part) > 1:
                 raise _HalvesError from None
             raise

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args, get_orig
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.errors import PermanentError, RequestError, TemporaryError
+from pipeline.errors import RequestError
 from pipeline.message import Message
 from pipeline.networks import ANYWHERE, Networks
 from pipeline.request import Request
@@ -328,8 +328,8 @@ class Consumer(Plugin[C]):
         return {"title": message.title, "text": message.text}
 
 
-Failures = Mapping[str, TemporaryError | PermanentError]
-"""By message id: why the other side does not have it."""
+Failures = Mapping[str, Exception]
+"""By message id: why the other side does not have it; what is neither `TemporaryError` nor `PermanentError` is a bug."""
 
 
 class BatchConsumer(Plugin[C]):

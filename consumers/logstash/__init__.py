@@ -134,18 +134,18 @@ class Logstash(HttpBatchConsumer[LogstashConfig]):
         body = msgspec.json.encode([msgspec.Raw(written(message, self.config)) for message in messages])
         return HttpRequest(self.config.url.get_secret_value(), body, headers={"content-type": "application/json"})
 
-    async def consume_many(self, messages: Sequence[Message]) -> Mapping[str, TemporaryError | PermanentError]:
+    async def consume_many(self, messages: Sequence[Message]) -> Mapping[str, Exception]:
         """Send the events; give the error of each that did not arrive."""
         if self._way is None:
             return await super().consume_many(messages)
         assert self._threads is not None
-        failures: dict[str, TemporaryError | PermanentError] = {}
+        failures: dict[str, Exception] = {}
         events: list[Event] = []
         most = _DATAGRAM if self.config.target.scheme == "udp" else None
         for message in messages:
             try:
                 events.append((message.id, written(message, self.config, most)))
-            except PermanentError as error:
+            except Exception as error:  # noqa: BLE001 - whatever one message is bad for costs no other
                 failures[message.id] = error
         if events:
             until = time.monotonic() + _PATIENCE

@@ -140,19 +140,19 @@ class Aws:
 
     def send_messages(
         self, operation: str, field: str, messages: Sequence[Message], write: Callable[[Message], Entry], most: int, **target: Any
-    ) -> dict[str, Failure]:
+    ) -> dict[str, Exception]:
         """Send messages by a batch operation, and give the error of each that was not taken, by its id.
 
         `field` is what the operation calls its entries, `write` makes one of a message or raises `PermanentError`; `most` is how
         many bytes a batch may have, and so an entry. Where a whole batch is refused as one of its entries will not do, it is sent
         in halves. Where AWS is away, what is left is not tried.
         """
-        failures: dict[str, Failure] = {}
+        failures: dict[str, Exception] = {}
         entries: list[Entry] = []
         for message in messages:
             try:
                 entries.append({"Id": message.id} | write(message))
-            except PermanentError as error:
+            except Exception as error:  # noqa: BLE001 - whatever one message is bad for costs no other
                 failures[message.id] = error
         until = monotonic() + PATIENCE
         away: TemporaryError | None = None

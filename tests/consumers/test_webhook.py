@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from consumers.webhook import Webhook, WebhookConfig
-from pipeline import Message, PermanentError, Request, TemporaryError
+from pipeline import HttpBatchConsumer, HttpRequest, Message, PermanentError, Request, TemporaryError
 from pipeline.engine.delivery import deliver as engine_deliver
 from pipeline.engine.loop import run_on_loop
 from pipeline.testing import Answer, BatchConsumerContract, HttpConsumerContract, LoopbackServer
@@ -207,6 +207,25 @@ def test_after_an_error_that_may_pass_nothing_more_is_sent(server):
     assert [*failures] == [message.id for message in messages[2:]]
     assert {error.retry_after for error in failures.values() if isinstance(error, TemporaryError)} == {7}
     assert len(server.received) == 2
+
+
+class Careless(HttpBatchConsumer[WebhookConfig]):
+    """A plugin with a bug."""
+
+    at_once = 2
+
+    def request_for(self, messages):
+        return HttpRequest(self.config.url.get_secret_value(), ",".join(one.labels["team"] for one in messages).encode())
+
+
+def test_a_bug_that_a_message_brings_out_costs_no_other(server):
+    team = {"team": "db"}
+    messages = [*several(4, labels=team), *several(1), *several(1, labels=team)]
+    plugin = Careless(WebhookConfig.model_validate({"url": server.url}))
+    outcomes = engine_deliver(plugin, messages, concurrency=1)
+    run_on_loop(plugin.aclose())
+    assert {message_id: type(error) for message_id, error in outcomes.items() if error} == {messages[4].id: KeyError}
+    assert [one.body for one in server.received] == [b"db,db", b"db,db", b"db"]
 
 
 def test_a_batch_has_a_signature_and_a_key_of_its_own(server):
