@@ -209,6 +209,11 @@ def test_only_what_is_wanted():
     assert receive({"organization": {"login": "acme"}}, "organization", repositories=["acme/shop"]) == []
 
 
+def test_a_body_of_very_many_spaces_holds_nobody_up():
+    (message,) = receive({**OPENED, "pull_request": {**PULL, "body": f"a \t\n \t\n\nb{' ' * 500_000}c"}})
+    assert message.text.startswith("a\n\nb")
+
+
 def test_a_run_of_a_fork_is_not_one_of_the_branch_of_that_name_here():
     def message(home):
         run = {"name": "CI", "head_branch": "main", "conclusion": "failure", "head_repository": {"full_name": home}}
