@@ -135,9 +135,9 @@ def finish(one: socket.socket, until: float) -> bytes:
     """Say that nothing more comes, and return when the other side has read all and ended the connection too; give what it said.
 
     A kernel whose program leaves something unread resets the connection, as does one that something comes too late for: that
-    raises. What ends without TLS's own goodbye has ended all the same.
+    raises, and so does an end that is there before ours is told. What ends without TLS's own goodbye has ended all the same.
     """
-    said = b""
+    said = _said_already(one)
     one.settimeout(left(until))
     try:
         if isinstance(one, ssl.SSLSocket):
@@ -152,6 +152,18 @@ def finish(one: socket.socket, until: float) -> bytes:
         if error.errno != 0:  # OpenSSL's word for an end without goodbye
             raise
     await_receipt(one, until)
+    return said
+
+
+def _said_already(one: socket.socket) -> bytes:
+    """Give what the other side has said so far; raises `EOFError` where it has ended the connection."""
+    one.settimeout(0)
+    try:
+        said = one.recv(_CHUNK)
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return b""
+    if not said:
+        raise EOFError
     return said
 
 

@@ -244,6 +244,19 @@ class TestLines:
         (message,) = numbered(1, text="t" * 100)
         assert isinstance(deliver_many(plugin, [message])[message.id], TemporaryError)
 
+    def test_an_end_that_is_there_before_ours_is_told_confirms_nothing(self, listen, logstash):
+        """As of one that is shutting down. What is sent is more than the kernels hold: the end is there when all is written."""
+
+        def serve(connection):
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(100_000):
+                pass
+
+        listener = listen(serve)
+        messages = numbered(300, text="t" * 60_000)
+        failures = deliver_many(logstash(f"tcp://127.0.0.1:{listener.port}"), messages)
+        assert len(failures) == 300
+
     @pytest.mark.usefixtures("hurried")
     def test_one_that_reads_all_and_never_ends_is_told_of(self, over):
         done = threading.Event()
