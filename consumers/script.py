@@ -114,7 +114,7 @@ class Script(Consumer[ScriptConfig]):
         if self.config.keep:
             self._ask(text)
             return
-        with self._executable.start() as run:
+        with self._executable.start(heard=False) as run:
             run.write(text + b"\n", last=True)
             for _ in run.lines(self.config.timeout):
                 pass

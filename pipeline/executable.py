@@ -79,9 +79,10 @@ class Executable:
             raise TemporaryError(f"{path} is not there, or not executable")
         return path
 
-    def start(self, variables: Mapping[str, str] | None = None, *, output: int | None = None) -> Run:
+    def start(self, variables: Mapping[str, str] | None = None, *, output: int | None = None, heard: bool = True) -> Run:
         """Start it, with these variables added to its environment; it may print so many bytes. Raises `TemporaryError`.
 
+        What it prints is thrown away where it is not `heard`, and not limited then.
         Use what it gives as a context manager: the script has ended, with all that it started, when the block is left.
         """
         options = self.options
@@ -93,7 +94,7 @@ class Executable:
             process = subprocess.Popen(  # noqa: S603 - a list of arguments, of an executable that the settings allow
                 [sys.executable, "-I", "-S", guardian.__file__, *limits, *options.command],
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdout=subprocess.PIPE if heard else subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 env=environment,
                 cwd=options.directory or Path(options.command[0]).parent,

@@ -47,7 +47,6 @@ class Run:
         mask: Callable[[str], str],
     ) -> None:
         assert process.stdin is not None
-        assert process.stdout is not None
         assert process.stderr is not None
         self.name = name
         self._process, self._lifeline, self._stdin = process, lifeline, process.stdin
@@ -62,9 +61,11 @@ class Run:
         self._open.callback(process.wait)
         self._selector = self._open.enter_context(selectors.DefaultSelector())
         for stream in (process.stdin, process.stdout, process.stderr, lifeline):
-            os.set_blocking(stream.fileno(), False)
-            self._open.callback(stream.close)
-        self._selector.register(process.stdout, selectors.EVENT_READ, self._take_output)
+            if stream is not None:
+                os.set_blocking(stream.fileno(), False)
+                self._open.callback(stream.close)
+        if process.stdout is not None:
+            self._selector.register(process.stdout, selectors.EVENT_READ, self._take_output)
         self._selector.register(process.stderr, selectors.EVENT_READ, self._take_errors)
         self._selector.register(lifeline, selectors.EVENT_READ, self._take_ending)
 

@@ -120,8 +120,9 @@ def test_a_message_larger_than_a_pipe_arrives_whole(taken):
     assert len(taken()[0]["text"]) == 3_000_000
 
 
-def test_a_script_need_not_read_and_may_print(script, message):
-    script("#!/bin/bash\nseq 200000")
+@pytest.mark.parametrize("prints", ["seq 200000", "head -c 3000000 /dev/zero"])
+def test_a_script_need_not_read_and_may_print(script, message, prints):
+    script(f"#!/bin/bash\n{prints}")
     with opened() as plugin:
         plugin.consume(message.replace(text="x" * 3_000_000))
 
