@@ -113,8 +113,9 @@ def _at_once(consumer: BatchConsumer[Any], messages: Sequence[Message], concurre
     if wait := max(map(course.wait, messages)):
         time.sleep(wait)
     outcomes = _all_at_once(consumer, messages, concurrency)
-    # It was one call: a success of one message is its success, the failures of all are one failure.
-    course.fuse.note(None if None in outcomes.values() else next(iter(outcomes.values())))
+    # It was one call: a success of one message is its success, and without one a temporary error its failure.
+    told = max(outcomes.values(), key=lambda error: (error is None, isinstance(error, TemporaryError)))
+    course.fuse.note(told)
     return outcomes
 
 

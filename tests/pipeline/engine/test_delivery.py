@@ -135,6 +135,21 @@ def test_a_batch_consumer_that_hangs_gives_its_messages_back(message, monkeypatc
     assert isinstance(outcome, TemporaryError)
 
 
+@pytest.mark.parametrize(("told", "failures", "answered"), [("tt", 1, 0), ("pt", 1, 0), ("tp", 1, 0), ("pp", 0, 0), ("t", 0, 1)])
+def test_a_batch_without_a_success_is_a_failure_where_one_of_its_errors_may_pass(message, told, failures, answered):
+    kinds = {"t": TemporaryError, "p": PermanentError}
+
+    class Away(BatchConsumer[NoOptions]):
+        """Has an error for the first messages."""
+
+        def consume_many(self, messages):
+            return {one.id: kinds[kind]("x") for one, kind in zip(messages, told, strict=False)}
+
+    fuse = delivery.Fuse(9)
+    delivery.deliver(Away(NoOptions()), [message(), message()], concurrency=1, fuse=fuse)
+    assert (fuse.failures, fuse.answered) == (failures, bool(answered))
+
+
 def test_a_batch_consumer_may_be_async(message, monkeypatch):
     class Async(BatchConsumer[NoOptions]):
         """Refuses one message, and hangs at another."""
