@@ -38,8 +38,8 @@ Apprise says of a failure no more than a status, at most. Statuses of 3xx and 4x
 425 and 429; any other failure is tried again, and no wait that the service asked for is known: write a `rate:` that it bears.
 What logs in with a password logs in for each message: give a token where the service has one. Redirects are not
 followed, unless the URL says `redirect=yes`, and no target may lie in a private network that
-`SIFTBELL_PRIVATE_NETWORKS` does not allow. Services of the machine itself (syslog, desktops) are not taken, and
-nothing is attached.
+`SIFTBELL_PRIVATE_NETWORKS` does not allow. Services of the machine itself (syslog, desktops) are not taken, nor is
+XMPP, which cannot be kept from private networks, and nothing is attached.
 
 Protocol: https://appriseit.com/library/ and https://appriseit.com/universal-syntax/; needs `pip install
 "siftbell[apprise]"`.
@@ -80,6 +80,8 @@ _AT_ONCE: Final = 20
 """Notifications at once in a process: each has a thread, as Apprise waits for its sockets."""
 _LOCAL: Final = frozenset({"dbus", "gnome", "macosx", "syslog", "windows"})
 """Modules of services of the machine itself."""
+_UNGUARDED: Final = frozenset({"xmpp"})
+"""Modules of services that connect in threads of their own, where no address is refused (docs/decisions/0027)."""
 _TYPES: Final[dict[str, Type]] = {"critical": "failure", "error": "failure", "warning": "warning"}
 _STATUS: Final = re.compile(r"\berror=(\d{3})\b")
 _AGAIN: Final = frozenset({408, 425, 429})
@@ -126,8 +128,11 @@ def _service(url: str) -> apprise.NotifyBase:
     if not isinstance(service, apprise.NotifyBase):
         text = "no service of Apprise takes this URL, or it needs a library that is not installed"
         raise ValueError(text)  # noqa: TRY004 - pydantic tells ValueErrors
-    if type(service).__module__.rpartition(".")[2] in _LOCAL:
+    module = type(service).__module__.split(".")[2]  # apprise.plugins.xmpp.base
+    if module in _LOCAL:
         raise ValueError("services of the machine itself are not taken")
+    if module in _UNGUARDED:
+        raise ValueError("this service of Apprise is not taken, as it cannot be kept from private networks")
     return service
 
 

@@ -230,6 +230,13 @@ def test_it_keeps_to_the_networks_that_are_allowed(server, host):
     assert server.connections == []
 
 
+def test_what_connects_in_a_thread_of_its_own_is_not_taken(monkeypatch):
+    """With slixmpp installed, that is; without it Apprise does not take the URL."""
+    monkeypatch.setattr("apprise.plugins.xmpp.base.NotifyXMPP.enabled", True)
+    with pytest.raises(ValidationError, match="cannot be kept from private networks"):
+        AppriseConfig(url="xmpp://user:password@x.example/a@x.example")
+
+
 def test_a_redirect_that_is_followed_keeps_to_them_too(server, host):
     with LoopbackServer() as other:
         port = other.url.rpartition(":")[2]
