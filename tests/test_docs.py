@@ -21,7 +21,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("exam
 SECRETS = ("TELEGRAM_TOKEN", "TELEGRAM_CHAT", "NTFY_URL", "NTFY_TOKEN", "WEBHOOK_SECRET")
 ENVIRONMENT = dict.fromkeys(SECRETS, "https://1:x")
 # The fences that hold YAML which is no pipeline say what it is: ```yaml title=NAME.
-FENCE = re.compile(r"^( *)```(\w+)(?: ([^\n`]*))?\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^( *)(`{3,})(\w+)(?: ([^\n`]*))?\n(.*?)^\1\2$", re.DOTALL | re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def blocks() -> list[Block]:
     for page in PAGES:
         text = page.read_text()
         for match in FENCE.finditer(text):
-            indent, language, info, body = match.groups()
+            indent, _, language, info, body = match.groups()
             inner = "\n".join(line.removeprefix(indent) for line in body.splitlines()) + "\n"
             found.append(Block(page, text.count("\n", 0, match.start()) + 1, language, info or "", inner))
     return found

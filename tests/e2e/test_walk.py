@@ -16,7 +16,7 @@ from trees import first_line, free_port, process, until
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 PAGE = Path(__file__).parents[2] / "docs" / "write-a-plugin.md"
-BLOCK = re.compile(r"^```(\w+) (walk|terminal|title=\S+)\n(.*?)^```\n(?!\"\"\")", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^(`{3,})\w+ (walk|terminal|title=\S+)\n(.*?)^\1\n", re.MULTILINE | re.DOTALL)
 
 
 def test_from_nothing_to_a_delivered_message(tmp_path: Path) -> None:
