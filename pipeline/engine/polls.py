@@ -15,6 +15,7 @@ from pipeline.engine.pipeline import Pipeline
 from pipeline.engine.runner import Runner
 from pipeline.errors import TemporaryError
 from pipeline.spec.model import ProducerStep, Schedule
+from pipeline.store.schedules import AHEAD
 
 log = structlog.get_logger()
 
@@ -33,10 +34,13 @@ class Polls:
         self._running: dict[tuple[str, str], Future[None]] = {}
         self._next: dict[tuple[str, str], datetime] = {}
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="poll")
-        self._since = runner.now()
+        self._since = self._seen = runner.now()
 
     def start_due(self, now: datetime) -> None:
         """Start the polls that are due and that no other clock has; a missed time is made up for once."""
+        if now < self._seen:  # the machine's clock was put back, and what was to come next may be far
+            self._next.clear()
+        self._seen = now
         for pipeline in self._runner.pipelines:
             for step in pipeline.spec.producers:
                 if step.schedule is not None:
@@ -57,6 +61,8 @@ class Polls:
         if (running is not None and not running.done()) or now < self._next.get(place, now):
             return
         last = self._runner.store.last_occurrence(*place) or self._since
+        if last > now + AHEAD:
+            last = now - AHEAD
         occurrence = _latest(schedule, last, now)
         if occurrence is None:
             self._next[place] = schedule.after(now)

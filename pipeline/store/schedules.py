@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, and_, or_, select, update
 
 from pipeline.store.tables import clean, cursors, insert, schedules, to_number
+
+AHEAD: Final = timedelta(hours=1)
+"""How far the clocks of machines may be apart. What is noted for later than that was noted while one was wrong, and holds up
+nothing now that it is right."""
 
 
 def read_cursor(connection: Connection, pipeline: str, producer: str) -> str | None:
@@ -36,10 +40,11 @@ def claim(
         "finished": None,
     }
     statement = insert(schedules, connection.dialect.name)
+    soon, due = to_number(now + AHEAD), to_number(occurrence)
     free = and_(
-        or_(schedules.c.owner.is_(None), schedules.c.until <= to_number(now)),
-        or_(schedules.c.finished.is_(None), schedules.c.finished < to_number(occurrence)),
-        schedules.c.occurrence <= to_number(occurrence),
+        or_(schedules.c.owner.is_(None), schedules.c.until <= to_number(now), schedules.c.until > soon),
+        or_(schedules.c.finished.is_(None), schedules.c.finished < due, schedules.c.finished > soon),
+        or_(schedules.c.occurrence <= due, schedules.c.occurrence > soon),
     )
     changed = {name: row[name] for name in ("occurrence", "owner", "until")}
     upsert = statement.on_conflict_do_update(index_elements=("pipeline", "producer"), set_=changed, where=free)

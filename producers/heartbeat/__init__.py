@@ -60,6 +60,9 @@ from producers.heartbeat.telling import Expectation, Signal, State, moment, tell
 
 GAP: Final = 30.0
 """Seconds between two polls: from three times as many on, and three times the last gap, no clock was there."""
+AHEAD: Final = 3600.0
+"""Seconds that the clocks of machines may be apart: what was noted for later than that does not count, or nobody would be late
+until then."""
 MOST_TEXT: Final = 4000
 _CODE: Final = re.compile(r"\d{1,3}")
 
@@ -105,12 +108,13 @@ class Heartbeat(WebhookProducer[HeartbeatConfig], PollingProducer[HeartbeatConfi
         now = _now()
         kept = msgspec.json.decode(cursor, type=_Cursor) if cursor else _Cursor(now.timestamp())
         gap, notes = now.timestamp() - kept.at, self.notes()
-        heard = _heard(notes)
+        heard = _heard(notes, now.timestamp() + AHEAD)
         away = gap if gap > 3 * max(GAP, kept.gap) else 0.0
         kept.at, kept.gap = now.timestamp(), gap
         kept.names = {name: kept.names.get(name) or State(now.timestamp()) for name in self._watched(kept, heard, now)}
         for state in kept.names.values():
             state.away += away
+            state.put_right(now.timestamp(), AHEAD)
         if self._other is not None and (old := {key: text for key, text in notes.items() if _name(key) not in kept.names}):
             self.drop_notes(old)
         for name, state in kept.names.items():
@@ -121,7 +125,7 @@ class Heartbeat(WebhookProducer[HeartbeatConfig], PollingProducer[HeartbeatConfi
     def _watched(self, kept: _Cursor, heard: Mapping[str, Mapping[str, Signal]], now: datetime) -> Iterator[str]:
         yield from self._expected
         for name, signals in heard.items() if self._other is not None else ():
-            silent = now.timestamp() - max(signal.at for signal in signals.values())
+            silent = now.timestamp() - max((signal.at for signal in signals.values()), default=0)
             waits = name in kept.names and not kept.names[name].told  # nobody is forgotten untold
             if name not in self._expected and (waits or silent < self.config.forget.total_seconds()):
                 yield name
@@ -157,12 +161,14 @@ def _name(key: str) -> str:
     return key.partition("/")[0]
 
 
-def _heard(notes: Mapping[str, str]) -> dict[str, dict[str, Signal]]:
+def _heard(notes: Mapping[str, str], before: float) -> dict[str, dict[str, Signal]]:
     """Give the last call of each kind, by name."""
     heard: dict[str, dict[str, Signal]] = {}
     for key, text in notes.items():
         name, _, kind = key.partition("/")
-        heard.setdefault(name, {})[kind] = msgspec.json.decode(text, type=Signal)
+        signals, signal = heard.setdefault(name, {}), msgspec.json.decode(text, type=Signal)
+        if signal.at <= before:
+            signals[kind] = signal
     return heard
 
 

@@ -30,6 +30,10 @@ class State(msgspec.Struct, omit_defaults=True):
     ok: float = 0
     failed: float = 0
 
+    def put_right(self, now: float, ahead: float) -> None:
+        """Take times that are further ahead than clocks may be apart for now: they were noted while a clock was wrong."""
+        self.since, self.ok, self.failed = (now if at > now + ahead else at for at in (self.since, self.ok, self.failed))
+
 
 class Expectation:
     """What is expected of a name, the options beside `names` included."""

@@ -317,6 +317,21 @@ class TestWhatMayBeLost:
         assert first.title == "job failed"
         assert run.later(minutes=4) == []
 
+    @pytest.mark.parametrize("hours", [1, 24 * 365, -24 * 365])
+    @pytest.mark.parametrize("options", [{"names": {"agent": "5m"}}, {"any": True, "every": "5m"}])
+    def test_a_clock_that_was_wrong_suppresses_no_warning(self, world, hours, options):
+        run = world(**options)
+        run.now += timedelta(hours=hours)
+        run.later(minutes=1)
+        run.call("agent")
+        run.later(minutes=1)
+        run.now -= timedelta(hours=hours)
+        assert shown(run.later(hours=2, step=60))
+        run.call("agent")
+        run.later(minutes=1)
+        run.told.clear()
+        assert [message.status for message in run.later(hours=2, step=60)] == ["firing"]
+
     def test_what_is_away_again_and_again_delays_a_warning_for_no_more_than_that(self, world):
         run = world(names={"agent": "5m"})
         told, began = [], run.now

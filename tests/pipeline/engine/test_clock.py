@@ -286,6 +286,30 @@ def test_a_poll_goes_on_from_its_cursor_and_each_time_is_polled_once(engine, pro
     assert run.store.cursor("toy", "numbers") == "6"
 
 
+def test_a_poll_goes_on_when_the_machines_clock_was_wrong_and_is_put_right(engine, producer, consumer, box, message):
+    class One(PollingProducer[NoOptions]):
+        """Has a message at each poll."""
+
+        def poll(self, cursor):
+            yield message(), "1"
+
+    run = engine(producers=[producer(One, schedule=Every())], consumers=[consumer(box)])
+    restarted = Clock(run.runner, owner="restarted", retention=timedelta(days=7))
+
+    def polled(clock):
+        run.moment[0] += timedelta(minutes=1)
+        clock.tick()
+        finish(clock)
+        run.work()
+        return len(box.got)
+
+    run.moment[0] += timedelta(days=365)
+    assert polled(run.clock) == 1
+    run.moment[0] -= timedelta(days=365)
+    assert polled(run.clock) == 2
+    assert polled(restarted) == 3
+
+
 def test_what_a_poll_gave_before_it_failed_is_accepted_and_it_is_asked_again_from_there(engine, producer, consumer, box, message):
     class Shaky(PollingProducer[NoOptions]):
         """Fails at the first call."""

@@ -33,6 +33,17 @@ def test_an_occurrence_is_one_owners(store, make):
     assert store.last_occurrence("p", "x") == make.now
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_was_claimed_while_the_clock_was_wrong_holds_up_nothing(store, make, finished):
+    assert claim(store, make, 60 * 24 * 365, "wrong", days=365)
+    if finished:
+        assert store.finish_occurrence("p", "x", at(make, 60 * 24 * 365), "wrong")
+    assert claim(store, make, 0, "right")
+    assert not claim(store, make, 0, "another")
+    assert store.finish_occurrence("p", "x", at(make, 0), "right")
+    assert store.last_occurrence("p", "x") == make.now
+
+
 def test_a_later_occurrence_waits_while_the_one_before_is_run(store, make):
     assert claim(store, make, 0, "one")
     assert not claim(store, make, 1, "two", seconds=59)
