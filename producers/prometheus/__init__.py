@@ -35,8 +35,8 @@ that it fires, its labels and `startsAt` are the same, and so is the message's i
 firing and one that is resolved, while records of deliveries are kept (`SIFTBELL_RETENTION`, 7 days); after that it is told
 once more what still fires. An alert whose `endsAt` has passed, by Siftbell's clock, is resolved. A Prometheus that was
 started anew gives a new `startsAt`, as do two that watch the same: then the `key` is the same. One that dies resolves nothing:
-`heartbeat` watches it. `amtool alert add --alertmanager.url=http://127.0.0.1:8025/in/from-prometheus/prometheus` works too; an
-alert without times is new each time.
+`heartbeat` watches it. `amtool alert add --alertmanager.url=http://any:YOUR-API-KEY@127.0.0.1:8025/in/from-prometheus/prometheus`
+works too; an alert without times is new each time.
 
 These clients do not come again with what was refused, so alerts are judged one by one: the valid ones are accepted, and the
 answer is 400, or 422 where a field is missing, and names the others. An alert has at most 64 KiB, a post 1 MiB
