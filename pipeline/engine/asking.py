@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -25,6 +25,7 @@ _MAY_PASS: Final = {"consumer": "its messages would wait and be tried again", "p
 _REFUSED: Final = {"consumer": "its messages would go to the dead letters"}
 """What an error would mean for messages, by the kind of the step."""
 _LONGEST: Final = 200
+_LONGEST_ERROR: Final = 400
 
 T = TypeVar("T")
 
@@ -78,19 +79,26 @@ async def _all(asked: Sequence[Target], within: float) -> list[Finding]:
 
 async def _finding(target: Target, within: float) -> Finding:
     mask = masker(secrets_in(target.step.config))
+
+    def line(text: str, most: int = _LONGEST_ERROR) -> str:
+        return shorten(" ".join(mask(text).split()), most)
+
+    def failed(error: Exception, hints: Mapping[str, str] = {}) -> Finding:
+        return Finding(target, error=line(str(error)) or type(error).__name__, hint=hints.get(target.step.kind, ""))
+
     try:
         text = await _said(target.step, within)
     except TimeoutError:
-        return Finding(target, error=f"no answer within {within:g} s", hint=_MAY_PASS.get(target.step.kind, ""))
+        return failed(TimeoutError(f"no answer within {within:g} s"), _MAY_PASS)
     except TemporaryError as error:
-        return Finding(target, error=mask(str(error)), hint=_MAY_PASS.get(target.step.kind, ""))
+        return failed(error, _MAY_PASS)
     except PermanentError as error:
-        return Finding(target, error=mask(str(error)), hint=_REFUSED.get(target.step.kind, ""))
+        return failed(error, _REFUSED)
     except ConfigError as error:
-        return Finding(target, error=mask(str(error)))
+        return failed(error)
     except Exception as error:  # noqa: BLE001 - whatever a plugin raises is told of its own step
-        return Finding(target, error=mask(f"its probe failed, which is a bug: {type(error).__name__}: {error}"))
-    return Finding(target, text=shorten(mask(" ".join((text or "").split())), _LONGEST))
+        return Finding(target, error=line(f"its probe failed, which is a bug: {type(error).__name__}: {error}"))
+    return Finding(target, text=line(text or "", _LONGEST))
 
 
 async def _said(step: Step, within: float) -> str | None:
@@ -111,9 +119,11 @@ async def _said(step: Step, within: float) -> str | None:
 
 
 async def _closed(plugin: Plugin[Any]) -> None:
-    if (aclose := getattr(plugin, "aclose", None)) is not None:
-        await aclose()
-    await _in_thread(plugin.close)
+    try:
+        if (aclose := getattr(plugin, "aclose", None)) is not None:
+            await aclose()
+    finally:
+        await _in_thread(plugin.close)
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

@@ -49,6 +49,10 @@ class Chat(Consumer[ChatConfig]):
                 raise KeyError(token)
             case "exit":
                 raise SystemExit(3)
+            case "silent":
+                raise PermanentError("")
+            case "verbose":
+                raise TemporaryError("busy\\nuntil " + "noon " * 100)
             case "nothing":
                 return None
             case "hang":
@@ -215,6 +219,23 @@ def test_what_hangs_is_left_after_its_time(configs: Path, process) -> None:
     assert "error: consumer loop (talk): no answer within 0.5 s\n" in done.out
     assert done.out.endswith("1 of 3 targets answers, 2 do not\n")
     assert "closed" in (configs.parent / "notes").read_text()
+
+
+def test_an_error_is_told_on_one_line_whatever_its_text(configs: Path, siftbell) -> None:
+    write(configs, "{chat: {says: silent}, as: silent}", "{chat: {says: verbose}, as: verbose}")
+    done = siftbell("check", "--connect")
+    assert done.code == 3
+    assert "5:6: error: consumer silent (chat): PermanentError\n" in done.out
+    (line,) = (line for line in done.out.splitlines() if "consumer verbose" in line)
+    assert "error: consumer verbose (chat): busy until noon noon" in line
+    assert len(line) < 500
+
+
+def test_a_secret_of_several_words_is_masked(configs: Path, siftbell) -> None:
+    write(configs, "{chat: {says: hello, token: 'open  sesame'}, as: fine}", "{chat: {says: refused, token: 'open  sesame'}}")
+    out = siftbell("check", "--connect").out
+    assert "consumer fine (chat): @bell, by ***\n" in out
+    assert "consumer chat: *** is not known\n" in out
 
 
 def test_where_no_step_has_a_target(configs: Path, siftbell) -> None:
