@@ -19,7 +19,7 @@ producers:
   - http
   - http:
       fields: {title: check.name, text: check.output, severity: level, labels: tags, key: check.id}
-      hmac: {secret: "${HOOK_SECRET:-unset}", header: X-Hub-Signature-256}
+      hmac: {secret: "${HOOK_SECRET}", header: X-Hub-Signature-256}
     as: checks
 consumers:
   - log

@@ -18,7 +18,7 @@ from pipeline.spec.problems import render_text
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
-SECRETS = ("TELEGRAM_TOKEN", "TELEGRAM_CHAT", "NTFY_URL", "NTFY_TOKEN", "WEBHOOK_SECRET")
+SECRETS = ("TELEGRAM_TOKEN", "TELEGRAM_CHAT", "NTFY_URL", "NTFY_TOKEN", "WEBHOOK_SECRET", "HOOK_SECRET", "GITHUB_SECRET")
 ENVIRONMENT = dict.fromkeys(SECRETS, "https://1:x")
 # The fences that hold YAML which is no pipeline say what it is: ```yaml title=NAME.
 FENCE = re.compile(r"^( *)(`{3,})(\w+)(?: ([^\n`]*))?\n(.*?)^\1\2$", re.DOTALL | re.MULTILINE)

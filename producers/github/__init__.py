@@ -8,7 +8,7 @@ what to what, also one that Siftbell does not know. `events` and `repositories` 
 name: shop
 producers:
   - github:
-      secret: "${GITHUB_SECRET:-unset}"
+      secret: "${GITHUB_SECRET}"
       events: [pull_request.opened, pull_request.review_requested, workflow_run.completed, dependabot_alert]
 consumers:
   - log:
