@@ -41,11 +41,12 @@ class StepResults:
 
     def tell(self, told: Told) -> None:
         """Write what the other side says of a delivery, count it, and log what did not arrive. Raises StoreAway."""
-        self.store.tell_result(self._result(told.reference, arrived=told.arrived, text=told.text[:MOST]))
+        result = self._result(told.reference, arrived=told.arrived, text=told.text[:MOST])
+        self.store.tell_result(result)
         outcome = {None: "under way", True: "arrived", False: "failed"}[told.arrived]
         RESULTS.labels(self.pipeline, self.step, outcome).inc()
         if told.arrived is False:
-            log.warning("did not arrive", pipeline=self.pipeline, step=self.step, reference=told.reference, reason=told.text)
+            log.warning("did not arrive", pipeline=self.pipeline, step=self.step, reference=result.reference, reason=result.text)
 
     def _result(self, reference: str, **known: Any) -> Result:
         known = {"message_id": "", **known}

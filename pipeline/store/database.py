@@ -134,7 +134,7 @@ class Database:
     def _file_is_there(self, *_: Any) -> None:
         """Keep SQLite from making an empty file, for everyone to read, where the store's is gone."""
         if self.file and not self.file.exists():
-            raise sqlite3.OperationalError("no such file")
+            raise sqlite3.OperationalError("no such file; `siftbell run` makes it")
 
     def _sqlite_connected(self, connection: sqlite3.Connection, _: Any) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver's guess

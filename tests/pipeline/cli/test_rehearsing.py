@@ -90,7 +90,7 @@ def test_without_a_store_nothing_is_sent(project: Path, siftbell) -> None:
     (project / ".siftbell" / "store.db").unlink()
     done = siftbell("consumers", "test", "tell", "--timeout", "0.2")
     assert done.code == 3
-    assert re.fullmatch(r"siftbell: the store \(.*\) is away: no such file\n", done.err)
+    assert re.fullmatch(r"siftbell: the store \(.*\) is away: no such file; `siftbell run` makes it\n", done.err)
 
 
 def test_a_shell_completes_names(project: Path, process) -> None:
