@@ -254,7 +254,7 @@ class SqlDatabase:
         words = str(cause)
         if len(cause.args) == 2 and isinstance(cause.args[0], int):
             words = f"{cause.args[1]} ({cause.args[0]})"
-        return f"{self.place}: {shorten(self._mask(' '.join(words.split())), _LONGEST)}"
+        return f"{self.place}: {shorten(' '.join(self._mask(words).split()), _LONGEST)}"
 
 
 def _read(secret: SecretStr) -> URL:

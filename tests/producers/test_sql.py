@@ -9,6 +9,7 @@ from decimal import Decimal
 from ipaddress import ip_address
 from itertools import islice
 from time import monotonic, process_time
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
@@ -527,3 +528,14 @@ def test_a_password_shows_nowhere():
         list(plugin.poll(None))
     assert str(caught.value).startswith("postgresql://127.0.0.1:9/orders: ")
     assert "very-secret" not in f"{caught.value!r}"
+
+
+def test_a_password_of_several_words_shows_nowhere(empty_postgres):
+    parts = urlsplit(empty_postgres)
+    url = parts._replace(netloc=f"{parts.username}:two%20%20words@{parts.hostname}:{parts.port or 5432}").geturl()
+    plugin = Sql(SqlConfig(url=url, query='SELECT "two  words"'))
+    plugin.open()
+    with pytest.raises((PermanentError, TemporaryError)) as caught:
+        list(plugin.poll(None))
+    assert "***" in str(caught.value)
+    assert "words" not in str(caught.value)
