@@ -70,9 +70,20 @@ def forms_of(secret: str) -> Iterator[str]:
         yield whole[(0, 2, 3)[before] : -1]  # the last one is of what stands behind them too
 
 
+def parts_of(secret: str) -> Iterator[str]:
+    """Give what of a secret URL of HTTP is as secret as all of it: the path, as servers repeat it in an answer."""
+    if not secret.startswith(("http://", "https://")):
+        return
+    try:
+        parts = urlsplit(secret)
+    except ValueError:
+        return
+    yield from (text for text in (parts.path, f"{parts.path}?{parts.query}") if len(text) > _LONG)
+
+
 def masker(secrets: Iterable[str]) -> Callable[[str], str]:
     """Give a function that masks these secrets wherever they stand in a text, in any of their forms."""
-    known = {form for secret in secrets if secret for form in forms_of(secret)}
+    known = {form for secret in secrets for part in (secret, *parts_of(secret)) if part for form in forms_of(part)}
     anywhere = [re.escape(secret) for secret in sorted(known, key=len, reverse=True) if len(secret) >= SHORTEST]
     pattern = re.compile("|".join(anywhere)) if anywhere else None
 

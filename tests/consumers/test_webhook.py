@@ -15,7 +15,7 @@ from pipeline import HttpBatchConsumer, HttpRequest, Message, PermanentError, Re
 from pipeline.engine.delivery import deliver as engine_deliver
 from pipeline.engine.loop import run_on_loop
 from pipeline.testing import Answer, BatchConsumerContract, HttpConsumerContract, LoopbackServer
-from pipeline.testing.delivering import deliver_many
+from pipeline.testing.delivering import deliver_many, failure
 from producers.http import Http, HttpConfig
 
 pytestmark = pytest.mark.against("consumer webhook", "a server on the loopback interface")
@@ -207,6 +207,13 @@ def test_after_an_error_that_may_pass_nothing_more_is_sent(server):
     assert [*failures] == [message.id for message in messages[2:]]
     assert {error.retry_after for error in failures.values() if isinstance(error, TemporaryError)} == {7}
     assert len(server.received) == 2
+
+
+def test_the_path_of_the_url_is_masked_where_a_server_repeats_it(server):
+    server.answer = Answer(404, body=b"Cannot POST /services/T0/one-of-many?sig=abc, nor /services/T0/one-of-many")
+    plugin = Webhook(WebhookConfig.model_validate({"url": f"{server.url}/services/T0/one-of-many?sig=abc"}))
+    error = failure(plugin, MESSAGE)
+    assert str(error) == f"POST {server.url}: answered 404: Cannot POST ***, nor ***"
 
 
 class Careless(HttpBatchConsumer[WebhookConfig]):
