@@ -155,6 +155,8 @@ class Chat:
             return await self._call(ask, patient=patient, chat=to.new_chat_id, moved=True)
         except TelegramError as error:
             raise self._meant(error) from None
+        except KeyError:
+            raise TemporaryError("Telegram: what answered is no Bot API") from None
 
     def _meant(self, error: TelegramError) -> TemporaryError | PermanentError:
         text = str(error).replace(self._config.token.get_secret_value(), "***")

@@ -284,6 +284,12 @@ def test_what_telegram_refuses(telegram, api, status, text, kind):
     assert TOKEN not in str(caught.value)
 
 
+def test_what_is_no_bot_api_is_tried_again(telegram, api):
+    api._sendMessage = lambda _form: api._json(200, {})
+    with pytest.raises(TemporaryError, match="no Bot API"):
+        telegram()(message())
+
+
 def test_a_group_that_moved_is_followed_once(telegram, api):
     error = api._error
     api._error = lambda status, text: error(status, text, migrate_to_chat_id=-200)
