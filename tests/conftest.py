@@ -61,14 +61,17 @@ class Matrix:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self.whole = config.args_source is config.ArgsSource.TESTPATHS and not (config.option.keyword or config.option.markexpr)
+        picked = config.option.keyword or config.option.markexpr or config.option.collectonly
+        self.whole = config.args_source is config.ArgsSource.TESTPATHS and not picked
         self.passed: set[tuple[str, str]] = set()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" and report.passed:
             self.passed |= {(plugin, counterpart) for name, (plugin, counterpart) in report.user_properties if name == "against"}
 
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if session.shouldfail or exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):  # it was broken off
+            self.whole = False
         if self.config.option.matrix:
             tried = self.passed | (set() if self.whole else claimed())
             rows = [f"  {json.dumps(pair, ensure_ascii=False)}" for pair in sorted(tried)]

@@ -57,6 +57,22 @@ def test_what_passed_is_written_down(suite: pytest.Pytester, spread: tuple[str, 
     assert claimed(suite) == [DISK, RABBITMQ]
 
 
+@pytest.mark.parametrize("broken_off", ["raise KeyboardInterrupt", "pytest.exit('enough')"])
+def test_a_run_that_was_broken_off_takes_nothing_away(suite: pytest.Pytester, broken_off: str) -> None:
+    claim(suite, REDIS)
+    (suite.path / "tests" / "test_it.py").write_text(
+        TESTS.replace("def test_without_a_broker(): pass", f"def test_it_ends(): {broken_off}")
+    )
+    suite.runpytest_subprocess("--matrix")
+    assert claimed(suite) == [RABBITMQ, REDIS]
+
+
+def test_tests_that_are_only_named_take_nothing_away(suite: pytest.Pytester) -> None:
+    claim(suite, REDIS)
+    suite.runpytest_subprocess("--matrix", "--collect-only")
+    assert claimed(suite) == [REDIS]
+
+
 def test_a_part_of_the_tests_adds_to_what_is_written(suite: pytest.Pytester) -> None:
     claim(suite, REDIS)
     suite.runpytest_subprocess("--matrix", "-k", "test_file")
