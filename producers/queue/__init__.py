@@ -68,7 +68,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 import structlog
@@ -83,6 +84,11 @@ if TYPE_CHECKING:
     from producers.queue.sns import Sns
 
 log = structlog.get_logger()
+
+HELD_FOR: Final = 50.0
+"""Seconds for which what was taken is held while Siftbell's own queue or store is away. Quorum queues and SQS count how often
+they hand a message over, and drop it or set it aside then. Connections of AMQP live longer than that without a sign."""
+_PAUSE: Final = 1.0
 
 _Read = tuple[Delivery, list[Message]]
 
@@ -123,7 +129,7 @@ class Queue(ListeningProducer[QueueConfig]):
         try:
             while not stopping():
                 if deliveries := system.receive():
-                    system.acknowledge(self._taken_over(publish, deliveries))
+                    system.acknowledge(self._surely_taken_over(publish, deliveries, stopping))
         finally:
             with suppress(PipelineError):  # what was not acknowledged comes again anyway
                 system.close()
@@ -142,6 +148,19 @@ class Queue(ListeningProducer[QueueConfig]):
         if self.config.list:
             return redis_list.RedisList(self.config)
         return redis_stream.RedisStream(self.config, self._name)
+
+    def _surely_taken_over(
+        self, publish: Publish, deliveries: Sequence[Delivery], stopping: Callable[[], bool]
+    ) -> list[Delivery]:
+        end = monotonic() + HELD_FOR
+        while True:
+            try:
+                return self._taken_over(publish, deliveries)
+            except TemporaryError as away:
+                if stopping() or monotonic() > end:
+                    raise
+                log.warning("what was taken off a foreign queue waits for Siftbell's own", error=str(away))
+                sleep(_PAUSE)
 
     def _taken_over(self, publish: Publish, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Publish what can be read, bury the rest; give what may be acknowledged."""

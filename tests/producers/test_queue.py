@@ -36,6 +36,7 @@ from moto.sns import sns_backends
 from pydantic import SecretStr, ValidationError
 from trees import until
 
+import producers.queue
 from pipeline import PermanentError, PipelineError, TemporaryError
 from pipeline.foreign import AmqpServer
 from pipeline.testing import ListeningProducerContract
@@ -333,7 +334,8 @@ def test_what_cannot_be_read_is_buried_with_the_reason_and_acknowledged(foreign)
     assert foreign.left() == 0
 
 
-def test_what_could_not_be_published_comes_again_under_its_id(foreign):
+def test_what_could_not_be_published_comes_again_under_its_id(foreign, monkeypatch):
+    monkeypatch.setattr(producers.queue, "HELD_FOR", -1.0)
     foreign.send(*bodies(3))
     refused = []
 
@@ -495,6 +497,25 @@ class TestAmqp:
         with pytest.raises(TemporaryError, match="CERTIFICATE_VERIFY_FAILED"):
             probed(rabbit, url=url.replace("localhost", "127.0.0.1"))
 
+    def test_what_waits_for_our_own_queue_is_not_handed_over_again_and_again(self, rabbit, monkeypatch):
+        monkeypatch.setattr(producers.queue, "_PAUSE", 0.1)
+        name = f"quorum-{uuid4().hex[:8]}"
+        arguments = {"x-queue-type": "quorum", "x-delivery-limit": 1}
+        rabbit.channel.queue_declare(name, durable=True, auto_delete=False, arguments=arguments)
+        rabbit.channel.basic_publish(amqp.Message(bodies(1)[0]), routing_key=name)
+        refused = []
+        with listening(rabbit, queue=name) as heard:
+
+            def refuse():
+                if len(refused) < 5:
+                    refused.append(1)
+                    raise TemporaryError("the queue is away")
+
+            heard.before = refuse
+            until(lambda: heard.messages, "it has come")
+        assert heard.errors == []
+        rabbit.channel.queue_delete(name)
+
     def test_a_queue_that_is_not_there_is_told_and_asked_for_again(self, rabbit):
         rabbit.channel.queue_delete(rabbit.name)
         with listening(rabbit) as heard:
@@ -634,7 +655,8 @@ class TestRedis:
         assert redis_list.redis.lrange(f"{redis_list.name}:siftbell:alive", 0, -1) == [b"theirs"]
 
     @pytest.mark.parametrize("end", ["left", "right"])
-    def test_the_oldest_come_first_from_either_end(self, redis_list, end):
+    def test_the_oldest_come_first_from_either_end(self, redis_list, end, monkeypatch):
+        monkeypatch.setattr(producers.queue, "HELD_FOR", -1.0)
         push = redis_list.redis.rpush if end == "left" else redis_list.redis.lpush
         push(redis_list.name, *bodies(5))
         with listening(redis_list, take_from=end, prefetch=2) as heard:
