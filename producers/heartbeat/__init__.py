@@ -58,7 +58,7 @@ from pipeline import Message, Note, PollingProducer, Request, RequestError, Webh
 from producers.heartbeat.options import NAME, HeartbeatConfig, NameConfig
 from producers.heartbeat.telling import Expectation, Signal, State, moment, tell_back, tell_failed, tell_late, tell_long
 
-GAP: Final = 30.0
+GAP: Final = 10.0
 """Seconds between two polls: from three times as many on, and three times the last gap, no clock was there."""
 AHEAD: Final = 3600.0
 """Seconds that the clocks of machines may be apart: what was noted for later than that does not count, or nobody would be late

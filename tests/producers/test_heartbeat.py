@@ -332,6 +332,14 @@ class TestWhatMayBeLost:
         run.told.clear()
         assert [message.status for message in run.later(hours=2, step=60)] == ["firing"]
 
+    @pytest.mark.parametrize("seconds", [20, 40, 85, 120])
+    def test_a_restart_is_no_silence(self, world, seconds):
+        run = world(names={"agent": "1m"})
+        run.call("agent")
+        run.later(seconds=58)
+        run.now += timedelta(seconds=seconds)
+        assert run.later(seconds=40) == []
+
     def test_what_is_away_again_and_again_delays_a_warning_for_no_more_than_that(self, world):
         run = world(names={"agent": "5m"})
         told, began = [], run.now
