@@ -1,10 +1,11 @@
-"""What tests of several consumers share: certificates; moto, credentials, and plain clients to look at what is there."""
+"""What tests of several consumers share: opened plugins, certificates, moto and its credentials, clients of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 from botocore.session import Session
@@ -43,6 +44,22 @@ def client(moto: str, credentials: None) -> Iterator[Callable[[str], object]]:
     def make(service: str) -> object:
         made.append(Session().create_client(service, region_name=REGION, endpoint_url=moto))
         return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[..., Any]]:
+    """Makes opened plugins of a class and options; all are closed after the test."""
+    made = []
+
+    def make(plugin: Any, **options: Any) -> Any:
+        one = plugin(plugin.config_type.model_validate(options))
+        one.open()
+        made.append(one)
+        return one
 
     yield make
     for one in made:

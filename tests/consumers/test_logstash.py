@@ -83,19 +83,9 @@ def listen():
 
 
 @pytest.fixture
-def logstash():
+def logstash(opened):
     """Make opened plugins; all are closed after the test."""
-    made = []
-
-    def make(url, **options):
-        plugin = Logstash(LogstashConfig.model_validate({"url": url} | options))
-        plugin.open()
-        made.append(plugin)
-        return plugin
-
-    yield make
-    for plugin in made:
-        plugin.close()
+    return lambda url, **options: opened(Logstash, url=url, **options)
 
 
 @pytest.fixture

@@ -47,19 +47,9 @@ def topic(client):
 
 
 @pytest.fixture
-def sns(credentials, moto):
+def sns(credentials, moto, opened):
     """Makes opened plugins."""
-    made = []
-
-    def make(**options):
-        plugin = Sns(SnsConfig.model_validate({"base_url": moto} | options))
-        plugin.open()
-        made.append(plugin)
-        return plugin
-
-    yield make
-    for plugin in made:
-        plugin.close()
+    return lambda **options: opened(Sns, **{"base_url": moto} | options)
 
 
 def numbered(count, **fields):

@@ -41,19 +41,9 @@ def queue(client):
 
 
 @pytest.fixture
-def sqs(credentials):
+def sqs(credentials, opened):
     """Makes opened plugins."""
-    made = []
-
-    def make(queue, **options):
-        plugin = Sqs(SqsConfig.model_validate({"queue": queue, "region": "eu-west-1"} | options))
-        plugin.open()
-        made.append(plugin)
-        return plugin
-
-    yield make
-    for plugin in made:
-        plugin.close()
+    return lambda queue, **options: opened(Sqs, **{"queue": queue, "region": "eu-west-1"} | options)
 
 
 def numbered(count, **fields):
