@@ -126,7 +126,7 @@ def test_which_payloads_go_the_quick_way(payload, quick):
     ],
 )
 def test_which_bodies_are_read_at_once_and_keep_their_payloads_as_they_came(body, at_once):
-    messages = _all_plain(Request(body=body), "http", 3)
+    messages = _all_plain(Request(body=body), "http", START, 3)
     assert (messages is not None) is at_once
     if messages:
         values = json.loads(body)
@@ -134,7 +134,7 @@ def test_which_bodies_are_read_at_once_and_keep_their_payloads_as_they_came(body
 
 
 def test_a_body_of_more_messages_than_are_allowed_is_refused_the_long_way():
-    assert _all_plain(Request(body=b"[{}, {}]"), "http", 1) is None
+    assert _all_plain(Request(body=b"[{}, {}]"), "http", START, 1) is None
 
 
 def test_a_payload_with_none_of_our_names():
