@@ -38,14 +38,17 @@ refusal, such as a number that is none (Twilio 21211, 21614) or has unsubscribed
 again, though it may have gone out: no service tells. The log has a line for each SMS with its id and, where it is told at
 once, its price.
 
-That a service has an SMS does not say that a phone gets it. With `callback`, Twilio and Vonage (set to POST-JSON) post what
+That a service has an SMS does not say that a phone gets it. With `callback`, the service posts what
 becomes of it, and `siftbell explain ID` tells it beside id and price, for each receiver; what did not arrive is a warning in
 the log, and counted by `siftbell_results_total`. Where this pipeline is reached at `https://bell.example.com`:
 
 - Twilio: `callback: "https://bell.example.com/callback/night/sms"`. It signs what it posts by the Auth Token; where `token` is an
   API key's secret, `auth_token` is that.
-- Vonage: `callback: "https://bell.example.com/callback/night/sms?key=${SMS_CALLBACK_KEY}"`, with 16 random characters or more:
-  who knows them is believed.
+- Vonage, set to POST-JSON: `callback: "https://bell.example.com/callback/night/sms?key=${SMS_CALLBACK_KEY}"`, with 16 random
+  characters or more: who knows them is believed.
+- Clickatell: the same, and the whole URL as the integration's status notification, in its console.
+
+Vonage tells the price then; Twilio and Clickatell tell none.
 
 To get a message of an SMS that did not arrive, lead it to another pipeline:
 `callback: "https://twilio:${INTAKE_KEY}@bell.example.com/in/sms-lost/http"`, by a key of `siftbell keys create`.
@@ -64,7 +67,7 @@ consumers:
 Protocols: https://www.twilio.com/docs/messaging/api/message-resource, https://www.twilio.com/docs/api/errors,
 https://www.twilio.com/docs/usage/security (signatures),
 https://developer.vonage.com/en/api/sms, https://developer.vonage.com/en/api-errors/sms,
-https://docs.clickatell.com/channels/one-api/one-api-errors-table/; 3GPP TS 23.038 (alphabets) and 23.040 (parts).
+https://docs.clickatell.com/channels/one-api/ (errors, message status, callbacks); 3GPP TS 23.038 (alphabets) and 23.040 (parts).
 """
 
 from __future__ import annotations
@@ -143,8 +146,8 @@ class Sms(HttpConsumer[SmsConfig]):
         return {"to": [*numbers, *wrong], "text": text, "parts": sms_parts(text)}
 
     def called_back(self, request: Request) -> Iterable[Told]:
-        """Give what the service says of one SMS."""
-        return [told(self.config, request)]
+        """Give what the service says of an SMS, or of several."""
+        return told(self.config, request)
 
     @property
     def _service(self) -> Service:

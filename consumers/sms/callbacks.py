@@ -1,41 +1,65 @@
-"""What Twilio and Vonage say later of an SMS, and how it is proved that they say it."""
+"""What the services say later of an SMS, and how it is proved that they say it."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
 from consumers.sms.options import SmsConfig
 from pipeline import Request, RequestError, Told
 
-SHORTEST: Final = 16
-"""Characters of the query of a `callback` that is the only proof."""
 _ARRIVED: Final = {
     **dict.fromkeys(("delivered", "read"), True),
     **dict.fromkeys(("undelivered", "failed", "canceled", "expired", "rejected", "deleted"), False),
 }
+_THERE: Final = (5, 6)
+"""Clickatell's codes of an SMS that its phone has acknowledged, and of what was read."""
+_EMULATED: Final = 24
+_GAVE_UP: Final = 20
+"""Clickatell's codes from here on say that an SMS does not arrive, save that of one that was never to go out."""
 
 
-def told(config: SmsConfig, request: Request) -> Told:
-    """Read one call of the service. Raises `RequestError` where it is not the service's, or cannot be read."""
-    if config.callback is None or config.via == "clickatell":
+def told(config: SmsConfig, request: Request) -> list[Told]:
+    """Read a call of the service. Raises `RequestError` where it is not the service's, or cannot be read."""
+    if config.callback is None:
         raise RequestError("no `callback` is configured here", status=404)
     url = config.callback.get_secret_value()
     if config.via == "twilio":
         form = request.form()
         _prove(_signed_by_twilio(config, url, form, request.headers.get("x-twilio-signature", "")))
-        return _told(form, reference="MessageSid", status="MessageStatus", number="To", error="ErrorCode")
+        return [_told(form, reference="MessageSid", status="MessageStatus", number="To", error="ErrorCode")]
     query = parse_qsl(urlsplit(url).query)
-    proved = sum(len(value) for _, value in query) >= SHORTEST
-    _prove(proved and all(hmac.compare_digest(request.query.get(name, "").encode(), value.encode()) for name, value in query))
+    _prove(
+        config.provable
+        and all(hmac.compare_digest(request.query.get(name, "").encode(), value.encode()) for name, value in query)
+    )
     body = request.json() if request.content_type == "application/json" else request.form()
     if not isinstance(body, dict):
         raise RequestError("an object is expected", status=422)
-    return _told(body, reference="messageId", status="status", number="msisdn", error="err-code")
+    if config.via == "clickatell":
+        return list(_told_by_clickatell(body))
+    return [_told(body, reference="messageId", status="status", number="msisdn", error="err-code")]
+
+
+def _told_by_clickatell(body: Mapping[str, object]) -> Iterator[Told]:
+    """Read the updates of a call of One API, of one channel or several."""
+    event = body.get("event")
+    updates = event.get("messageStatusUpdate") if isinstance(event, dict) else None
+    if not isinstance(updates, list):
+        raise RequestError("event.messageStatusUpdate: a list is expected", status=422)
+    for index, update in enumerate(updates):
+        found = update if isinstance(update, dict) else {}
+        reference, status, code = found.get("messageId"), found.get("status"), found.get("statusCode")
+        if not isinstance(reference, str) or not isinstance(status, str) or not reference or not isinstance(code, int):
+            where = f"event.messageStatusUpdate[{index}]"
+            raise RequestError(f"{where}: messageId, statusCode and status are expected", status=422)
+        gave_up = code >= _GAVE_UP and code != _EMULATED
+        text = f"{status.lower()}, error {code}" if gave_up else status.lower()
+        yield Told(reference, text, False if gave_up else code in _THERE or None)
 
 
 def _signed_by_twilio(config: SmsConfig, url: str, form: Mapping[str, str], signature: str) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Final, Literal, Self
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from pipeline import Config, Template
 
 NUMBER: Final = re.compile(r"\+[1-9][0-9]{6,14}")
+SHORTEST: Final = 16
+"""Characters of the query of a `callback` that is the only proof."""
 NO_NUMBER: Final = 'a number is written with + and its country, in quotes: "+49 151 12345678"'
 
 
@@ -47,7 +50,8 @@ class SmsConfig(Config):
     text: Template | None = Field(default=None, description="What is sent; else the message's title and text.")
     max_parts: int = Field(default=3, ge=1, le=10, description="What is longer than so many parts is cut. Each is paid for.")
     callback: Annotated[SecretStr, AfterValidator(_of_http)] | None = Field(
-        default=None, description="With Twilio and Vonage: where they post what becomes of an SMS."
+        default=None,
+        description="Where the service posts what becomes of an SMS; for Clickatell as set in its console.",
     )
     auth_token: SecretStr | None = Field(
         default=None, description="With `key_sid`: the account's Auth Token, by which Twilio signs what it posts to `callback`."
@@ -67,9 +71,21 @@ class SmsConfig(Config):
             raise ValueError("key_sid is for twilio")
         if self.auth_token is not None and self.via != "twilio":
             raise ValueError("auth_token is for twilio")
-        if self.callback is not None and self.via == "clickatell":
-            raise ValueError("clickatell has its callback in the settings of the integration, not here")
+        if self.callback is not None and "/callback/" in urlsplit(self.callback.get_secret_value()).path and not self.provable:
+            raise ValueError(
+                "callback: with key_sid it needs auth_token, by which Twilio signs"
+                if self.via == "twilio"
+                else f"callback: its query needs {SHORTEST} random characters, who knows them is believed"
+            )
         return self
+
+    @property
+    def provable(self) -> bool:
+        """Whether it can be told that a call to `callback` is the service's."""
+        if self.via == "twilio":
+            return self.auth_token is not None or not self.key_sid
+        query = parse_qsl(urlsplit(self.callback.get_secret_value()).query) if self.callback is not None else []
+        return sum(len(value) for _, value in query) >= SHORTEST
 
     def url(self, usual: str, path: str) -> str:
         """Give the address of the service's `path`."""

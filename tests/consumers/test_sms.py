@@ -442,6 +442,7 @@ def test_what_each_part_is_called_is_noted(network, service, notes):
 
 
 CALLBACK = "https://bell.example.com/callback/night/sms"
+ELSEWHERE = "https://bell.example.com/through/a/gateway"
 KEYED = f"{CALLBACK}?key=sixteen-or-more-of-them"
 
 
@@ -487,7 +488,7 @@ def test_twilio_calls_back(network, fields, text, arrived):
         ({"callback": CALLBACK}, CALLBACK + "?x=y", TOKEN, False),
         ({"callback": CALLBACK.replace("//", "//a:b@")}, CALLBACK, TOKEN, True),
         ({"callback": CALLBACK.replace("//", "//a:b@")}, CALLBACK.replace("//", "//a:b@"), TOKEN, True),
-        ({"callback": CALLBACK, "key_sid": "SK1"}, CALLBACK, TOKEN, False),
+        ({"callback": ELSEWHERE, "key_sid": "SK1"}, ELSEWHERE, TOKEN, False),
         ({"callback": CALLBACK, "key_sid": "SK1", "auth_token": "the-account's"}, CALLBACK, "the-account's", True),
     ],
 )
@@ -508,8 +509,8 @@ def test_who_is_not_twilio_is_refused(network, options, url, token, proved):
         (KEYED, "sixteen-or-more-of-them", None),
         (KEYED, "another", 403),
         (KEYED, "", 403),
-        (CALLBACK, "", 403),
-        (f"{CALLBACK}?k=short", "", 403),
+        (ELSEWHERE, "", 403),
+        (f"{ELSEWHERE}?k=short", "", 403),
     ],
 )
 @pytest.mark.parametrize("form", [True, False], ids=["a form", "JSON"])
@@ -524,6 +525,42 @@ def test_vonage_calls_back(network, callback, key, status, form):
         return
     with pytest.raises(RequestError) as caught:
         plugin.called_back(request)
+    assert caught.value.status == status
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "told"),
+    [
+        (4, "SENT_TO_SUPPLIER", Told("fd49", "sent_to_supplier")),
+        (5, "DEVICE_ACK", Told("fd49", "device_ack", True)),
+        (6, "READ", Told("fd49", "read", True)),
+        (23, "DELIVERY_FAILURE", Told("fd49", "delivery_failure, error 23", False)),
+        (24, "EMULATED", Told("fd49", "emulated")),
+        (100, "ROUTING_ERROR", Told("fd49", "routing_error, error 100", False)),
+    ],
+)
+def test_clickatell_calls_back(network, code, status, told):
+    other = {"channel": "sms", "messageId": "0815", "statusCode": 2, "status": "QUEUED", "timestamp": 1764000000000}
+    update = {"channel": "sms", "messageId": "fd49", "statusCode": code, "status": status, "timestamp": 1764000000000}
+    body = json.dumps({"integrationName": "bell", "event": {"messageStatusUpdate": [update, other]}}).encode()
+    request = Request(body, {"content-type": "application/json"}, {"key": "sixteen-or-more-of-them"})
+    assert list(sms(network, "clickatell", callback=KEYED).called_back(request)) == [told, Told("0815", "queued")]
+
+
+@pytest.mark.parametrize(
+    ("body", "key", "status"),
+    [
+        (b'{"event": {"messageStatusUpdate": []}}', "another", 403),
+        (b'{"event": {"messageStatusUpdate": {}}}', "sixteen-or-more-of-them", 422),
+        (b'{"event": []}', "sixteen-or-more-of-them", 422),
+        (b'{"event": {"messageStatusUpdate": [{"messageId": "fd49"}]}}', "sixteen-or-more-of-them", 422),
+        (b'{"event": {"messageStatusUpdate": [3]}}', "sixteen-or-more-of-them", 422),
+    ],
+)
+def test_what_clickatell_would_not_post(network, body, key, status):
+    request = Request(body, {"content-type": "application/json"}, {"key": key})
+    with pytest.raises(RequestError) as caught:
+        list(sms(network, "clickatell", callback=KEYED).called_back(request))
     assert caught.value.status == status
 
 
@@ -612,8 +649,10 @@ def test_where_it_goes(options, url):
         ({"via": "twilio", "token": TOKEN, "to": [ANNA]}, "twilio needs account and from"),
         ({"via": "vonage", "token": TOKEN, "to": [ANNA], "account": "abcd1234"}, "vonage needs from"),
         (VONAGE | {"to": [ANNA], "key_sid": "SK1"}, "key_sid is for twilio"),
-        (CLICKATELL | {"to": [ANNA], "callback": "https://bell.example.com/"}, "settings of the integration"),
         (TWILIO | {"to": [ANNA], "callback": "bell.example.com/in"}, "begins with http:// or https:// is expected"),
+        (TWILIO | {"to": [ANNA], "callback": CALLBACK, "key_sid": "SK1"}, "with key_sid it needs auth_token"),
+        (VONAGE | {"to": [ANNA], "callback": f"{CALLBACK}?key=short"}, "its query needs 16 random characters"),
+        (CLICKATELL | {"to": [ANNA], "callback": CALLBACK}, "its query needs 16 random characters"),
         (TWILIO | {"to": [ANNA], "via": "carrier-pigeon"}, "'twilio', 'vonage' or 'clickatell'"),
     ],
 )
