@@ -154,8 +154,8 @@ def _idle(pid: int, processes: int) -> float:
 
 
 def _most(pid: int, done: Callable[[], bool], what: str) -> float:
-    """Give the most that a program takes until something is done."""
-    most = 0.0
+    """Give the most that a program takes until something is done; where that was at once, what it took for it."""
+    most = memory(pid)
     end = time.monotonic() + 300
     while not done():
         most = max(most, memory(pid))
