@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cached_property, partial
+from functools import cached_property
 from ssl import SSLCertVerificationError
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
@@ -94,7 +94,7 @@ class HttpConsumer(Consumer[C]):
 
     async def ask(self, request: HttpRequest) -> bytes:
         """Send a request that changes nothing, judge the answer by its status alone, and give its body: for `probe`."""
-        return await self._judged(request, partial(HttpConsumer.check, self))
+        return await self._judged(request, judge)
 
     async def _judged(self, request: HttpRequest, check: Callable[[int, Mapping[str, str], bytes], None]) -> bytes:
         try:

@@ -31,7 +31,7 @@ def told(config: SmsConfig, request: Request) -> list[Told]:
     if config.via == "twilio":
         form = request.form()
         _prove(_signed_by_twilio(config, url, form, request.headers.get("x-twilio-signature", "")))
-        return [_told(form, reference="MessageSid", status="MessageStatus", number="To", error="ErrorCode")]
+        return [_told(form, reference="MessageSid", status="MessageStatus", error="ErrorCode")]
     query = parse_qsl(urlsplit(url).query)
     _prove(
         config.provable
@@ -42,7 +42,7 @@ def told(config: SmsConfig, request: Request) -> list[Told]:
         raise RequestError("an object is expected", status=422)
     if config.via == "clickatell":
         return list(_told_by_clickatell(body))
-    return [_told(body, reference="messageId", status="status", number="msisdn", error="err-code")]
+    return [_told(body, reference="messageId", status="status", error="err-code")]
 
 
 def _told_by_clickatell(body: Mapping[str, object]) -> Iterator[Told]:
@@ -81,8 +81,8 @@ def _prove(proved: bool) -> None:
         raise RequestError("this was not sent by the service: see `callback` in the manual of sms", status=403)
 
 
-def _told(body: Mapping[str, object], *, reference: str, status: str, number: str, error: str) -> Told:
-    found = {name: str(body.get(name) or "") for name in (reference, status, number, error, "price")}
+def _told(body: Mapping[str, object], *, reference: str, status: str, error: str) -> Told:
+    found = {name: str(body.get(name) or "") for name in (reference, status, error, "price")}
     if not found[reference] or not found[status]:
         raise RequestError(f"{reference} and {status} are expected", status=422)
     code = f", error {found[error]}" if found[error] not in ("", "0") else ""
