@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
 import msgspec
-import uuid_utils
+
+from pipeline.present import new_id as new_id  # noqa: PLC0414 - an id is part of a message
+from pipeline.present import now
 
 SEVERITIES: Final = ("debug", "info", "warning", "error", "critical")
 """The severities that all producers map to, from least to most; a sender's own word passes unchanged, in lower case."""
@@ -59,11 +61,6 @@ def normal_status(word: str) -> Status | None:
     return "firing" if word in _FIRING else None
 
 
-def new_id() -> str:
-    """Give a new UUIDv7: ids sort by the time they were made."""
-    return str(uuid_utils.uuid7())
-
-
 def derived_id(parent: str, *parts: str | int) -> str:
     """Give the id of a part of a message: always the same for the same parent and parts, and sorted beside the parent.
 
@@ -102,7 +99,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     """Where it came from: a URL or a name the sender gives."""
     type: str = "event"
     """What kind of fact it is: `alert`, `event`, or the sender's own word."""
-    time: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
+    time: datetime = msgspec.field(default_factory=now)
     title: str = ""
     text: str = ""
     severity: str = ""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from datetime import datetime, timedelta
 
 from pipeline.errors import TemporaryError
+from pipeline.present import between
 from pipeline.spec.model import Retry
 
 
@@ -34,7 +34,7 @@ def next_attempt(error: TemporaryError, *, attempt: int, since: datetime, now: d
     if now >= end:
         return None
     asked = error.retry_after
-    wait = random.uniform(0, backoff(attempt, retry)) if asked is None else asked_for(asked)  # noqa: S311 - jitter, not a secret
+    wait = between(0, backoff(attempt, retry)) if asked is None else asked_for(asked)
     left = (end - now).total_seconds()
     return now + timedelta(seconds=max(0.0, min(left, wait)))  # in this order a NaN is the time that is left
 
@@ -45,7 +45,7 @@ def next_probe(openings: int, retry_after: float | None, *, now: datetime, retry
     Exponential backoff of which at least half is waited, or longer where the other side said so; never longer than
     `retry` lasts, so that no message is given up without a look at the service in its time.
     """
-    wait = backoff(openings, retry) * random.uniform(0.5, 1)  # noqa: S311 - jitter, not a secret
+    wait = backoff(openings, retry) * between(0.5, 1)
     if retry_after is not None:
         wait = max(wait, asked_for(retry_after))
     return now + timedelta(seconds=max(0.0, min(retry.lasting.total_seconds(), wait)))  # a NaN is the longest wait
@@ -58,4 +58,4 @@ def backoff(attempt: int, retry: Retry) -> float:
 
 def asked_for(seconds: float) -> float:
     """Give the wait that the other side asked for, and up to a tenth more."""
-    return seconds * random.uniform(1, 1.1)  # noqa: S311 - jitter, not a secret
+    return seconds * between(1, 1.1)

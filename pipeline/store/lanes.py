@@ -36,7 +36,7 @@ from pipeline.store.database import Database
 from pipeline.store.history import write_records
 from pipeline.store.letters import write_dead
 from pipeline.store.rows import DeadLetter, LaneBack, LaneClaim, LaneRow, LanesLostError, Lined, Why, Worked
-from pipeline.store.tables import chunks, clean, insert, lane_messages, lanes, to_json, to_message, to_number
+from pipeline.store.tables import chunks, clean, insert, lane_messages, lanes, to_json, to_message, to_number, to_time
 
 _NO_LAST = 2**62
 """More than any row's number."""
@@ -74,6 +74,12 @@ class StoredLanes:
             write_dead(connection, letters)
             write_records(connection, [letter.record() for letter in letters])
         return found
+
+    def next_ready(self) -> datetime | None:
+        """Give the time when a lane can be claimed next: it may go on, or a lease on it ends. None: nothing stands in line."""
+        with self._database.reading() as connection:
+            first = connection.execute(select(func.min(lanes.c.ready))).scalar()
+        return None if first is None else to_time(first)
 
     def sent(self, token: str, until: datetime) -> None:
         """Note that what was claimed is on the queue: where no worker begins with it, it can be claimed again at `until`."""

@@ -31,7 +31,7 @@ def id_at(moment, number=0):
 
 @pytest.fixture(autouse=True)
 def _no_jitter(monkeypatch):
-    monkeypatch.setattr(retry.random, "uniform", lambda _low, high: high)
+    monkeypatch.setattr(retry, "between", lambda _low, high: high)
 
 
 @pytest.fixture
