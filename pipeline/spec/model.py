@@ -39,6 +39,14 @@ class Retry:
     """The longest wait between two attempts, where the other side asks for no longer one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """For how long a pipeline's messages are kept as they were accepted, and how many (`keep: {for: 24h, most: 100000}`)."""
+
+    lasting: timedelta
+    most: int = 100_000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One line of a pipeline: a plugin, its validated options, and what the engine is told beside them."""
@@ -118,6 +126,8 @@ class PipelineSpec:
     producers: tuple[ProducerStep, ...] = ()
     filters: tuple[FilterStep, ...] = ()
     consumers: tuple[ConsumerStep, ...] = ()
+    keep: Keep | None = None
+    """Whether its messages are kept for `siftbell replay`."""
     revision: str = ""
     """A hash of what is declared, secrets left out: changes when the pipeline's meaning may have changed."""
     position: Position

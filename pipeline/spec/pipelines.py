@@ -11,13 +11,14 @@ from pipeline.plugin import PollingProducer
 from pipeline.registry import Kind, suggestion
 from pipeline.schedule import read_schedule
 from pipeline.spec.lint import lint
-from pipeline.spec.model import ConsumerStep, FilterStep, PipelineSpec, ProducerStep, Retry
+from pipeline.spec.model import ConsumerStep, FilterStep, Keep, PipelineSpec, ProducerStep, Retry
+from pipeline.spec.options import validate
 from pipeline.spec.problems import Place, Problems
-from pipeline.spec.siblings import NAME, NAME_RULE, ConsumerSiblings, FilterSiblings, ProducerSiblings
+from pipeline.spec.siblings import NAME, NAME_RULE, ConsumerSiblings, FilterSiblings, PipelineKeys, ProducerSiblings
 from pipeline.spec.steps import Declared, StepReader
 from pipeline.spec.tree import Entry, Items, Mapping, Node, Scalar
 
-KEYS: Final = ("name", "description", "producers", "filters", "consumers")
+KEYS: Final = ("name", "description", "keep", "producers", "filters", "consumers")
 
 
 class Labelled(NamedTuple):
@@ -38,6 +39,7 @@ def read_pipeline(root: Mapping, reader: StepReader, problems: Problems) -> tupl
     first = next((entry.key for entry in root.entries.values()), root.place)
     name, place = _name(root, first, problems)
     description = _text(root, "description", problems)
+    keep = _keep(root, problems)
     lists = {kind: _steps(kind, root, reader, problems) for kind in ("producer", "filter", "consumer")}
     if name is None:
         return None
@@ -54,6 +56,7 @@ def read_pipeline(root: Mapping, reader: StepReader, problems: Problems) -> tupl
         producers=tuple(_producer(item) for item in producers if item.step.siblings.active),
         filters=tuple(_filter(item) for item in filters if item.step.siblings.active),
         consumers=tuple(_consumer(item) for item in consumers if item.step.siblings.active),
+        keep=keep,
         revision=_revision(root, reader),
         position=place.position,
     )
@@ -89,6 +92,17 @@ def _text(root: Mapping, key: str, problems: Problems) -> str:
         )
         return ""
     return value
+
+
+def _keep(root: Mapping, problems: Problems) -> Keep | None:
+    entry = root.entries.get("keep")
+    if entry is None:
+        return None
+    if isinstance(entry.value, Scalar) and entry.value.value is None:
+        problems.error(entry.key, "keep: a value is missing", "such as 'keep: 24h'")
+        return None
+    keys = validate(PipelineKeys, Mapping(root.place, entries={"keep": entry}), entry.key, "", problems)
+    return Keep(keys.keep.lasting, keys.keep.most) if keys and keys.keep else None
 
 
 def _declares(root: Mapping, key: str) -> bool:

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.errors import PydanticInvalidForJsonSchema
 
 from pipeline.registry import KINDS, Kind, PluginError, Registry
-from pipeline.spec.siblings import NAME, SIBLINGS
+from pipeline.spec.siblings import NAME, SIBLINGS, KeepOptions, PipelineKeys
 
 INTERPOLATED: Final[dict[str, Any]] = {"type": "string", "pattern": r"\$\{"}
 """What may stand in place of any scalar."""
@@ -52,9 +52,19 @@ def _pipeline() -> dict[str, Any]:
         "properties": {
             "name": _or_interpolated(_NAME | {"description": "The pipeline's name; else the file's name without '.yaml'."}),
             "description": {"type": "string", "description": "What the pipeline is for."},
+            "keep": _keep(),
             **lists,
         },
     }
+
+
+def _keep() -> dict[str, Any]:
+    """Give the schema of `keep`: a duration alone, or a mapping."""
+    options = KeepOptions.model_json_schema()
+    alone = {key: value for key, value in options["properties"]["for"].items() if key not in ("title", "description")}
+    mapping = {key: value for key, value in options.items() if key not in ("title", "description")}
+    description = PipelineKeys.model_fields["keep"].description
+    return {"anyOf": [_accepting(alone), _accepting(mapping)], "description": description}
 
 
 def _shared() -> dict[str, Any]:

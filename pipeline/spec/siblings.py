@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 from typing import Annotated, Final, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from pipeline.condition import Condition
 from pipeline.registry import Kind
@@ -108,6 +108,31 @@ class ConsumerSiblings(Siblings):
     ordered: bool = Field(
         default=False,
         description="Messages of one key arrive in the order in which they were accepted; one that waits holds back its key.",
+    )
+
+
+class KeepOptions(BaseModel):
+    """For how long messages are kept for `siftbell replay`, and how many."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lasting: Annotated[Duration, AfterValidator(_positive)] = Field(
+        alias="for", description="How long a message is kept; no longer than records are."
+    )
+    most: int = Field(default=100_000, ge=1, le=10_000_000, description="How many are kept, about; the oldest go first.")
+
+
+def _bare(value: object) -> object:
+    return value if isinstance(value, dict) else {"for": value}
+
+
+class PipelineKeys(BaseModel):
+    """What a pipeline may have beside its name, its description and its steps."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keep: Annotated[KeepOptions | None, BeforeValidator(_bare)] = Field(
+        default=None, description="Keeps the messages as they were accepted, for `siftbell replay`: 24h, or for: and most:."
     )
 
 

@@ -5,12 +5,14 @@
 import json
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from pipeline.registry import Registry
 from pipeline.spec import SpecError, check, load, render_github, render_json, render_text, summary
+from pipeline.spec.model import Keep
 
 FINE = "producers: [spec_toys:Hook]\nconsumers: [spec_toys:Batch]\n"
 CHAT = "spec_toys:ChatRoom: {token: x, chat_id: 1}"
@@ -201,7 +203,7 @@ def test_a_schedule_may_come_from_the_shared_step_and_the_zone_from_its_use(home
         (FINE + "name: ${NOPE}\n", ["3:7 the environment variable NOPE is not set | set it, or give a default: ${NOPE:-…}"]),
         (FINE + "description: 5\n", ["3:14 description: a text is expected | put it in quotes"]),
         (FINE + "filter: []\n", ["3:1 a pipeline has no key 'filter' | did you mean 'filters'?"]),
-        (FINE + "zzz: []\n", ["3:1 a pipeline has no key 'zzz' | there are name, description, producers, filters, consumers"]),
+        (FINE + "zzz: []\n", ["3:1 a pipeline has no key 'zzz' | there are name, description, keep, producers, filters, consumers"]),
         (
             FINE + "filters:\n  - spec_toys:Only: 'false'\n  - spec_toys:Once: {within: 1m}\n",
             ["4:5 filter spec_toys:Only: this condition never holds | nothing reaches the 2 steps after it"],
@@ -226,6 +228,20 @@ def test_a_schedule_may_come_from_the_shared_step_and_the_zone_from_its_use(home
 )  # fmt: skip
 def test_pipelines_that_are_wrong_or_suspicious(told, text: str, problems: list[str]) -> None:
     assert told(text) == problems
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("", None),
+        ("keep: 24h\n", Keep(timedelta(days=1))),
+        ("keep: {for: 90m, most: 7}\n", Keep(timedelta(minutes=90), 7)),
+        ("keep: '${HOW_LONG:-2h}'\n", Keep(timedelta(hours=2))),
+    ],
+)
+def test_a_pipeline_says_for_how_long_its_messages_are_kept(home: Path, text: str, kept: Keep | None) -> None:
+    Path("a.yaml").write_text(text + FINE)
+    assert load([Path("a.yaml")]).pipelines["a"].keep == kept
 
 
 def test_two_pipelines_of_one_name(home: Path) -> None:
