@@ -6,7 +6,9 @@ A name is imported from its module when it is first asked for: a command that ne
 TYPE_CHECKING = False  # as type checkers read it; to import `typing` for it takes longer than `siftbell --help`
 
 if TYPE_CHECKING:
+    from pipeline.attachments import Attachment, attach, attachments_of
     from pipeline.aws import Aws, AwsConfig, AwsEntryConfig
+    from pipeline.by import By
     from pipeline.condition import Condition
     from pipeline.errors import ConfigError, PermanentError, PipelineError, Problem, RequestError, TemporaryError
     from pipeline.executable import Executable, ExecutableOptions
@@ -33,15 +35,20 @@ if TYPE_CHECKING:
         BatchConsumer,
         Config,
         Consumer,
+        Dropped,
         Filter,
+        Keep,
         ListeningProducer,
         Memory,
         NoOptions,
         Note,
+        Opened,
         PollingProducer,
         Publish,
+        Released,
         RememberingFilter,
         Results,
+        Stay,
         Told,
         Unreadable,
         WebhookProducer,
@@ -49,6 +56,7 @@ if TYPE_CHECKING:
         WindowFilter,
     )
     from pipeline.receivers import Receivers
+    from pipeline.rendering import Rendering
     from pipeline.request import Request
     from pipeline.running import Run
     from pipeline.schedule import Schedule, read_schedule, read_zone
@@ -64,15 +72,18 @@ __all__ = [
     "SEVERITIES",
     "AmqpRefusedError",
     "AmqpServer",
+    "Attachment",
     "Aws",
     "AwsConfig",
     "AwsEntryConfig",
     "BatchConsumer",
     "BatchTemplate",
+    "By",
     "Condition",
     "Config",
     "ConfigError",
     "Consumer",
+    "Dropped",
     "Duration",
     "Executable",
     "ExecutableOptions",
@@ -85,12 +96,14 @@ __all__ = [
     "HttpBatchConsumer",
     "HttpConsumer",
     "HttpRequest",
+    "Keep",
     "ListeningProducer",
     "Matchers",
     "Memory",
     "Message",
     "NoOptions",
     "Note",
+    "Opened",
     "PermanentError",
     "PipelineError",
     "PollingProducer",
@@ -99,7 +112,9 @@ __all__ = [
     "QueueUrl",
     "Receivers",
     "RedisServer",
+    "Released",
     "RememberingFilter",
+    "Rendering",
     "Request",
     "RequestError",
     "Results",
@@ -110,6 +125,7 @@ __all__ = [
     "SqlDatabase",
     "SqlUrl",
     "Statement",
+    "Stay",
     "Template",
     "TemporaryError",
     "Told",
@@ -118,6 +134,8 @@ __all__ = [
     "WebhookProducer",
     "Window",
     "WindowFilter",
+    "attach",
+    "attachments_of",
     "batch_key",
     "colour",
     "derived_id",
@@ -141,7 +159,9 @@ __all__ = [
 ]
 
 _MODULES = {
+    "attachments": "Attachment attach attachments_of",
     "aws": "Aws AwsConfig AwsEntryConfig",
+    "by": "By",
     "condition": "Condition",
     "errors": "ConfigError PermanentError PipelineError Problem RequestError TemporaryError",
     "executable": "Executable ExecutableOptions",
@@ -153,9 +173,10 @@ _MODULES = {
     "matchers": "Matchers",
     "message": "FIELDS SEVERITIES Message colour derived_id foreign_id headline normal_severity normal_status shown_labels",
     "payload": "FieldPaths read_messages",
-    "plugin": "BatchConsumer Config Consumer Filter ListeningProducer Memory NoOptions Note PollingProducer Publish "
-    "RememberingFilter Results Told Unreadable WebhookProducer Window WindowFilter",
+    "plugin": "BatchConsumer Config Consumer Dropped Filter Keep ListeningProducer Memory NoOptions Note Opened "
+    "PollingProducer Publish Released RememberingFilter Results Stay Told Unreadable WebhookProducer Window WindowFilter",
     "receivers": "Receivers",
+    "rendering": "Rendering",
     "request": "Request",
     "running": "Run",
     "schedule": "Schedule read_schedule read_zone",

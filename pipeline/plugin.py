@@ -216,7 +216,19 @@ class Memory(Protocol):
         """Give the text that is kept under `key`, or None."""
 
     def forget(self, key: str) -> None:
-        """Forget what is known of `key`: the next `first` is true, the next `count` is 1, and no text is kept."""
+        """Forget what is known of `key`: the next `first` is true, the next `count` is 1, no text is kept, no member left."""
+
+    def add(self, key: str, member: str, within: timedelta) -> Sequence[str]:
+        """Make a short text a member of `key` for `within`, from now on anew, and give all there are now, in order of text.
+
+        A key has a thousand members at most: then the one that would expire first goes.
+        """
+
+    def remove(self, key: str, member: str) -> None:
+        """Let a text be no member of `key` any more."""
+
+    def members(self, key: str) -> Sequence[str]:
+        """Give the members of `key`, in order of text."""
 
 
 class Results(Protocol):
@@ -238,12 +250,24 @@ class Told:
     arrived: bool | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """What a filter yields in place of a message: it ends here, and why, in a few words that `siftbell explain` tells.
+
+    The engine adds which filter it was. Where a window is opened, `message` says which of its messages is meant; else all
+    that do not leave.
+    """
+
+    reason: str
+    message: Message | None = None
+
+
 class Filter(Plugin[C]):
     """Decides about a message, or changes it, by looking at nothing but the message."""
 
     @abstractmethod
-    def filter(self, message: Message) -> Iterable[Message]:
-        """Yield nothing to drop the message, one to pass or change it, several to split it.
+    def filter(self, message: Message) -> Iterable[Message | Dropped]:
+        """Yield nothing, or `Dropped`, to drop the message, one to pass or change it, several to split it.
 
         Never change `message` in place. One message out keeps its parent's id; several get ids derived from it, so
         that a repeat gives the same ids. Raise `PermanentError` to bury the message, `TemporaryError` to have it
@@ -254,32 +278,78 @@ class Filter(Plugin[C]):
 class RememberingFilter(Plugin[C]):
     """Decides about a message by what came before it."""
 
+    lost: Callable[[str], bool] = staticmethod(lambda _message_id: False)
+    """Says of a message that this step let pass, by its id, whether it has ended without reaching any consumer: it was dropped
+    further on, or buried. False while it is on its way. May raise `TemporaryError`. Outside of an engine: always False."""
+
     @abstractmethod
-    def filter(self, message: Message, memory: Memory) -> Iterable[Message]:
+    def filter(self, message: Message, memory: Memory) -> Iterable[Message | Dropped]:
         """As `Filter.filter`, and may ask and tell `memory`, which is this step's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Where a waiting message is put: with the others of its `key`, until `due`. The first message's `due` holds for all."""
+    """Where a waiting message is put: with the others of its `key`. The earliest `due` opens the window, for all of them."""
 
     key: str
     due: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A window that is due: what waited in it."""
+
+    key: str
+    messages: Sequence[Message]
+    """In the order of their ids, which is about that in which they were made. Empty where only what was kept is due."""
+    kept: Any
+    """What the last release kept for the key, as JSON has it; None where it kept nothing."""
+    due: datetime
+    now: datetime
+    memory: Memory
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Yielded by `release`, once at most: a value that JSON can hold, which the key's next opening has as `Opened.kept`.
+
+    That is at `due`, or with the next message that is due earlier. What was kept before is gone.
+    """
+
+    value: Any
+    due: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """Yielded by `release`: this one of the window's messages waits on in it, until `due` or until it opens for another."""
+
+    message: Message
+    due: datetime
+
+
+Released = Message | Dropped | Stay | Keep
+"""What an opened window may yield."""
+
+
 class WindowFilter(Plugin[C]):
-    """Lets messages wait: they are held in the store by key until they are due, then leave together."""
+    """Lets messages wait: they are held in the store by key until they are due; then one clock opens the key's window."""
 
     @abstractmethod
-    def window(self, message: Message, now: datetime) -> Window | None:
-        """Say where the message waits and until when; None lets it pass at once."""
+    def window(self, message: Message, now: datetime, memory: Memory) -> Window | Message | Dropped | None:
+        """Say where the message waits and until when.
+
+        None lets it pass at once, a message is what passes in its place, `Dropped` ends it. `memory` is the step's own. Errors
+        are as in `Filter.filter`.
+        """
 
     @abstractmethod
-    def release(self, key: str, messages: Sequence[Message]) -> Iterable[Message]:
-        """Give what leaves of a key's messages, in the order they came. Called when the window is due.
+    def release(self, opened: Opened) -> Iterable[Released]:
+        """Give what leaves an opened window, what stays in it, and what is kept for its key. Called by one clock at a time.
 
-        As these messages end here, what leaves gets new ids that are derived from theirs, unless it is one of them, unchanged.
-        Raise `TemporaryError` to have the messages filtered again later; any other exception buries them.
+        What leaves gets new ids that are derived from those of the messages and from `due`, unless it is one of them, unchanged:
+        an opening that is repeated, as its clock died, gives the same ids. A message that neither leaves nor stays ends here.
+        Raise `TemporaryError` to have the messages filtered again later; any other exception buries them. What was kept stays.
         """
 
 

@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Final
 
+import structlog
+
 from pipeline.engine.batch import MAX_PROCESS, PROCESS_QUEUE, Batch, split
-from pipeline.engine.decisions import MOST_NAMED, Decisions, bury_all
-from pipeline.engine.filtering import checked
+from pipeline.engine.decisions import bury_all
 from pipeline.engine.lanes import BY_CLOCK
 from pipeline.engine.listeners import Listeners
 from pipeline.engine.pipeline import Pipeline, UnknownStepError
@@ -18,12 +19,14 @@ from pipeline.engine.polls import Polls
 from pipeline.engine.routes import delivery
 from pipeline.engine.runner import Runner
 from pipeline.engine.trouble import Trouble
-from pipeline.errors import PermanentError, TemporaryError
-from pipeline.message import Message, derived_id, new_id
-from pipeline.plugin import WindowFilter
-from pipeline.spec.model import FilterStep, Retry
-from pipeline.store import Claim, Held, Outcome, Why
+from pipeline.engine.windows import open_window
+from pipeline.errors import TemporaryError
+from pipeline.message import Message, new_id
+from pipeline.store import Claim, Why
+from pipeline.store.rows import WINDOWS
 from pipeline.telemetry import DEAD, HELD
+
+log = structlog.get_logger()
 
 TICK: Final = 0.25
 """Seconds between two looks at what is due."""
@@ -110,7 +113,11 @@ class Clock:
         held = claims[0].held
         messages = [claim.held.message for claim in claims]
         try:
-            claims = self._requeue(self._runner.pipelines[held.pipeline], claims, messages)
+            pipeline = self._runner.pipelines[held.pipeline]
+            if held.why in WINDOWS:
+                self._open(pipeline, claims)
+                return
+            claims = self._requeue(pipeline, claims, messages)
         except UnknownStepError as gone:
             bury_all(
                 self._store,
@@ -124,16 +131,24 @@ class Clock:
             )
         self._store.release(claims)
 
+    def _open(self, pipeline: Pipeline, claims: Sequence[Claim]) -> None:
+        """Open a window: put what leaves it on the queue, then hold what stays in place of the claims."""
+        held = claims[-1].held
+        opening = open_window(pipeline, claims, self._store, self._runner.memory, self._runner.now())
+        if batches := self._process(pipeline, held.step, opening.left, held.revision):
+            self._runner.publish(batches)
+        if not self._store.turn(claims, opening.again):
+            words = {"pipeline": held.pipeline, "step": held.step}
+            log.warning("another clock has taken a window over, and opens it once more", **words)
+
     def _requeue(self, pipeline: Pipeline, claims: Sequence[Claim], messages: list[Message]) -> Sequence[Claim]:
-        """Put messages back on the queue; give the claims of those that are there now, or dealt with."""
+        """Put messages back on the queue; give the claims of those that are there now."""
         held = claims[0].held
         if held.why is Why.RETRY:
             step = pipeline.consumer(held.step)
             claims = self._runner.circuits.let_through(held.pipeline, step, claims)
             messages = [claim.held.message for claim in claims]
             batches = delivery(held.pipeline, step, messages, revision=held.revision, attempt=held.attempt)
-        elif held.why is Why.WINDOW:
-            batches = self._process(pipeline, held.step, self._window(pipeline, claims), held.revision)
         else:
             after = pipeline.before(held.step) if held.step else ""
             batches = self._process(pipeline, after, messages, held.revision, attempt=held.attempt)
@@ -152,28 +167,6 @@ class Clock:
             for part in split(messages, MAX_PROCESS)
         ]
 
-    def _window(self, pipeline: Pipeline, claims: Sequence[Claim]) -> list[Message]:
-        """Give what a window filter lets out of a key's messages; an error of its buries them, or has them filtered again."""
-        held = claims[0].held
-        step = next((step for step in pipeline.spec.filters if step.label == held.step), None)
-        if step is None or not issubclass(step.type, WindowFilter):
-            raise UnknownStepError(f"pipeline '{held.pipeline}' has no filter '{held.step}' that waits any more")
-        messages = [claim.held.message for claim in claims]
-        decisions = Decisions(held.pipeline, held.revision, self._runner.now(), pipeline.mask)
-        try:
-            left = _leaving(pipeline, step, held.key, messages)
-        except Exception as error:  # noqa: BLE001 - what a plugin raises is its messages' fate, never the clock's
-            known = self._store.records(held.pipeline, held.step, [message.id for message in messages])
-            for claim in claims:
-                message, attempt = claim.held.message, claim.held.attempt
-                since = known[message.id].since if message.id in known else None
-                decisions.fail(message, held.step, error, why=Why.FILTER, retry=Retry(), attempt=attempt, since=since)
-            decisions.settle(self._store)
-            return []
-        _record_leaving(decisions, held, messages, left)
-        decisions.settle(self._store)
-        return left
-
     def _purge(self, now: datetime) -> None:
         if self._purged is None or now - self._purged >= PURGE_EVERY:
             purged = self._store.purge(self._purge_before(now), PURGE_AT_ONCE, tried_before=now - self._retention)
@@ -190,47 +183,9 @@ class Clock:
         return min(before if oldest is None else max(before, oldest), now - RECORDS_STAY)
 
 
-def _leaving(pipeline: Pipeline, step: FilterStep, key: str, messages: Sequence[Message]) -> list[Message]:
-    """Give what leaves a window, with its ids.
-
-    The id of what was made of several messages comes from all of them. When the same messages come back together with a
-    newcomer, because their clock died, what is made of them then is another message, or the newcomer would pass for delivered.
-    """
-    try:
-        plugin = pipeline.filter_plugin(step)
-    except Exception as error:
-        raise TemporaryError(f"the filter could not be opened: {type(error).__name__}: {error}") from error
-    assert isinstance(plugin, WindowFilter)
-    try:
-        leaving = checked(step.label, plugin.release(key, messages), known=messages)
-    except (SystemExit, KeyboardInterrupt) as error:  # from a plugin it would end the clock, and the next one as well
-        raise PermanentError(f"the filter raised {type(error).__name__}: {error}") from error
-    known = {message.id: message for message in messages}
-    first, *others = known
-    return [
-        message if known.get(message.id) == message else message.replace(id=derived_id(first, step.label, *others, index))
-        for index, message in enumerate(leaving)
-    ]
-
-
-def _record_leaving(decisions: Decisions, held: Held, messages: Sequence[Message], left: Sequence[Message]) -> None:
-    """Record of each message of a window that it has left, and as what; from then on it is not held there again."""
-    itself = {message.id for message in left}
-    named = left[: max(1, MOST_NAMED * MOST_NAMED // len(messages))]  # or many that leave as many would fill the store with ids
-    among = f"with {len(messages) - 1} more " if len(messages) > 1 else ""
-    for message in messages:
-        became: Sequence[Message] = ()
-        if message.id in itself:
-            outcome, reason = Outcome.PASSED, "left the window as itself"
-        elif left:
-            reason = f"left the window {among}as {len(left)} message{'' if len(left) == 1 else 's'}"
-            outcome, became = Outcome.REPLACED, named
-        else:
-            outcome, reason = Outcome.DROPPED, f"by {held.step}: nothing left the window"
-        decisions.record(message, held.step, outcome, reason=reason, attempt=held.attempt, became=became)
-
-
 def _place(claim: Claim) -> tuple[str, ...]:
-    """Give what messages must share to travel back in one batch."""
+    """Give what messages must share to travel back in one batch; those of a window are opened together, however they came."""
     held = claim.held
+    if held.why in WINDOWS:
+        return (held.pipeline, held.step, Why.WINDOW.value, held.key, "", "")
     return (held.pipeline, held.step, held.why.value, held.key, str(held.attempt), held.revision)

@@ -12,7 +12,20 @@ import msgspec
 
 from pipeline.errors import PermanentError, PipelineError, Problem, RequestError, TemporaryError
 from pipeline.message import FIELDS, Message, derived_id
-from pipeline.plugin import AnyConsumer, AnyFilter, Memory, Note, Plugin, RememberingFilter, WebhookProducer, WindowFilter
+from pipeline.plugin import (
+    AnyConsumer,
+    AnyFilter,
+    Dropped,
+    Memory,
+    Note,
+    Opened,
+    Plugin,
+    RememberingFilter,
+    Stay,
+    WebhookProducer,
+    Window,
+    WindowFilter,
+)
 from pipeline.registry import place_of
 from pipeline.request import Request
 from pipeline.secrecy import masker, secrets_in
@@ -99,6 +112,7 @@ class ThrowawayMemory:
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
         self._texts: dict[str, str] = {}
+        self._members: dict[str, set[str]] = {}
 
     def first(self, key: str, within: timedelta) -> bool:  # noqa: ARG002 - the protocol's; no time passes
         """Say whether this is the first call for `key`."""
@@ -121,6 +135,20 @@ class ThrowawayMemory:
         """Forget what is known of `key`."""
         self._counts.pop(key, None)
         self._texts.pop(key, None)
+        self._members.pop(key, None)
+
+    def add(self, key: str, member: str, within: timedelta) -> Sequence[str]:  # noqa: ARG002 - the protocol's; no time passes
+        """Make a text a member of `key`, and give all."""
+        self._members.setdefault(key, set()).add(member)
+        return self.members(key)
+
+    def remove(self, key: str, member: str) -> None:
+        """Let a text be no member of `key` any more."""
+        self._members.get(key, set()).discard(member)
+
+    def members(self, key: str) -> Sequence[str]:
+        """Give the members of `key`."""
+        return sorted(self._members.get(key, ()))
 
 
 def dry_run(spec: PipelineSpec, producer: ProducerStep, request: Request, *, now: datetime) -> Trace:
@@ -182,7 +210,7 @@ class _DryRun:
         if step.when is not None and not step.when.matches(message):
             return replace(visit, did="left out", reason=f"when: {step.when.text}"), [message]
         try:
-            held, left = self._filter(step, message)
+            held, why, left = self._filter(step, message)
         except Exception as error:  # noqa: BLE001 - whatever a filter raises is what a dry run is there to show
             return replace(visit, did="failed", reason=self._words(error)), []
         changes = self._changes(message, left[0]) if len(left) == 1 else ()
@@ -191,30 +219,39 @@ class _DryRun:
         if len(left) > 1:
             return replace(visit, did="split", reason=f"into {len(left)}"), left
         if not left:
-            return replace(visit, did="dropped"), left
+            return replace(visit, did="dropped", reason=self._mask(why)), left
         return replace(visit, did="changed" if changes else "passed", changes=changes), left
 
-    def _filter(self, step: FilterStep, message: Message) -> tuple[str, list[Message]]:
-        """Give why the message is held, empty where it is not, and what leaves the filter."""
+    def _filter(self, step: FilterStep, message: Message) -> tuple[str, str, list[Message]]:
+        """Give why the message is held, empty where it is not, why it is dropped if it is, and what leaves the filter."""
         plugin = cast("AnyFilter", self._plugin(step))
+        memory = self._memories.setdefault(step.label, ThrowawayMemory())
         if isinstance(plugin, WindowFilter):
-            window = plugin.window(message, self._now)
-            if window is None:
-                return "", [message]
-            left = _checked(plugin.release(window.key, [message]), step.label)
-            key = f" with the others of key '{window.key}'" if window.key else ""
-            return f"until {window.due:%Y-%m-%d %H:%M:%S %Z}{key}; goes on here as if alone", _named(step, message, left)
-        if isinstance(plugin, RememberingFilter):
-            memory = self._memories.setdefault(step.label, ThrowawayMemory())
-            return "", _named(step, message, _checked(plugin.filter(message, memory), step.label))
-        return "", _named(step, message, _checked(plugin.filter(message), step.label))
+            return self._wait(step, plugin, message, memory)
+        out = plugin.filter(message, memory) if isinstance(plugin, RememberingFilter) else plugin.filter(message)
+        return "", *_sorted(step, message, out)
+
+    def _wait(
+        self, step: FilterStep, plugin: WindowFilter[Any], message: Message, memory: Memory
+    ) -> tuple[str, str, list[Message]]:
+        window = plugin.window(message, self._now, memory)
+        if not isinstance(window, Window):
+            return "", *_sorted(step, message, [message if window is None else window])
+        opened = Opened(
+            key=window.key, messages=[message], kept=None, due=window.due, now=max(self._now, window.due), memory=memory
+        )
+        out = list(plugin.release(opened))
+        why, left = _sorted(step, message, [one for one in out if isinstance(one, Message | Dropped)])
+        key = f" with the others of key '{window.key}'" if window.key else ""
+        onward = "; goes on here as if alone" if left else "; waits on" if any(isinstance(one, Stay) for one in out) else ""
+        return f"until {window.due:%Y-%m-%d %H:%M:%S %Z}{key}{onward}{f'; then {why}' if why else ''}", why, left
 
     def _delivery(self, step: ConsumerStep, message: Message) -> Delivery:
         delivery = Delivery(step=step.label, plugin=step.plugin, place=str(step.position), did="would send")
         if step.when is not None and not step.when.matches(message):
             return replace(delivery, did="left out", reason=f"when: {step.when.text}")
         try:
-            preview = cast("AnyConsumer", step.build()).preview(message)
+            preview = cast("AnyConsumer", step.build()).preview(step.written(message))
         except Exception as error:  # noqa: BLE001 - whatever a consumer raises is what a dry run is there to show
             return replace(delivery, did="failed", reason=self._words(error))
         return replace(delivery, preview=self._masked(plain(preview)))
@@ -272,6 +309,13 @@ def _checked(out: Iterable[Message], label: str) -> list[Message]:
         if not isinstance(message, Message):
             raise PermanentError(f"'{label}' yielded {type(message).__name__}, not a message")
     return messages
+
+
+def _sorted(step: FilterStep, parent: Message, out: Iterable[Message | Dropped]) -> tuple[str, list[Message]]:
+    """Give why a message is dropped, if it is, and what goes on."""
+    given = list(out)
+    why = next((one.reason for one in given if isinstance(one, Dropped)), "")
+    return why, _named(step, parent, _checked((one for one in given if not isinstance(one, Dropped)), step.label))
 
 
 def _named(step: FilterStep, parent: Message, messages: Sequence[Message]) -> list[Message]:

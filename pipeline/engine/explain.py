@@ -21,7 +21,7 @@ from pipeline.store.circuits import PARKED
 from pipeline.store.leaving import LEFT
 from pipeline.store.places import Standing
 from pipeline.store.results import Result
-from pipeline.store.rows import CircuitState
+from pipeline.store.rows import WINDOWS, CircuitState
 
 MOST_PARTS: Final = 20
 """Messages that went on in place of another one, whose own story is told."""
@@ -165,7 +165,7 @@ def _held_entry(entry: Entry, record: Record, standing: Standing | None) -> Entr
     if standing is None:
         return replace(tried, state=State.WAITING, reason=f"on the queue for another attempt; before: {record.reason}")
     held = standing.held
-    if held.why is Why.WINDOW or standing.ahead:
+    if held.why in WINDOWS or standing.ahead:
         return replace(_waiting(entry, standing), at=record.at)
     state = State.WAITING if record.reason.startswith(NOT_TRIED) and not record.attempt else State.HELD
     return replace(tried, state=state, due=held.due)
@@ -177,6 +177,7 @@ def _waiting(entry: Entry, standing: Standing) -> Entry:
     reasons = {
         Why.SPOOL: "the broker was away: it is in the store, and goes on the queue when the broker is back",
         Why.WINDOW: f"in the window of '{held.key}'" if held.key else "in a window",
+        Why.KEPT: f"what the filter keeps for '{held.key}'",
         Why.FILTER: "to be filtered from this step on",
         Why.RETRY: "to be delivered",
         Why.ORDER: f"in line behind {standing.ahead} more {of_key}, the first is {standing.first}"

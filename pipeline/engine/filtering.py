@@ -14,16 +14,20 @@ from pipeline.engine.decisions import Decisions
 from pipeline.engine.pipeline import Pipeline
 from pipeline.errors import PermanentError, TemporaryError
 from pipeline.message import Message, derived_id
-from pipeline.plugin import Memory, RememberingFilter, WindowFilter
+from pipeline.plugin import Dropped, Memory, RememberingFilter, WindowFilter
 from pipeline.spec.model import FilterStep, Retry
 from pipeline.store.rows import Outcome, Record, Why
 
 MOST_OF_CONDITION: Final = 200
 """Characters of a condition that stand in the record of each message it dropped."""
+MOST_OF_REASON: Final = 500
+"""Characters of what a filter says when it drops a message."""
 Remember = Callable[[FilterStep, Message], Memory]
 """Gives a filter step its memory, as it is asked for a message: one that comes again gets the same answer as before."""
 Recall = Callable[[str, Sequence[str]], dict[str, Record]]
 """Gives what the record says of messages (by id) at a step."""
+Lost = Callable[[str], bool]
+"""Says of a message of the pipeline, by its id, whether it has ended without reaching any consumer."""
 
 
 class FilterStage:
@@ -39,6 +43,7 @@ class FilterStage:
         *,
         remember: Remember,
         recall: Recall,
+        lost: Lost,
         attempt: int = 1,
         whole: bool = False,
     ) -> None:
@@ -46,6 +51,7 @@ class FilterStage:
         self._decisions = decisions
         self._remember = remember
         self._recall = recall
+        self._lost = lost
         self._attempt = attempt
         self._whole = whole
         self._reasons: dict[str, str] = {}
@@ -91,28 +97,33 @@ class FilterStage:
         if isinstance(plugin, WindowFilter):
             return partial(self._held_back, step, plugin, attempt)
         if isinstance(plugin, RememberingFilter):
+            plugin.lost = self._lost
             return lambda message: self._named(step, message, plugin.filter(message, self._remember(step, message)))
         return lambda message: self._named(step, message, plugin.filter(message))
 
     def _held_back(self, step: FilterStep, plugin: WindowFilter[Any], attempt: int, message: Message) -> list[Message]:
-        window = plugin.window(message, self._decisions.now)
+        window = plugin.window(message, self._decisions.now, self._remember(step, message))
         if window is None:
             return [message]
+        if isinstance(window, Message | Dropped):
+            return self._named(step, message, [window])
         _refuse_unusable(step, window)
-        reason = f"until {window.due:%Y-%m-%d %H:%M:%S %Z}"
+        reason = until(window.due)
         self._decisions.hold(message, step.label, Why.WINDOW, window.due, key=window.key, attempt=attempt)
         since = self._failing_since(step, [message])[message.id] if attempt > 1 else None
         self._decisions.record(message, step.label, Outcome.HELD, reason=reason, attempt=attempt, since=since)
         return []
 
-    def _named(self, step: FilterStep, parent: Message, out: Iterable[Message]) -> list[Message]:
+    def _named(self, step: FilterStep, parent: Message, out: Iterable[Message | Dropped]) -> list[Message]:
         """Give what a filter made of a message its ids, and record what does not go on as itself."""
-        messages = list(out)
-        if len(messages) == 1 and messages[0] is parent:
-            return messages
-        messages = checked(step.label, messages, known=[parent])
+        given = list(out)
+        if len(given) == 1 and given[0] is parent:
+            return [parent]
+        messages = checked(step.label, [one for one in given if not isinstance(one, Dropped)], known=[parent])
         if not messages:
-            self._decisions.record(parent, step.label, Outcome.DROPPED, reason=self._by(step))
+            why = next((one.reason for one in given if isinstance(one, Dropped)), "")
+            reason = self._decisions.mask(dropped_by(step, why)) if why else self._by(step)
+            self._decisions.record(parent, step.label, Outcome.DROPPED, reason=reason)
         elif len(messages) == 1:
             only = messages[0]
             return messages if only.id == parent.id else [only.replace(id=parent.id)]
@@ -141,6 +152,16 @@ class FilterStage:
         """Give by message id since when the step has been failing for it; waiting in a window again does not end that."""
         known = self._recall(step.label, [message.id for message in messages])
         return {message.id: known[message.id].since if message.id in known else None for message in messages}
+
+
+def until(due: datetime) -> str:
+    """Say until when a message is held."""
+    return f"until {due:%Y-%m-%d %H:%M:%S %Z}"
+
+
+def dropped_by(step: FilterStep, why: str) -> str:
+    """Say which filter dropped a message, and why."""
+    return f"by {step.plugin}: {shorten(why, MOST_OF_REASON, placeholder=' …')} at {step.position}"
 
 
 def checked(label: str, out: Iterable[Message], *, known: Sequence[Message]) -> list[Message]:

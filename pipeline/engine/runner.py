@@ -23,6 +23,7 @@ from pipeline.engine.batch import (
 )
 from pipeline.engine.circuit import Circuits
 from pipeline.engine.decisions import Decisions, Now, bury_all, utc_now
+from pipeline.engine.fate import Fates
 from pipeline.engine.filtering import FilterStage
 from pipeline.engine.inorder import InOrder
 from pipeline.engine.lanes import Lanes
@@ -69,6 +70,7 @@ class Runner:
         self._together = Together()
         self.circuits = Circuits(store, now)
         self.attempts = Attempts(self.circuits, memory, now, lambda name, label: StepResults(store, name, label, now))
+        self.fates = Fates(store)
         self.lanes = Lanes(pipelines, store, queue, now)
         self._in_order = InOrder(store, self.lanes, self.circuits, self.attempts)
 
@@ -230,6 +232,7 @@ class Runner:
             decisions,
             remember=lambda step, message: self.memory.scoped(batch.pipeline, step.label, message.id),
             recall=lambda step, ids: self.store.records(batch.pipeline, step, ids),
+            lost=partial(self.fates.lost, pipeline),
             attempt=batch.attempt,
             whole=bool(batch.claim),
         )

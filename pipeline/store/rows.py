@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
@@ -53,10 +54,16 @@ class Why(StrEnum):
     """A filter could not work now: the message is to be filtered again, from that step on."""
     WINDOW = "window"
     """A window filter lets it wait; all messages of the step's key leave together."""
+    KEPT = "kept"
+    """What a window filter keeps for a key, as the data of a message of its own; it leaves with the messages of that key."""
     RETRY = "retry"
     """A consumer could not take it now: it is to be delivered again."""
     ORDER = "order"
     """It stands in line, in a lane that an ordered consumer is behind."""
+
+
+WINDOWS: Final = frozenset({Why.WINDOW, Why.KEPT})
+"""Why what waits in a window does so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

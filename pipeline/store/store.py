@@ -195,6 +195,15 @@ class Store:
         """Delete what was claimed, after it was published. A claim that went to another owner, or came back, is left."""
         self.settle(released=claims)
 
+    def turn(self, claims: Sequence[Claim], held: Sequence[Held]) -> bool:
+        """Hold other messages in place of claims, as one step; false where a claim is another owner's by now: nothing is done."""
+        with self._database.writing() as connection:
+            if waiting.release(connection, claims) == len(claims):
+                waiting.write_held(connection, held)
+                return True
+            connection.rollback()
+        return False
+
     def give_back(self, claims: Sequence[Claim]) -> None:
         """Let go of what was claimed but could not be published: any clock may claim it again at once."""
         with self._database.writing() as connection:

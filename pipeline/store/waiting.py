@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, func, or_, select, text, update
 
 from pipeline.message import Message
-from pipeline.store.rows import Claim, DeadLetter, Held, Why
+from pipeline.store.rows import WINDOWS, Claim, DeadLetter, Held, Why
 from pipeline.store.tables import chunks, clean, held, insert, to_json, to_message, to_number, to_time
 
 _CLAIMING = 0x51F7BE12
@@ -28,10 +28,9 @@ def write_held(connection: Connection, new: Sequence[Held]) -> None:
         connection.execute(_held_upsert(connection.dialect.name), rows)
 
 
-def release(connection: Connection, claims: Iterable[Claim]) -> None:
-    """Delete claimed rows, where they are still their owner's."""
-    for mine in _claimed(claims):
-        connection.execute(delete(held).where(mine))
+def release(connection: Connection, claims: Iterable[Claim]) -> int:
+    """Delete claimed rows, where they are still their owner's; give their number."""
+    return sum(connection.execute(delete(held).where(mine)).rowcount for mine in _claimed(claims))
 
 
 def give_back(connection: Connection, claims: Iterable[Claim]) -> None:
@@ -55,11 +54,10 @@ def read_held(connection: Connection, message_id: str, places: Iterable[tuple[st
 
 
 def count_held(connection: Connection) -> dict[tuple[str, str, Why], int]:
-    """Count what is held by pipeline, step and why."""
+    """Count the messages that are held by pipeline, step and why; what filters keep for their keys is none."""
     key = (held.c.pipeline, held.c.step, held.c.why)
-    return {
-        (pipeline, step, Why(why)): n for pipeline, step, why, n in connection.execute(select(*key, func.count()).group_by(*key))
-    }
+    counted = select(*key, func.count()).group_by(*key).where(held.c.why != Why.KEPT.value)
+    return {(pipeline, step, Why(why)): count for pipeline, step, why, count in connection.execute(counted)}
 
 
 def claim(
@@ -137,7 +135,7 @@ def _held_row(one: Held) -> dict[str, Any]:
         "ready": due,
         "owner": None,
         "key": clean(one.key),
-        "window_id": _window_id(one) if one.why is Why.WINDOW else None,
+        "window_id": _window_id(one) if one.why in WINDOWS else None,
         "attempt": one.attempt,
         "revision": one.revision,
         "message": to_json(one.message),

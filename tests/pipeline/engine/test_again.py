@@ -29,10 +29,11 @@ class Together(WindowFilter[NoOptions]):
 
     calls = 0
 
-    def window(self, message, now):
+    def window(self, message, now, memory):
         return Window(message.key, now + timedelta(seconds=30))
 
-    def release(self, key, messages):
+    def release(self, opened):
+        key, messages = opened.key, opened.messages
         if key == "late":
             type(self).calls += 1
             if type(self).calls == 1:

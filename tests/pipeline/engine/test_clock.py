@@ -48,10 +48,11 @@ class Together(WindowFilter[NoOptions]):
 
     broken = False
 
-    def window(self, message, now):
+    def window(self, message, now, memory):
         return None if message.severity == "critical" else Window(message.key, now + timedelta(seconds=30))
 
-    def release(self, key, messages):
+    def release(self, opened):
+        key, messages = opened.key, opened.messages
         if Together.broken:
             raise RuntimeError("oh")
         if key == "nothing":
@@ -112,7 +113,8 @@ def test_a_newcomer_to_a_window_that_comes_back_is_not_taken_for_delivered(
     class Digest(Together):
         """Makes one of all, and may give it the id of one of them."""
 
-        def release(self, key, messages):
+        def release(self, opened):
+            key, messages = opened.key, opened.messages
             made = messages[{"last": -1}.get(keeps, 0)].replace(title=" ".join(m.title for m in messages))
             return [made.replace(id=message().id) if keeps == "none" else made]
 
@@ -120,11 +122,11 @@ def test_a_newcomer_to_a_window_that_comes_back_is_not_taken_for_delivered(
     run.send(message(key="k", title="a"), message(key="k", title="b"))
     run.work()
 
-    def dies(claims):
+    def dies(claims, held):
         raise TemporaryError("the store is away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run.store, "release", dies)
+        patch.setattr(run.store, "turn", dies)
         with pytest.raises(TemporaryError):
             run.later(seconds=31)
     run.send(message(key="k", title="c"))
@@ -139,7 +141,8 @@ def test_nonsense_from_a_window_buries_its_messages(engine, filter_step, consume
     class Odd(Together):
         """Lets nonsense out."""
 
-        def release(self, key, messages):
+        def release(self, opened):
+            key, messages = opened.key, opened.messages
             return None if nonsense is None else [messages[0].replace(title=None) if nonsense == "unreadable" else nonsense]
 
     run = engine(filters=[filter_step(Odd)], consumers=[consumer(box)])
@@ -165,7 +168,8 @@ def test_a_window_that_cannot_let_go_now_tries_again(engine, filter_step, consum
 
         calls = 0
 
-        def release(self, key, messages):
+        def release(self, opened):
+            key, messages = opened.key, opened.messages
             Away.calls += 1
             if Away.calls == 1:
                 raise TemporaryError("away", retry_after=1)
@@ -669,10 +673,11 @@ def test_a_window_filter_that_fails_for_ever_is_given_up(engine, filter_step, co
     class Never(WindowFilter[NoOptions]):
         """Lets messages wait a minute, and then cannot let them out."""
 
-        def window(self, one, now):
+        def window(self, one, now, memory):
             return Window("k", now + timedelta(minutes=1))
 
-        def release(self, key, messages):
+        def release(self, opened):
+            key, messages = opened.key, opened.messages
             raise TemporaryError("the calendar is away")
 
     run = engine(filters=[filter_step(Never)], consumers=[consumer(box)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +19,7 @@ from pipeline import (
     Memory,
     Message,
     NoOptions,
+    Opened,
     PermanentError,
     PollingProducer,
     Problem,
@@ -122,10 +123,11 @@ class Forgetful(RememberingFilter[NoOptions]):
 
 
 class Wait(WindowFilter[Keyed]):
-    def window(self, message: Message, now: datetime) -> Window | None:
+    def window(self, message: Message, now: datetime, memory: Memory) -> Window | None:
         return Window(message.key, now + timedelta(seconds=30)) if message.severity else None
 
-    def release(self, key: str, messages: Sequence[Message]) -> Iterable[Message]:
+    def release(self, opened: Opened) -> Iterable[Message]:
+        key, messages = opened.key, opened.messages
         if self.config.what != "nothing":
             yield messages[0].replace(title=f"{len(messages)} of {key or 'all'}")
 

@@ -108,10 +108,11 @@ class Twice(Filter[NoOptions]):
 class Digest(WindowFilter[NoOptions]):
     """Makes one of the messages of half a minute."""
 
-    def window(self, message, now):
+    def window(self, message, now, memory):
         return Window(message.key, now + timedelta(seconds=30))
 
-    def release(self, key, messages):
+    def release(self, opened):
+        key, messages = opened.key, opened.messages
         return [Message(source="digest", title=" + ".join(m.title for m in messages))] if len(messages) > 1 else messages
 
 

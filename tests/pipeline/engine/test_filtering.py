@@ -86,10 +86,11 @@ def test_a_window_that_is_none_buries_its_message(engine, filter_step, consumer,
     class Odd(WindowFilter[NoOptions]):
         """Gives no window that can be kept."""
 
-        def window(self, one, now):
+        def window(self, one, now, memory):
             return window if one.title == "bad" else None
 
-        def release(self, key, messages):
+        def release(self, opened):
+            key, messages = opened.key, opened.messages
             return messages
 
     run = engine(filters=[filter_step(Odd)], consumers=[consumer(box)])
@@ -168,13 +169,14 @@ def test_a_window_taken_before_the_clock_lets_go_of_the_retry_is_kept(engine, fi
 
         calls = 0
 
-        def window(self, one, now):
+        def window(self, one, now, memory):
             Slow.calls += 1
             if Slow.calls == 1:
                 raise TemporaryError("away", retry_after=1)
             return Window("k", now + timedelta(seconds=30))
 
-        def release(self, key, messages):
+        def release(self, opened):
+            key, messages = opened.key, opened.messages
             return messages
 
     logged = LogCapture()

@@ -58,10 +58,11 @@ class Halves(Filter[NoOptions]):
 
 
 class Later(WindowFilter[NoOptions]):
-    def window(self, message, now):
+    def window(self, message, now, memory):
         return Window(message.key, now + timedelta(seconds=10))
 
-    def release(self, key, messages):
+    def release(self, opened):
+        key, messages = opened.key, opened.messages
         return messages
 
 

@@ -17,6 +17,7 @@ from pipeline import (
     Memory,
     Message,
     NoOptions,
+    Opened,
     PollingProducer,
     Publish,
     RememberingFilter,
@@ -68,11 +69,11 @@ class Once(RememberingFilter[WithinOptions]):
 
 
 class Wait(WindowFilter[WithinOptions]):
-    def window(self, message: Message, now: datetime) -> Window | None:
+    def window(self, message: Message, now: datetime, memory: Memory) -> Window | None:
         return None
 
-    def release(self, key: str, messages: Sequence[Message]) -> Iterable[Message]:
-        return messages
+    def release(self, opened: Opened) -> Iterable[Message]:
+        return opened.messages
 
 
 class Rule(Config):
