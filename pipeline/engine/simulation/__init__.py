@@ -1,0 +1,411 @@
+"""The simulation: a pipeline in the real engine, with a clock that jumps, consumers that only note, and workers that may die.
+
+Store, memory, batches, retries, circuits, rates, lanes and schedules are the engine's own. Nothing sleeps and nothing is left to
+chance: the same calls give the same deliveries, message for message and second for second.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+from uuid import UUID
+
+from pipeline.engine.batch import Batch
+from pipeline.engine.clock import TICK, Clock
+from pipeline.engine.pipeline import Pipelines
+from pipeline.engine.runner import Runner
+from pipeline.engine.simulation.deaths import Fate, KilledError, MortalQueue, Where, mortal
+from pipeline.engine.simulation.files import give_back, take
+from pipeline.engine.simulation.stage import Attempt, ListQueue, Outage, Outside, Unhurried, fake_consumer, fake_producer
+from pipeline.errors import PermanentError, Problem, RequestError, TemporaryError
+from pipeline.message import Message
+from pipeline.plugin import Note, PollingProducer, WebhookProducer
+from pipeline.present import Pretence, pretending
+from pipeline.request import Request
+from pipeline.spec.model import Configuration, ConsumerStep, PipelineSpec, ProducerStep
+from pipeline.store import DeadLetter, Record
+from pipeline.store.rows import CircuitState
+
+LONGEST: Final = timedelta(days=31)
+"""For how long a simulation goes on where something waits and nobody says how long."""
+RETENTION: Final = timedelta(days=36_500)
+"""Records are kept: at the end somebody asks for them."""
+POLL_LIMIT: Final = 60.0
+"""Seconds, real ones, that a producer may take to be asked."""
+PUT_BACK: Final = 1000
+"""So often batches may go back to the queue before somebody should look at it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the sender of a payload is answered, and the messages of it that were accepted."""
+
+    status: int
+    reason: str = ""
+    problems: tuple[Problem, ...] = ()
+    messages: tuple[Message, ...] = ()
+
+
+class _Clock(Clock):
+    """A clock of which one can wait until it has asked whom it asks."""
+
+    def look(self) -> None:
+        """Do all that is due, and wait for the polls that are under way."""
+        while self.tick():
+            pass
+        self._polls.wait(POLL_LIMIT)
+
+    def stop(self) -> None:
+        """End its threads."""
+        self._polls.finish()
+
+
+@dataclass(slots=True)
+class _Worker:
+    """A worker with a clock beside it: the objects of one machine."""
+
+    skew: timedelta
+    fate: Fate
+    runner: Runner
+    clock: _Clock
+
+
+class Simulation:
+    """A pipeline from `start` on; use it as a context manager.
+
+    `skew`: by how much the clock of each worker is fast; those without one go right. The files are in `directory`, or where
+    nobody needs to look. Time passes in `run_until` and `run_until_idle` only; what is sent before is on the queue.
+    """
+
+    def __init__(
+        self,
+        pipeline: PipelineSpec | Configuration,
+        *,
+        start: datetime,
+        workers: int = 1,
+        skew: Sequence[timedelta] = (),
+        directory: Path | None = None,
+    ) -> None:
+        self.spec = pipeline if isinstance(pipeline, PipelineSpec) else _only(pipeline)
+        self.now = start
+        self._skews = [*skew, *[timedelta()] * (workers - len(skew))]
+        self._directory = directory
+        self._who = timedelta()
+        self._outside = Outside(lambda: self.now)
+        self._fakes = _with_fakes(self.spec, self._outside)
+        self._real = {step.label for step in self.spec.producers if _stays(step)}
+        self._queue = ListQueue()
+        self._numbers = count(1)
+        self._turns = count()
+        self._chance = random.Random(0)  # noqa: S311 - jitter that is the same each time
+        self._pretence = Pretence(lambda: self.now + self._who, self._new_id, self._chance.uniform)
+        self._workers: list[_Worker] = []
+        self._dying: Where | None = None
+        self._accepted: list[tuple[datetime, str, Message]] = []
+        self._put_back = 0
+
+    def __enter__(self) -> Self:
+        self._files = take(len(self._skews), self._directory)
+        self._files.begin([lambda skew=skew: self.now + skew for skew in self._skews])  # type: ignore[misc]  # mypy takes no default
+        self.store = self._files.store
+        with pretending(self._pretence):
+            self._workers = [self._worker(index) for index in range(len(self._skews))]
+        return self
+
+    def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        self._stop()
+        give_back(self._files, len(self._skews), self._directory)
+
+    @property
+    def deliveries(self) -> dict[str, list[tuple[datetime, Message]]]:
+        """What each consumer took, in order, by its label; consumers that took nothing have an empty list."""
+        return {
+            step.label: [(one.at, one.message) for one in self.attempts(step.label) if one.error is None]
+            for step in self.spec.consumers
+        }
+
+    @property
+    def accepted(self) -> Sequence[tuple[datetime, str, Message]]:
+        """What was accepted: when, from which producer, and the message; but for what a real producer found when it was asked."""
+        return self._accepted
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is on the queue, nothing is held, nothing stands in line, and nothing waits to be asked for."""
+        return not len(self._queue) and not self.held and not any(self._unasked(step) for step in self._polled())
+
+    @property
+    def held(self) -> int:
+        """How many messages wait in the store."""
+        return sum(self.store.held_counts().values())
+
+    def attempts(self, consumer: str) -> list[Attempt]:
+        """Give what a consumer was given, in order, with what it failed with."""
+        return self._outside.attempts.get(consumer, [])
+
+    def records(self, message_id: str) -> list[Record]:
+        """Give the last decision of every step about a message."""
+        return self.store.history(message_id)
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Give what was buried, oldest first, up to ten thousand."""
+        return self.store.dead_letters(limit=10_000)[::-1]
+
+    def send(self, producer: str, request: Request) -> Answer:
+        """Post a payload to a producer, as the intake takes it; what it makes of it is on the queue when this returns."""
+        with pretending(self._pretence):
+            answer, told = self._received(self._producer(producer), request)
+            messages = [one for one in told if not isinstance(one, Note)]
+            if notes := {one.name: one.text for one in told if isinstance(one, Note)}:
+                self.store.write_notes(self.spec.name, producer, notes)
+            self._accept(messages, producer)
+            return replace(answer, messages=tuple(messages))
+
+    def accept(self, messages: Sequence[Message], producer: str = "") -> None:
+        """Put messages on the queue, as those of a producer that somebody posts to, or that listens."""
+        with pretending(self._pretence):
+            self._accept(messages, producer)
+
+    def provide(self, producer: str, messages: Sequence[Message]) -> None:
+        """Let a polling producer have messages when it is asked next; one without a schedule is asked at once."""
+        with pretending(self._pretence):
+            step = self._producer(producer)
+            self._tick()  # or a time that has passed would be made up for with what comes now
+            self._outside.given.setdefault(producer, []).extend(messages)
+            self._accepted += [(self.now, producer, message) for message in messages]
+            if step.schedule is None:
+                runner = self._workers[0].runner
+                runner.poll(runner.pipelines[self.spec.name], producer)
+
+    def run_until(self, moment: datetime) -> None:
+        """Let time pass until `moment`, and do what is to be done up to then."""
+        with pretending(self._pretence):
+            self._work()
+            while (due := self._next(moment)) is not None:
+                self._go_to(due)
+            self._go_to(max(self.now, moment))
+
+    def run_until_idle(self, limit: timedelta = LONGEST) -> bool:
+        """Let time pass until nothing waits any more; false where something still does after `limit`."""
+        with pretending(self._pretence):
+            end = self.now + limit
+            self._go_to(self.now)
+            while not self.idle and (due := self._next(end)) is not None:
+                self._go_to(due)
+            return self.idle
+
+    def work(self) -> None:
+        """Do what is on the queue, without letting time pass."""
+        with pretending(self._pretence):
+            self._work()
+
+    def restart(self) -> None:
+        """End all processes in an orderly way, and start them again on the same files and the same queue."""
+        with pretending(self._pretence):
+            self._stop()
+            self._files.close()
+            self._workers = [self._worker(index) for index in range(len(self._skews))]
+
+    def forget(self) -> None:
+        """Lose the memory, as when a Redis is flushed."""
+        self._files.forget()
+
+    def chaos(self, seed: int | None) -> None:
+        """From now on give batches to workers in any order, some of them twice, the same for the same seed; None: no more."""
+        self._queue.disorder(seed)
+
+    def kill_next(self, where: Where) -> None:
+        """Let the next worker or clock that comes there die; another takes its place, and gets what it was working on."""
+        self._dying = where
+        for worker in self._workers:
+            worker.fate.die(where)
+
+    def fail(self, consumer: str, error: Exception, *, for_: timedelta | None = None, after: timedelta = timedelta()) -> None:
+        """Let a consumer raise this from now on, or `after` a while; `for_` a time, or for ever."""
+        start = self.now + after
+        self._outside.outages.append(Outage(consumer, error, start, None if for_ is None else start + for_))
+
+    def sent(self, consumer: str, message: Message) -> object:
+        """Give what a real consumer would have sent, as it says itself."""
+        step: ConsumerStep = next(step for step in self.spec.consumers if step.label == consumer)
+        plugin: Any = step.build()
+        with pretending(self._pretence):
+            return plugin.preview(message)
+
+    def _accept(self, messages: Sequence[Message], producer: str) -> None:
+        if messages:
+            runner = self._workers[0].runner
+            runner.accept(runner.pipelines[self.spec.name], producer, messages)
+            self._accepted += [(self.now, producer, message) for message in messages]
+
+    def _received(self, step: ProducerStep, request: Request) -> tuple[Answer, list[Message | Note]]:
+        with self._open(step) as plugin:
+            return self._asked(plugin, step, request)
+
+    @contextmanager
+    def _open(self, step: ProducerStep) -> Iterator[WebhookProducer[Any]]:
+        """Give a producer that can be posted to: the pipeline's own, or where that has a fake, a real one for this once."""
+        if not issubclass(step.type, WebhookProducer):
+            raise PermanentError(f"producer '{step.label}' of pipeline '{self.spec.name}' takes no payloads")
+        if step.label in self._real:
+            plugin: Any = self._workers[0].runner.pipelines[self.spec.name].plugin(step)
+            yield plugin
+            return
+        plugin = step.build()
+        plugin.open()
+        try:
+            yield plugin
+        finally:
+            plugin.close()
+
+    def _asked(self, plugin: WebhookProducer[Any], step: ProducerStep, request: Request) -> tuple[Answer, list[Message | Note]]:
+        root = f"/in/{self.spec.name}/{step.label}"
+        status = plugin.status_for(request.path.removeprefix(root) if request.path.startswith(root) else "")
+        if status is None:
+            return Answer(status=404, reason=f"there is nothing at {request.path}"), []
+        try:
+            return Answer(status=status), list(plugin.receive(request))
+        except RequestError as error:
+            code = error.status if 400 <= error.status < 500 else 422
+            return Answer(status=code, reason=str(error), problems=tuple(error.problems)), list(error.accepted)
+        except PermanentError as error:
+            return Answer(status=422, reason=str(error)), []
+        except TemporaryError as error:
+            return Answer(status=503, reason=str(error)), []
+
+    def _producer(self, label: str) -> ProducerStep:
+        found = next((step for step in self.spec.producers if step.label == label), None)
+        if found is None:
+            raise PermanentError(f"pipeline '{self.spec.name}' has no producer '{label}'")
+        return found
+
+    def _worker(self, index: int) -> _Worker:
+        skew, fate = self._skews[index], Fate()
+        fate.die(self._dying)
+
+        def now() -> datetime:
+            return self.now + skew
+
+        pipelines = Pipelines(Configuration({self.spec.name: self._fakes}))
+        memory = Unhurried(self._files.memory(index), self._outside)
+        store, queue = mortal(self.store, fate), MortalQueue(self._queue, fate)
+        runner = Runner(pipelines, store, memory, queue, now=now)
+        return _Worker(skew, fate, runner, _Clock(runner, owner=f"clock {index}", retention=RETENTION))
+
+    def _stop(self) -> None:
+        for worker in self._workers:
+            worker.clock.stop()
+            worker.runner.pipelines.close()
+        self._workers = []
+
+    @contextmanager
+    def _as(self, worker: _Worker, job: str) -> Iterator[None]:
+        """Let a worker do something, by its own clock; where it dies over that, another one takes its place."""
+        self._who = worker.skew
+        worker.fate.begin(job)
+        try:
+            yield
+            worker.fate.end()
+        except KilledError:
+            self._dying = None
+            for other in self._workers:
+                other.fate.die(None)
+            index = self._workers.index(worker)
+            self._workers[index] = self._worker(index)
+            raise
+        finally:
+            self._who = timedelta()
+
+    def _work(self) -> None:
+        while len(self._queue):
+            batch = self._queue.take()
+            worker = self._workers[next(self._turns) % len(self._workers)]
+            try:
+                with self._as(worker, batch.job):
+                    worker.runner.run(batch)
+            except KilledError:
+                self._workers[next(self._turns) % len(self._workers)].runner.lost(batch)
+            except TemporaryError:
+                self._back(batch)
+
+    def _back(self, batch: Batch) -> None:
+        self._put_back += 1
+        if self._put_back > PUT_BACK:
+            raise RuntimeError(f"batches went back to the queue {PUT_BACK} times")
+        self._queue.publish([batch])
+
+    def _tick(self) -> None:
+        for worker in list(self._workers):
+            try:
+                with self._as(worker, "tick"):
+                    worker.clock.look()
+            except KilledError:
+                continue
+
+    def _go_to(self, moment: datetime) -> None:
+        """Have the clocks look at a moment; where they did so at it before, at their next tick."""
+        self.now = moment
+        self._tick()
+        self._work()
+
+    def _next(self, end: datetime) -> datetime | None:
+        """Give when something happens next, up to `end`; what should have happened already does at the clocks' next look."""
+        first = min(self._moments(), default=None)
+        if first is None:
+            return None
+        due = first if first > self.now else self.now + timedelta(seconds=TICK)
+        return due if due <= end else None
+
+    def _moments(self) -> Iterator[datetime]:
+        ahead = max(self._skews)
+        stored = (self.store.next_due(), self.store.lanes.next_ready())
+        yield from (moment - ahead for moment in stored if moment is not None)
+        broken = [circuit for circuit in self.store.circuits() if circuit.state is not CircuitState.CLOSED]
+        if broken and self.held:
+            yield from (circuit.until - ahead for circuit in broken if circuit.until - ahead > self.now)
+        for step in self._polled():
+            if step.schedule is not None and (step.label in self._real or self._unasked(step)):
+                yield step.schedule.after(self.now + ahead) - ahead
+
+    def _polled(self) -> list[ProducerStep]:
+        known = self._real | set(self._outside.given)
+        return [step for step in self._fakes.producers if step.polls and step.label in known]
+
+    def _unasked(self, step: ProducerStep) -> bool:
+        """Say whether somebody who asks this producer would be given something."""
+        there = len(self._outside.given.get(step.label, ()))
+        return there > int(self.store.cursor(self.spec.name, step.label) or 0) if there else False
+
+    def _new_id(self) -> str:
+        """Give ids that sort by time and by the order in which they were asked for."""
+        moment = int((self.now + self._who).timestamp() * 1000) & 0xFFFFFFFFFFFF
+        number = next(self._numbers)
+        return str(UUID(int=moment << 80 | 7 << 76 | (number >> 62 & 0xFFF) << 64 | 2 << 62 | number & (1 << 62) - 1))
+
+
+def _only(configuration: Configuration) -> PipelineSpec:
+    (spec,) = configuration.pipelines.values()
+    return spec
+
+
+def _with_fakes(spec: PipelineSpec, outside: Outside) -> PipelineSpec:
+    """Give the pipeline with fakes in place of what would reach another system."""
+    return replace(
+        spec,
+        producers=tuple(step if _stays(step) else fake_producer(step, outside) for step in spec.producers),
+        consumers=tuple(fake_consumer(step, outside) for step in spec.consumers),
+    )
+
+
+def _stays(step: ProducerStep) -> bool:
+    """Say whether a producer asks nobody else: it is posted to, or asks for what was posted to it and it has noted."""
+    if not issubclass(step.type, WebhookProducer):
+        return False
+    return not issubclass(step.type, PollingProducer) or step.type.asks_for is None or not step.polls
