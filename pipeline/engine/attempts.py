@@ -55,6 +55,24 @@ class _Attempt:
         self._place = (pipeline.spec.name, step.label)
 
     def make(self, messages: Sequence[Message], again: int) -> Outcomes:
+        if self._step.render is None:
+            return self._tried(messages, again)
+        written, outcomes = self._written(messages)
+        again = sum(message.id not in outcomes for message in messages[:again])
+        return outcomes | (self._tried(written, again) if written else {})
+
+    def _written(self, messages: Sequence[Message]) -> tuple[list[Message], Outcomes]:
+        """Give the messages as the consumer gets them, and what hinders the others from being written."""
+        written: list[Message] = []
+        outcomes: Outcomes = {}
+        for message in messages:
+            try:
+                written.append(self._step.written(message))
+            except Exception as error:  # noqa: BLE001 - it is the outcome of this one message, as what the consumer raises
+                outcomes[message.id] = error
+        return written, outcomes
+
+    def _tried(self, messages: Sequence[Message], again: int) -> Outcomes:
         circuit = self._circuits.look(*self._place)
         if circuit.state is CircuitState.CLOSED:
             return self._give(messages, again, circuit)

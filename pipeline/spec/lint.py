@@ -8,6 +8,7 @@ from typing import Final
 from pipeline.condition import Condition
 from pipeline.message import Message
 from pipeline.plugin import PollingProducer
+from pipeline.selection import Selection
 from pipeline.spec.problems import Problems
 from pipeline.spec.siblings import ConsumerSiblings, FilterSiblings, ProducerSiblings
 from pipeline.spec.steps import Declared
@@ -21,12 +22,10 @@ def lint(name: str, producers: list[Declared], filters: list[Declared], consumer
         _never_asked(step, problems)
     for number, step in enumerate(filters):
         _never(step, problems)
-        field = step.type.config_type.shorthand
-        condition = getattr(step.config, field, None) if field else None
-        if step.siblings.active and isinstance(condition, Condition) and never_holds(condition) and _always(step):
+        if step.siblings.active and _always(step) and (text := _passes_nothing(step)):
             rest = len(filters) - number - 1 + len(consumers)
             hint = f"nothing reaches the {rest} step{'s' * (rest != 1)} after it"
-            problems.warning(step.place, f"filter {step.plugin}: this condition never holds", hint)
+            problems.warning(step.place, f"filter {step.plugin}: {text}", hint)
     for step in consumers:
         _never(step, problems)
     if consumers and not any(step.siblings.active for step in consumers):
@@ -40,6 +39,18 @@ def lint(name: str, producers: list[Declared], filters: list[Declared], consumer
 def never_holds(condition: Condition) -> bool:
     """Say whether a condition reads nothing of a message and is false."""
     return not condition.names and not condition.matches(_ANY)
+
+
+def _passes_nothing(step: Declared) -> str:
+    """Say why a filter passes nothing, where it does so whatever the message."""
+    field, config = step.type.config_type.shorthand, step.config
+    condition = getattr(config, field, None) if field else None
+    if not isinstance(condition, Condition) or condition.names:
+        return ""
+    holds = condition.matches(_ANY)
+    if isinstance(config, Selection) and not config.passes_what_holds:
+        return "this condition always holds" if holds and config.model_fields_set == {field} else ""
+    return "" if holds else "this condition never holds"
 
 
 def _never_asked(step: Declared, problems: Problems) -> None:
@@ -67,6 +78,9 @@ def _same(first: Declared, second: Declared) -> bool:
         return False
     if first.config != second.config and first.options.plain() != second.options.plain():
         return False
-    conditions = [step.siblings.when for step in (first, second) if isinstance(step.siblings, ConsumerSiblings)]
+    siblings = [step.siblings for step in (first, second) if isinstance(step.siblings, ConsumerSiblings)]
+    if any(one.render != siblings[0].render for one in siblings):
+        return False
+    conditions = [one.when for one in siblings]
     texts = {condition.text for condition in conditions if condition is not None}
     return None in conditions or len(texts) == 1

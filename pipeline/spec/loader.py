@@ -20,7 +20,7 @@ from pipeline.spec.problems import Place, Problems, Report, Source, SpecError
 from pipeline.spec.steps import StepReader, read_shared
 from pipeline.spec.tree import Mapping, Node, Scalar
 
-_SHARED_KINDS: Final[dict[str, Kind]] = {"producers": "producer", "consumers": "consumer"}
+_SHARED_KINDS: Final[dict[str, Kind]] = {"producers": "producer", "filters": "filter", "consumers": "consumer"}
 
 
 @dataclass(slots=True)
@@ -156,8 +156,7 @@ def _read_shared_file(root: Mapping | None, reader: StepReader, problems: Proble
         if kind is not None:
             read_shared(reader, kind, entry.value, problems)
             continue
-        known = list(_SHARED_KINDS)
-        hint = did_you_mean(key, known) or "only producers and consumers are shared"
+        hint = did_you_mean(key, _SHARED_KINDS) or "producers, filters and consumers are shared"
         problems.error(entry.key, f"{SHARED_FILE} has no key '{key}'", hint)
 
 

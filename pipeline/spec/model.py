@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.condition import Condition
+from pipeline.errors import PermanentError
+from pipeline.message import Message
 from pipeline.networks import ANYWHERE, Networks
 from pipeline.plugin import BatchConsumer, Config, ListeningProducer, Plugin, PollingProducer
 from pipeline.registry import Kind as Kind  # noqa: PLC0414 - the kinds of plugin belong to the model's vocabulary, too
+from pipeline.rendering import Rendering
 from pipeline.schedule import Schedule as Schedule  # noqa: PLC0414 - a step has one
 from pipeline.units import Rate
 
@@ -110,11 +113,25 @@ class ConsumerStep(Step):
     """How many messages it is given in a time, over all workers."""
     ordered: bool = False
     """Messages of one key reach it in the order in which they were accepted."""
+    render: Rendering | None = None
+    """How messages are written for it."""
 
     @property
     def batches(self) -> bool:
         """Whether its plugin is given several messages at once."""
         return issubclass(self.type, BatchConsumer) and self.type.takes_batches(self.config)
+
+    def written(self, message: Message) -> Message:
+        """Give a message as the consumer gets it; raises `PermanentError` that names field and place where a template fails.
+
+        What is recorded, tried again and put into order is the message itself.
+        """
+        if self.render is None:
+            return message
+        try:
+            return self.render.render(message)
+        except PermanentError as error:
+            raise PermanentError(f"render.{error} (of the consumer at {self.position})") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -217,6 +217,7 @@ def _consumer(item: Labelled) -> ConsumerStep:
         retry=Retry(siblings.retry.lasting, siblings.retry.first, siblings.retry.longest) if siblings.retry else Retry(),
         rate=siblings.rate,
         ordered=siblings.ordered,
+        render=siblings.render,
     )
 
 

@@ -27,13 +27,12 @@ def make_schema(registry: Registry | None = None) -> dict[str, Any]:
     for kind in KINDS:
         definitions |= _options_of_kind(kind, registry)
         definitions[kind] = _step(kind, registry, shared=False)
-        if kind != "filter":
-            definitions[f"shared-{kind}"] = _step(kind, registry, shared=True)
+        definitions[f"shared-{kind}"] = _step(kind, registry, shared=True)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Siftbell: a pipeline, or siftbell.yaml",
         "type": "object",
-        "if": {"anyOf": [{"required": [key], "properties": {key: {"type": "object"}}} for key in ("producers", "consumers")]},
+        "if": {"anyOf": [{"required": [key], "properties": {key: {"type": "object"}}} for key in (f"{kind}s" for kind in KINDS)]},
         "then": {"$ref": "#/$defs/shared"},
         "else": {"$ref": "#/$defs/pipeline"},
         "$defs": definitions,
@@ -76,7 +75,7 @@ def _shared() -> dict[str, Any]:
             "additionalProperties": {"$ref": f"#/$defs/shared-{kind}"},
         }
 
-    properties = {"producers": named("producer"), "consumers": named("consumer")}
+    properties = {f"{kind}s": named(kind) for kind in KINDS}
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
@@ -133,7 +132,9 @@ def _inlined(value: dict[str, Any], definitions: dict[str, Any]) -> dict[str, An
 def _without_null(value: dict[str, Any]) -> dict[str, Any]:
     choices = [item for item in value.get("anyOf", []) if item != {"type": "null"}]
     rest = {key: item for key, item in value.items() if key != "anyOf" and not (key == "default" and item is None)}
-    return choices[0] | rest if len(choices) == 1 else rest
+    if len(choices) == 1:
+        return choices[0] | rest
+    return rest | ({"anyOf": choices} if choices else {})
 
 
 def _options_of_kind(kind: Kind, registry: Registry) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from pipeline.condition import Condition
 from pipeline.registry import Kind
+from pipeline.rendering import RenderingOrText
 from pipeline.schedule import read_schedule, read_zone
 from pipeline.units import Duration, Rate
 
@@ -109,6 +110,9 @@ class ConsumerSiblings(Siblings):
         default=False,
         description="Messages of one key arrive in the order in which they were accepted; one that waits holds back its key.",
     )
+    render: RenderingOrText | None = Field(
+        default=None, description="How messages are written for this consumer: as the filter `render` does, for it alone."
+    )
 
 
 class KeepOptions(BaseModel):
@@ -149,4 +153,4 @@ def keys(kind: Kind) -> list[str]:
 
 
 RESERVED: Final = frozenset({"use", *(key for kind in SIBLINGS for key in keys(kind))})
-"""Keys of a step that are no plugin's name, but for `queue` with options under it."""
+"""Keys of a step that are no plugin's name, but for `queue` with options under it, and a key of other kinds than the plugin's."""

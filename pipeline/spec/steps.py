@@ -78,7 +78,7 @@ class StepReader:
                 node.place, f"a step is the name of a {kind} and its options", "such as '- name: {option: value}'"
             )
             return None
-        named = {key: entry for key, entry in node.entries.items() if key not in RESERVED}
+        named = {key: entry for key, entry in node.entries.items() if key not in RESERVED or self._is_plugin(kind, key)}
         named |= self._plugin_too(kind, node, alone=not named and "use" not in node.entries)
         if "use" in node.entries:
             return self._use(kind, node, named)
@@ -97,6 +97,10 @@ class StepReader:
         )
         step = Declared(kind, name, found, config, declared, siblings, named[name].key, self.networks)
         return step if self._schedule_fits(step, node) else None
+
+    def _is_plugin(self, kind: Kind, key: str) -> bool:
+        """Say whether one of the engine's keys is a plugin's name here, as it belongs to other kinds: the filter `render`."""
+        return key not in ("use", _PLUGIN_TOO, *keys(kind)) and key in self._registry.names(kind)
 
     def _plugin_too(self, kind: Kind, node: Mapping, *, alone: bool) -> dict[str, Entry]:
         """Give the key that is a plugin here, though it is also one of the engine's; `alone`: nothing else names a plugin."""

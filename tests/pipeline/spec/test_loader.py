@@ -78,7 +78,7 @@ def test_all_errors_of_all_files_come_in_their_order(home: Path) -> None:
     Path("configs/a.yaml").write_text("producers: [x]\nconsumers: [y]\n")
     Path("configs/b.yaml").write_text("a: b: c\n")
     Path("configs/c.yaml").write_text(FINE)
-    Path("configs/siftbell.yaml").write_text("filters: {}\n")
+    Path("configs/siftbell.yaml").write_text("steps: {}\n")
     report = check([Path("configs")], environ={})
     assert [str(problem.position) for problem in report.problems] == [
         "configs/siftbell.yaml:1:1",
