@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         normal_status,
         shown_labels,
     )
+    from pipeline.paths import ChangeablePath, Draft, EmptiablePath, MessagePath, PathsConfig, RemovablePath
     from pipeline.payload import FieldPaths, read_messages
     from pipeline.plugin import (
         BatchConsumer,
@@ -55,12 +56,14 @@ if TYPE_CHECKING:
         Window,
         WindowFilter,
     )
+    from pipeline.present import now
     from pipeline.receivers import Receivers
     from pipeline.rendering import Rendering
     from pipeline.request import Request
     from pipeline.running import Run
     from pipeline.schedule import Schedule, read_schedule, read_zone
     from pipeline.secrecy import SecretUrl
+    from pipeline.selection import Selection
     from pipeline.sms import fit_sms, is_gsm, plain_sms, sms_parts
     from pipeline.sql import SqlDatabase, SqlUrl, Statement
     from pipeline.template import BatchTemplate, HtmlTemplate, Template
@@ -79,12 +82,15 @@ __all__ = [
     "BatchConsumer",
     "BatchTemplate",
     "By",
+    "ChangeablePath",
     "Condition",
     "Config",
     "ConfigError",
     "Consumer",
+    "Draft",
     "Dropped",
     "Duration",
+    "EmptiablePath",
     "Executable",
     "ExecutableOptions",
     "Fetched",
@@ -101,9 +107,11 @@ __all__ = [
     "Matchers",
     "Memory",
     "Message",
+    "MessagePath",
     "NoOptions",
     "Note",
     "Opened",
+    "PathsConfig",
     "PermanentError",
     "PipelineError",
     "PollingProducer",
@@ -114,6 +122,7 @@ __all__ = [
     "RedisServer",
     "Released",
     "RememberingFilter",
+    "RemovablePath",
     "Rendering",
     "Request",
     "RequestError",
@@ -121,6 +130,7 @@ __all__ = [
     "Run",
     "Schedule",
     "SecretUrl",
+    "Selection",
     "Size",
     "SqlDatabase",
     "SqlUrl",
@@ -147,6 +157,7 @@ __all__ = [
     "json_object",
     "normal_severity",
     "normal_status",
+    "now",
     "parse_time",
     "plain_sms",
     "read_messages",
@@ -172,15 +183,18 @@ _MODULES = {
     "http_batches": "HttpBatchConsumer batch_key",
     "matchers": "Matchers",
     "message": "FIELDS SEVERITIES Message colour derived_id foreign_id headline normal_severity normal_status shown_labels",
+    "paths": "ChangeablePath Draft EmptiablePath MessagePath PathsConfig RemovablePath",
     "payload": "FieldPaths read_messages",
     "plugin": "BatchConsumer Config Consumer Dropped Filter Keep ListeningProducer Memory NoOptions Note Opened "
     "PollingProducer Publish Released RememberingFilter Results Stay Told Unreadable WebhookProducer Window WindowFilter",
+    "present": "now",
     "receivers": "Receivers",
     "rendering": "Rendering",
     "request": "Request",
     "running": "Run",
     "schedule": "Schedule read_schedule read_zone",
     "secrecy": "SecretUrl",
+    "selection": "Selection",
     "sms": "fit_sms is_gsm plain_sms sms_parts",
     "sql": "SqlDatabase SqlUrl Statement",
     "template": "BatchTemplate HtmlTemplate Template",

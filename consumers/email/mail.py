@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from email.headerregistry import Address, Group
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -12,7 +11,7 @@ from email.utils import format_datetime
 from typing import Final
 
 from consumers.email.addresses import Envelope
-from pipeline import shorten
+from pipeline import now, shorten
 
 _SHORT: Final = 5_000
 """Characters of the text where a server takes no more."""
@@ -67,7 +66,7 @@ class Mail:
         if self.reply_to is not None:
             mail["Reply-To"] = self.reply_to
         mail["Subject"] = self.subject
-        mail["Date"] = format_datetime(datetime.now(UTC))
+        mail["Date"] = format_datetime(now())
         for name, value in self.headers.items():
             mail[name] = value
         mail.set_content(self.text)

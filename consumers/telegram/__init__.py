@@ -50,7 +50,7 @@ Protocol: https://core.telegram.org/bots/api, and for the limits https://core.te
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 import msgspec
@@ -59,7 +59,7 @@ from telegram.constants import MessageLimit
 from consumers.telegram.chat import Chat, File, Text
 from consumers.telegram.html import plain, split_html
 from consumers.telegram.options import TelegramConfig
-from pipeline import Consumer, Message, PermanentError, TemporaryError, follow
+from pipeline import Consumer, Message, PermanentError, TemporaryError, follow, now
 
 _PARTS_KNOWN: Final = timedelta(days=7)
 """For so long after the last attempt it is known which parts of a message were sent."""
@@ -156,4 +156,4 @@ class Telegram(Consumer[TelegramConfig]):
 
     def _silent(self, message: Message) -> bool:
         silent = self.config.silent
-        return silent if isinstance(silent, bool) else silent.holds(message, datetime.now(UTC))
+        return silent if isinstance(silent, bool) else silent.holds(message, now())

@@ -49,12 +49,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 import msgspec
 
 from pipeline import Message, Note, PollingProducer, Request, RequestError, WebhookProducer
+from pipeline import now as _now
 from producers.heartbeat.options import NAME, HeartbeatConfig, NameConfig
 from producers.heartbeat.telling import Expectation, Signal, State, moment, tell_back, tell_failed, tell_late, tell_long
 
@@ -174,7 +175,3 @@ def _heard(notes: Mapping[str, str], before: float) -> dict[str, dict[str, Signa
 
 def _text(kept: _Cursor) -> str:
     return msgspec.json.encode(kept).decode()
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -7,13 +7,14 @@ accepted whatever the others are.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
 
 from pipeline import Message, Problem, Request, RequestError, foreign_id
+from pipeline import now as present
 from producers.prometheus.alerts import fingerprint, message_of, moment, problem_of, without_nul
 
 PATH: Final = "/api/v2/alerts"
@@ -42,7 +43,7 @@ def posted(request: Request) -> list[Message]:
     if request.content_type not in ("application/json", ""):
         raise _refused(415, f"application/json is expected, this is {request.content_type}")
     alerts = _alerts(request.body)
-    now = datetime.now(UTC)
+    now = present()
     messages: dict[tuple[str, ...], Message] = {}
     problems: list[Problem] = []
     status = 400
