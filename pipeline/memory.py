@@ -49,6 +49,15 @@ end
 return count
 """
 
+_SWAP: Final = """
+local kept = redis.call('GET', KEYS[1])
+if (ARGV[1] == 'nothing' and kept ~= false) or (ARGV[1] ~= 'nothing' and kept ~= ARGV[2]) then
+  return 0
+end
+redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
+return 1
+"""
+
 SLACK: Final = timedelta(milliseconds=500)
 """So much of what a rate allowed, and was not used, can be made up for."""
 _RESERVE: Final = """
@@ -207,6 +216,16 @@ class SqlMemory:
         with self._database.reading() as connection:
             return connection.execute(kept).scalar()
 
+    def swap(self, digest: str, old: str | None, new: str, within: timedelta) -> bool:
+        """Keep a text in place of the one that is expected there."""
+        now = self._now()
+        row = {"digest": digest, "until": to_number(now + within), "count": 0, "asker": new, "now": to_number(now)}
+        with self._database.writing() as connection:
+            if old is None:
+                return connection.execute(_new_upsert(connection.dialect.name), row).scalar() is not None
+            there = and_(memory.c.digest == digest, memory.c.asker == old, memory.c.until > row["now"])
+            return connection.execute(update(memory).where(there).values(asker=new, until=row["until"])).rowcount == 1
+
     def forget(self, *digests: str) -> None:
         """Delete windows and texts."""
         with self._database.writing() as connection:
@@ -239,6 +258,7 @@ class RedisMemory:
         self._first = self._redis.register_script(_FIRST)
         self._count = self._redis.register_script(_COUNT)
         self._reserve = self._redis.register_script(_RESERVE)
+        self._swap = self._redis.register_script(_SWAP)
 
     def scoped(self, pipeline: str, step: str, asker: str = "") -> Memory:
         """Give a step's memory."""
@@ -285,6 +305,12 @@ class RedisMemory:
             kept = self._redis.get(PREFIX + digest)
         return kept.decode() if isinstance(kept, bytes) else kept
 
+    def swap(self, digest: str, old: str | None, new: str, within: timedelta) -> bool:
+        """Keep a text in place of the one that is expected there."""
+        expected = ["nothing", ""] if old is None else ["text", old]
+        with self._translated():
+            return bool(self._swap(keys=[PREFIX + digest], args=[*expected, new, _milliseconds(within)]))
+
     def forget(self, *digests: str) -> None:
         """Delete windows and texts."""
         with self._translated():
@@ -319,6 +345,9 @@ class _Scoped:
     def recall(self, key: str) -> str | None:
         return self._backend.recall(self._digest("text", key))
 
+    def swap(self, key: str, old: str | None, new: str, within: timedelta) -> bool:
+        return self._backend.swap(self._digest("text", key), old, new, within)
+
     def forget(self, key: str) -> None:
         self._backend.forget(*(self._digest(kind, key) for kind in ("first", "count", "text")))
 
@@ -336,6 +365,14 @@ def _first_upsert(dialect: str) -> Any:
     return statement.on_conflict_do_update(index_elements=("digest",), set_=changed, where=or_(over, mine)).returning(
         memory.c.digest
     )
+
+
+@cache
+def _new_upsert(dialect: str) -> Any:
+    statement = insert(memory, dialect).values(_values())
+    changed = {name: statement.excluded[name] for name in ("until", "count", "asker")}
+    over = memory.c.until <= bindparam("now")
+    return statement.on_conflict_do_update(index_elements=("digest",), set_=changed, where=over).returning(memory.c.digest)
 
 
 @cache

@@ -215,6 +215,12 @@ class Memory(Protocol):
     def recall(self, key: str) -> str | None:
         """Give the text that is kept under `key`, or None."""
 
+    def swap(self, key: str, old: str | None, new: str, within: timedelta) -> bool:
+        """Keep `new` under `key` for `within` where `old` is kept there now, None: nothing; else change nothing. Say which.
+
+        Nobody comes between the look and the change. Where it says no, `recall` gives what somebody else kept meanwhile.
+        """
+
     def forget(self, key: str) -> None:
         """Forget what is known of `key`: the next `first` is true, the next `count` is 1, no text is kept, no member left."""
 

@@ -131,6 +131,13 @@ class ThrowawayMemory:
         """Give the text that is kept under `key`, or None."""
         return self._texts.get(key)
 
+    def swap(self, key: str, old: str | None, new: str, within: timedelta) -> bool:  # noqa: ARG002 - the protocol's; no time passes
+        """Keep `new` under `key` where `old` is kept there now."""
+        if self._texts.get(key) != old:
+            return False
+        self._texts[key] = new
+        return True
+
     def forget(self, key: str) -> None:
         """Forget what is known of `key`."""
         self._counts.pop(key, None)

@@ -94,6 +94,14 @@ class Recollection:
         until, value = self._texts.get(key, (self.now, ""))
         return value if self.now < until else None
 
+    def swap(self, key: str, old: str | None, new: str, within: timedelta) -> bool:
+        """Keep `new` under `key` where `old` is kept there now."""
+        self._reach("swap")
+        if self.recall(key) != old:
+            return False
+        self.remember(key, new, within)
+        return True
+
     def forget(self, key: str) -> None:
         """Forget what is known of `key`."""
         self._reach("forget")

@@ -153,6 +153,55 @@ def test_a_text_is_kept_for_its_time(memory, moment, backend):
         moment.now += within / 5
 
 
+def test_a_text_is_swapped_where_it_is_the_one_that_is_expected(backend, pipeline, memory):
+    assert memory.swap("k", None, "one", MINUTE)
+    assert not memory.swap("k", None, "other", MINUTE)
+    assert not memory.swap("k", "two", "other", MINUTE)
+    assert memory.swap("k", "one", "ü☂", MINUTE)
+    assert memory.recall("k") == "ü☂"
+    assert memory.swap("k", "ü☂", "nothing", MINUTE)
+    assert not memory.swap("k", None, "other", MINUTE), "a text that is called so is a text"
+    assert backend.scoped(pipeline, "other").recall("k") is None
+    memory.forget("k")
+    assert not memory.swap("k", "nothing", "other", MINUTE)
+    assert memory.swap("k", None, "", MINUTE)
+    assert memory.swap("k", "", "x", MINUTE)
+
+
+def test_a_text_whose_time_is_over_is_not_there_to_be_swapped(memory, moment, backend):
+    within = timedelta(milliseconds=50) if isinstance(backend, RedisMemory) else MINUTE
+    assert memory.swap("k", None, "one", within)
+    end = time.monotonic() + 10
+    while memory.recall("k") is not None:
+        assert time.monotonic() < end
+        moment.now += within / 5
+    assert not memory.swap("k", "one", "two", within)
+    assert memory.swap("k", None, "two", MINUTE)
+    assert memory.recall("k") == "two"
+
+
+def test_a_swap_lets_the_time_begin_anew(memory, moment, backend):
+    within = timedelta(milliseconds=300) if isinstance(backend, RedisMemory) else MINUTE
+    assert memory.swap("k", None, "one", within)
+    assert memory.swap("k", "one", "two", 1000 * within)
+    if isinstance(backend, RedisMemory):
+        digest = memory._digest("text", "k")
+        assert backend._redis.pttl(PREFIX + digest) > 100_000
+    moment.now += 2 * within
+    assert memory.recall("k") == "two"
+
+
+def test_of_eight_threads_each_swap_counts(memory):
+    def count_up(_):
+        for _ in range(10):
+            while not memory.swap("k", kept := memory.recall("k"), str(int(kept or 0) + 1), MINUTE):
+                pass
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(count_up, range(8)))
+    assert memory.recall("k") == "80"
+
+
 @pytest.mark.parametrize("key", ["", "x" * 100_000, "nul \0", "\ud800", "a b\n☂"])
 def test_any_text_is_a_key(memory, key):
     assert memory.first(key, MINUTE)
