@@ -299,6 +299,9 @@ class Window:
 
     key: str
     due: datetime
+    message: Message | None = None
+    """What waits in place of the message, with an id of its own, which a repeat has too. What has left a window is not put there
+    again: this is for what is sent again under one id, and has something new to tell."""
 
 
 @dataclass(frozen=True, slots=True)

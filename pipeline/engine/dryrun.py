@@ -244,8 +244,9 @@ class _DryRun:
         window = plugin.window(message, self._now, memory)
         if not isinstance(window, Window):
             return "", *_sorted(step, message, [message if window is None else window])
+        waits = message if window.message is None else window.message
         opened = Opened(
-            key=window.key, messages=[message], kept=None, due=window.due, now=max(self._now, window.due), memory=memory
+            key=window.key, messages=[waits], kept=None, due=window.due, now=max(self._now, window.due), memory=memory
         )
         out = list(plugin.release(opened))
         why, left = _sorted(step, message, [one for one in out if isinstance(one, Message | Dropped)])

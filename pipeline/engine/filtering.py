@@ -109,6 +109,11 @@ class FilterStage:
             return self._named(step, message, [window])
         _refuse_unusable(step, window)
         reason = until(window.due)
+        if window.message is not None:
+            (waits,) = checked(step.label, [window.message], known=[message])
+            if waits.id != message.id:
+                self._decisions.record(message, step.label, Outcome.REPLACED, reason=f"waits {reason}", became=[waits])
+            message = waits
         self._decisions.hold(message, step.label, Why.WINDOW, window.due, key=window.key, attempt=attempt)
         since = self._failing_since(step, [message])[message.id] if attempt > 1 else None
         self._decisions.record(message, step.label, Outcome.HELD, reason=reason, attempt=attempt, since=since)

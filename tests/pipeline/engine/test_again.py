@@ -7,7 +7,18 @@ from datetime import timedelta
 
 import pytest
 
-from pipeline import Consumer, Filter, NoOptions, RememberingFilter, TemporaryError, Window, WindowFilter
+from pipeline import (
+    Consumer,
+    Filter,
+    Keep,
+    Message,
+    NoOptions,
+    RememberingFilter,
+    TemporaryError,
+    Window,
+    WindowFilter,
+    derived_id,
+)
 from pipeline.store import Outcome
 
 
@@ -210,3 +221,28 @@ def test_a_delivery_that_others_overtook_with_failures_is_not_made_again(engine,
     other.later(seconds=10)
     assert Slow.calls == 3, "a duplicate without a death"
     assert run.store.held_counts() == {}
+
+
+class Latest(WindowFilter[NoOptions]):
+    """Lets what is sent again under one id wait anew where it has a new text, and keeps the last text for half a minute more."""
+
+    def window(self, message, now, memory):
+        return Window("k", now + timedelta(seconds=30), message.replace(id=derived_id(message.id, message.text)))
+
+    def release(self, opened):
+        if opened.messages:
+            return [Keep([*(opened.kept or []), *(one.text for one in opened.messages)], opened.now + timedelta(minutes=10))]
+        return [Message(source="kept", title=" ".join(opened.kept))]
+
+
+def test_what_is_sent_again_with_something_new_waits_anew(engine, filter_step, consumer, box, message):
+    run = engine(filters=[filter_step(Latest, label="latest")], consumers=[consumer(box)])
+    one = message(key="k", text="a")
+    for text in ("a", "a", "b", "a", "b"):
+        run.send(one.replace(text=text))
+        run.work()
+        run.later(minutes=1)
+    run.later(minutes=10)
+    assert [told.title for told in box.got] == ["a b"]
+    assert run.outcomes(one) == {"latest": "replaced"}
+    assert run.store.history(one.id)[0].became == (derived_id(one.id, "b"),)
