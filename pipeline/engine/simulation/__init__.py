@@ -31,7 +31,7 @@ from pipeline.present import Pretence, pretending
 from pipeline.request import Request
 from pipeline.spec.model import Configuration, ConsumerStep, PipelineSpec, ProducerStep
 from pipeline.store import DeadLetter, Record
-from pipeline.store.rows import CircuitState
+from pipeline.store.rows import CircuitState, Why
 
 LONGEST: Final = timedelta(days=31)
 """For how long a simulation goes on where something waits and nobody says how long."""
@@ -61,6 +61,9 @@ class _Clock(Clock):
         while self.tick():
             pass
         self._polls.wait(POLL_LIMIT)
+
+    def _purge(self, now: datetime) -> None:
+        """Forget nothing: at the end somebody asks for it."""
 
     def stop(self) -> None:
         """End its threads."""
@@ -143,8 +146,8 @@ class Simulation:
 
     @property
     def held(self) -> int:
-        """How many messages wait in the store."""
-        return sum(self.store.held_counts().values())
+        """How many messages wait in the store; what a filter keeps for a key is none."""
+        return sum(count for (_, _, why), count in self.store.held_counts().items() if why is not Why.KEPT)
 
     def attempts(self, consumer: str) -> list[Attempt]:
         """Give what a consumer was given, in order, with what it failed with."""
@@ -368,7 +371,7 @@ class Simulation:
         stored = (self.store.next_due(), self.store.lanes.next_ready())
         yield from (moment - ahead for moment in stored if moment is not None)
         broken = [circuit for circuit in self.store.circuits() if circuit.state is not CircuitState.CLOSED]
-        if broken and self.held:
+        if broken and self.held:  # nobody tries a service that nothing waits for
             yield from (circuit.until - ahead for circuit in broken if circuit.until - ahead > self.now)
         for step in self._polled():
             if step.schedule is not None and (step.label in self._real or self._unasked(step)):

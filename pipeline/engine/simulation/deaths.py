@@ -8,10 +8,11 @@ from typing import Any, Literal
 from pipeline.engine.batch import Batch, Queue
 from pipeline.store import Store
 
-Where = Literal["filtering", "settled", "worked", "delivering", "claimed", "releasing"]
+Where = Literal["filtering", "settled", "worked", "delivering", "claimed", "opening", "opened", "releasing"]
 """Where somebody dies. A worker: `filtering`, when a batch is filtered and nothing of that is settled; `settled`, when what goes
 on is not on the queue yet; `worked`, when all is done and the batch not acknowledged; `delivering`, when the consumer has the
-batch and nobody knows. A clock: `claimed`, when what is due is its own; `releasing`, when that is on the queue and not let go of.
+batch and nobody knows. A clock: `claimed`, when what is due is its own; `opening`, when a window's filter has said what leaves;
+`opened`, when that is settled and not on the queue; `releasing`, when it is on the queue, and not let go of.
 """
 
 
@@ -51,7 +52,10 @@ class Fate:
             self._at("settled", "process")
         if call == "settle":
             self._at("delivering", "deliver")
-        if call == "release":
+            self._at("opening", "tick")
+        if call == "publish":
+            self._at("opened", "tick")
+        if call in ("release", "turn"):
             self._at("releasing", "tick")
 
     def after(self, call: str, found: Any) -> None:
