@@ -157,7 +157,7 @@ def headline(message: Message) -> str:
     """Give the line that a message is shown by, never empty: its title or the first line of its text, marked where resolved."""
     first = next(filter(None, (" ".join(line.split()) for line in (message.title, *message.text.split("\n", 20)))), "")
     line = first or f"{message.type} from {message.source}"
-    return f"Resolved: {line}" if message.status == "resolved" else line
+    return f"Resolved: {line}" if message.status == "resolved" and not line.startswith("Resolved: ") else line
 
 
 def shown_labels(message: Message, names: Iterable[str] | None = None) -> dict[str, str]:

@@ -48,3 +48,12 @@ def test_a_missing_label_is_named():
 def test_nothing_to_render_is_a_mistake():
     with pytest.raises(ValidationError, match="names none of title, text, url, key, severity"):
         RenderConfig()
+
+
+def test_a_bare_name_is_a_shipped_template():
+    message = Message(source="t", title="disk full", text="x", severity="critical", labels={"a": "b"})
+    out = render(message, text="full")
+    assert out.title == "CRITICAL: disk full"
+    assert "a: b" in out.text
+    with pytest.raises(ValidationError, match="no shipped template is called so; did you mean 'full'"):
+        RenderConfig(text="ful")

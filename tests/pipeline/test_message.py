@@ -23,6 +23,7 @@ from pipeline.message import derived_id, foreign_id, new_id
         ({"text": "\n \n 2 % left\nof 100 GiB"}, "2 % left"),
         ({"type": "alert"}, "alert from t"),
         ({"title": "disk full", "status": "resolved"}, "Resolved: disk full"),
+        ({"title": "Resolved: disk full", "status": "resolved"}, "Resolved: disk full"),
     ],
 )
 def test_a_message_has_a_headline(fields, line):
