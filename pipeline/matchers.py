@@ -61,6 +61,11 @@ class Matchers(Compiled):
         """Say whether all matchers match these labels; true where there are none."""
         return all(test(labels.get(name, "")) is wanted for name, test, wanted in self._tests)
 
+    def failing(self, labels: Mapping[str, str]) -> Matcher | None:
+        """Give the first matcher that does not match these labels."""
+        tests = zip(self.matchers, self._tests, strict=True)
+        return next((one for one, (name, test, wanted) in tests if test(labels.get(name, "")) is not wanted), None)
+
     def __str__(self) -> str:
         return "{" + ", ".join(map(str, self.matchers)) + "}"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import unquote
 
@@ -14,18 +15,43 @@ from pydantic import AfterValidator
 
 from pipeline.errors import Problem, RequestError
 from pipeline.message import Message, normal_severity, normal_status
+from pipeline.present import now
 from pipeline.request import Request
 from pipeline.units import parse_time
 
 _Name = Literal["title", "text", "severity", "status", "labels", "key", "url", "time", "source", "type"]
 _NAMES: Final = ("title", "text", "severity", "status", "labels", "key", "url", "time", "source", "type")
-_STEP: Final = re.compile(r"\[(\d{1,6})\]|\.?([^.\[\]]+)")
+_STEP: Final = re.compile(r"\[(\d{1,6})\]|\.([^.\[\]]+)")
+_STEPS: Final = re.compile(rf"(?:{_STEP.pattern})*")
 
 
 def _path(text: str) -> str:
-    if not re.fullmatch(r"[^.\[\]]+(\[\d{1,6}\]|\.[^.\[\]]+)*", text):
+    if text.startswith("[") or not _STEPS.fullmatch(f".{text}"):
         raise ValueError("a path such as alert.summary or items[0].name is expected")
     return text
+
+
+@lru_cache(maxsize=10_000)
+def read_steps(path: str) -> tuple[str | int, ...]:
+    """Give the way that a path such as `.items[0].name` goes: names of members, numbers of elements. Raises ValueError."""
+    if not _STEPS.fullmatch(path):
+        raise ValueError("a path such as data.alert.summary or data.items[0].name is expected")
+    return tuple(int(number) if number else name for number, name in _STEP.findall(path))
+
+
+def value_at(payload: Any, steps: Iterable[str | int]) -> Any:
+    """Give what a way leads to in a payload; None where it leads nowhere."""
+    for step in steps:
+        if isinstance(step, int):
+            payload = payload[step] if isinstance(payload, list) and step < len(payload) else None
+        else:
+            payload = payload.get(step) if isinstance(payload, dict) else None
+    return payload
+
+
+def read_field(name: str, value: Any) -> Any:
+    """Give a payload's value as a message has it in a field, or in a label; raises ValueError for what cannot be one."""
+    return _READERS.get(name, _text)(value)
 
 
 FieldPaths = dict[_Name, Annotated[str, AfterValidator(_path)]]
@@ -41,7 +67,7 @@ def read_messages(
     `source` and `time` are those of messages whose payload names none, `time` else now; more than `most` messages are refused.
     """
     fields = fields or {}
-    time = time or datetime.now(UTC)
+    time = time or now()
     if not fields and (plain := _all_plain(request, source, time, most)) is not None:
         return plain
     payloads, listed, event = _payloads(request)
@@ -153,10 +179,11 @@ class _Reader:
         wrong = [*_event_problems(self.payload)] if self.event else []
         for name in _NAMES:
             path = self.fields.get(name, name)
-            value = _at(self.payload, path) if name in self.fields or not self.event else self._of_event(name)
+            ours = name in self.fields or not self.event
+            value = value_at(self.payload, read_steps(f".{path}")) if ours else self._of_event(name)
             try:
                 if value is not None:
-                    found[name] = _labels(value, path, wrong) if name == "labels" else _READERS.get(name, _text)(value)
+                    found[name] = _labels(value, path, wrong) if name == "labels" else read_field(name, value)
             except ValueError as error:
                 wrong.append((path, str(error)))
         return {name: value for name, value in found.items() if value != "" or name not in ("source", "type")}, wrong
@@ -211,15 +238,6 @@ def _event_problems(event: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     for name in ("id", "source", "type"):
         if not isinstance(event.get(name), str) or not event[name]:
             yield name, "a text is required"
-
-
-def _at(payload: Any, path: str) -> Any:
-    for index, name in _STEP.findall(path):
-        if index:
-            payload = payload[int(index)] if isinstance(payload, list) and int(index) < len(payload) else None
-        else:
-            payload = payload.get(name) if isinstance(payload, dict) else None
-    return payload
 
 
 def _text(value: Any) -> str:
