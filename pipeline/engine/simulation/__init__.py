@@ -113,6 +113,8 @@ class Simulation:
         self._dying: Where | None = None
         self._accepted: list[tuple[datetime, str, Message]] = []
         self._put_back = 0
+        self.died = 0
+        """How many workers and clocks have died."""
 
     def __enter__(self) -> Self:
         self._files = take(len(self._skews), self._directory)
@@ -317,6 +319,7 @@ class Simulation:
             yield
             worker.fate.end()
         except KilledError:
+            self.died += 1
             self._dying = None
             for other in self._workers:
                 other.fate.die(None)
