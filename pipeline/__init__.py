@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pipeline.fetching import Fetched, Fetcher
     from pipeline.following import GoneError, follow
     from pipeline.foreign import AmqpRefusedError, AmqpServer, QueueUrl, RedisServer
+    from pipeline.hours import Dates, OpeningHours, Shift
     from pipeline.http import HttpConsumer, HttpRequest, UnacceptableError, json_object
     from pipeline.http_batches import HttpBatchConsumer, batch_key
     from pipeline.matchers import Matchers
@@ -87,6 +88,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Consumer",
+    "Dates",
     "Draft",
     "Dropped",
     "Duration",
@@ -111,6 +113,7 @@ __all__ = [
     "NoOptions",
     "Note",
     "Opened",
+    "OpeningHours",
     "PathsConfig",
     "PermanentError",
     "PipelineError",
@@ -131,6 +134,7 @@ __all__ = [
     "Schedule",
     "SecretUrl",
     "Selection",
+    "Shift",
     "Size",
     "SqlDatabase",
     "SqlUrl",
@@ -179,6 +183,7 @@ _MODULES = {
     "fetching": "Fetched Fetcher",
     "following": "GoneError follow",
     "foreign": "AmqpRefusedError AmqpServer QueueUrl RedisServer",
+    "hours": "Dates OpeningHours Shift",
     "http": "HttpConsumer HttpRequest UnacceptableError json_object",
     "http_batches": "HttpBatchConsumer batch_key",
     "matchers": "Matchers",
