@@ -8,7 +8,6 @@ from functools import partial
 from textwrap import shorten
 from typing import Any, Final
 
-from pipeline.condition import Condition
 from pipeline.engine.batch import refuse_unreadable
 from pipeline.engine.decisions import Decisions
 from pipeline.engine.pipeline import Pipeline
@@ -18,8 +17,6 @@ from pipeline.plugin import Dropped, Memory, RememberingFilter, WindowFilter
 from pipeline.spec.model import FilterStep, Retry
 from pipeline.store.rows import Outcome, Record, Why
 
-MOST_OF_CONDITION: Final = 200
-"""Characters of a condition that stand in the record of each message it dropped."""
 MOST_OF_REASON: Final = 500
 """Characters of what a filter says when it drops a message."""
 Remember = Callable[[FilterStep, Message], Memory]
@@ -54,7 +51,6 @@ class FilterStage:
         self._lost = lost
         self._attempt = attempt
         self._whole = whole
-        self._reasons: dict[str, str] = {}
 
     def run(self, messages: Sequence[Message], after: str) -> tuple[list[Message], FilterStep | None]:
         """Give the messages that are left, and the filter with a queue of its own that they go to next, if there is one.
@@ -127,7 +123,7 @@ class FilterStage:
         messages = checked(step.label, [one for one in given if not isinstance(one, Dropped)], known=[parent])
         if not messages:
             why = next((one.reason for one in given if isinstance(one, Dropped)), "")
-            reason = self._decisions.mask(dropped_by(step, why)) if why else self._by(step)
+            reason = self._decisions.mask(dropped_by(step, why))
             self._decisions.record(parent, step.label, Outcome.DROPPED, reason=reason)
         elif len(messages) == 1:
             only = messages[0]
@@ -137,15 +133,6 @@ class FilterStage:
             reason = f"split into {len(parts)} by {step.plugin} at {step.position}"
             self._decisions.record(parent, step.label, Outcome.REPLACED, reason=reason, became=parts)
         return parts
-
-    def _by(self, step: FilterStep) -> str:
-        """Say which filter dropped a message: its place, and the conditions among its options."""
-        if (found := self._reasons.get(step.label)) is None:
-            texts = [value.text for _, value in step.config if isinstance(value, Condition)]
-            condition = shorten(" and ".join(texts), MOST_OF_CONDITION, placeholder=" …")
-            found = f"by {step.plugin}{': ' if condition else ''}{condition} at {step.position}"
-            self._reasons[step.label] = found
-        return found
 
     def _hold(self, step: FilterStep, failed: Sequence[tuple[Message, TemporaryError]], attempt: int) -> None:
         known = self._failing_since(step, [message for message, _ in failed])
@@ -165,8 +152,8 @@ def until(due: datetime) -> str:
 
 
 def dropped_by(step: FilterStep, why: str) -> str:
-    """Say which filter dropped a message, and why."""
-    return f"by {step.plugin}: {shorten(why, MOST_OF_REASON, placeholder=' …')} at {step.position}"
+    """Say which filter dropped a message, and why where it told."""
+    return f"by {step.plugin}{': ' if why else ''}{shorten(why, MOST_OF_REASON, placeholder=' …')} at {step.position}"
 
 
 def checked(label: str, out: Iterable[Message], *, known: Sequence[Message]) -> list[Message]:

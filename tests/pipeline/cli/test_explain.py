@@ -163,7 +163,7 @@ def test_a_message_through_a_running_tree(tmp_path: Path) -> None:
         assert "at the first attempt" in explained(loud, "delivered to file")
         story = explained(quiet, "dropped by quiet")
         assert tree.stop() == 0
-    assert 'by match: severity != "debug" at ' in story
+    assert 'by match: severity != "debug" does not hold at ' in story
     assert "first.yaml:5:5\n" in story
     assert "times of UTC+09:00" in story
     assert json.loads(siftbell("explain", loud, "-o", "json").stdout)["entries"][0]["state"] == "delivered"

@@ -10,7 +10,19 @@ from uuid import UUID
 import pytest
 from rich.console import Console
 
-from pipeline import Condition, Config, Consumer, Filter, Message, NoOptions, PermanentError, TemporaryError, Window, WindowFilter
+from pipeline import (
+    Condition,
+    Config,
+    Consumer,
+    Dropped,
+    Filter,
+    Message,
+    NoOptions,
+    PermanentError,
+    TemporaryError,
+    Window,
+    WindowFilter,
+)
 from pipeline.cli.explain import print_explanation
 from pipeline.engine import retry
 from pipeline.engine.explain import MOST_PARTS, NOT_TRIED, accepted_at, explain, ids_like
@@ -94,8 +106,8 @@ class Sieve(Filter[SieveConfig]):
     """Drops what does not fulfil the condition."""
 
     def filter(self, message):
-        if self.config.condition.matches(message):
-            yield message
+        holds = self.config.condition.matches(message)
+        yield message if holds else Dropped(f"{self.config.condition.text} does not hold")
 
 
 class Twice(Filter[NoOptions]):
@@ -112,7 +124,7 @@ class Digest(WindowFilter[NoOptions]):
         return Window(message.key, now + timedelta(seconds=30))
 
     def release(self, opened):
-        key, messages = opened.key, opened.messages
+        messages = opened.messages
         return [Message(source="digest", title=" + ".join(m.title for m in messages))] if len(messages) > 1 else messages
 
 
@@ -292,17 +304,17 @@ def test_dropped_by_a_filter(engine, filter_step, boxes, send, told):
         "dropped by quiet",
         "",
         "12:00:00  intake  accepted  into toy on 2026-03-01, times of UTC+00:00",
-        '12:00:00  quiet   dropped   by quiet: severity == "critical" at toy.yaml:3:5',
+        '12:00:00  quiet   dropped   by quiet: severity == "critical" does not hold at toy.yaml:3:5',
     )
 
 
-def test_a_long_condition_is_cut_in_the_record(engine, filter_step, boxes, send):
+def test_a_long_reason_is_cut_in_the_record(engine, filter_step, boxes, send):
     config = SieveConfig(condition=" || ".join(f'title == "{n}"' for n in range(200)))
     run = engine(filters=[filter_step(Sieve, config=config, label="quiet")], consumers=boxes(oncall=[]))
     one = send(run, "x")
     run.work()
     (record,) = run.store.history(one.id)
-    assert len(record.reason) < 250
+    assert len(record.reason) < 550
     assert record.reason.endswith("… at toy.yaml:3:5")
 
 
