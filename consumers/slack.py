@@ -37,6 +37,9 @@ one of the two, and `post` none: each message stands in the channel. Once it was
 anew. `ordered: true` keeps a resolved message from overtaking its firing one. Which message is which is remembered for 30 days
 after it last changed; where that is lost, or somebody deleted the message, the next one is posted anew.
 
+`channel` may be a template, so that a message goes to the channel or the person that it names itself:
+`"{{ labels.receiver_slack }}"`. Each has threads of its own then.
+
 Slack takes about one message a second for each channel: `rate: 60/m`. A wait that it asks for is kept. Of a text of more than
 8000 characters (1300 where none is ASCII) the rest is cut, of more than ten labels the rest is counted. What Slack cannot take
 now is tried again; a channel or a token that it does not know buries the message, and the error says what to do.
@@ -68,6 +71,7 @@ from pipeline import (
     Message,
     PermanentError,
     SecretUrl,
+    Template,
     TemporaryError,
     colour,
     follow,
@@ -116,7 +120,7 @@ class SlackConfig(Config):
 
     url: SecretUrl | None = Field(default=None, description="The URL of an incoming webhook; else give `token` and `channel`.")
     token: SecretStr | None = Field(default=None, min_length=1, description="A bot's token: xoxb-….")
-    channel: str | None = Field(default=None, min_length=1, description="The channel's id, for a bot.")
+    channel: Template | None = Field(default=None, description="The channel's id, for a bot; or a template that gives it.")
     text: HtmlTemplate | None = Field(
         default=None, description="What stands below the title: Slack's markup, values are escaped."
     )
@@ -137,7 +141,17 @@ class SlackConfig(Config):
         bot = (self.token is not None, self.channel is not None)
         if (self.url is None) != all(bot) or (self.url is not None and any(bot)):
             raise ValueError("give either `url`, or `token` and `channel`")
+        if self.channel is not None and not self.channel.text.strip():
+            raise ValueError("`channel` is empty")
         return self
+
+    def channel_of(self, message: Message) -> str | None:
+        """Give a message's channel, None for a webhook. Raises `PermanentError` where a bot's message has none."""
+        if self.channel is None:
+            return None
+        if channel := self.channel.render(message).strip():
+            return channel
+        raise PermanentError("`channel` names no channel for this message")
 
 
 class Slack(HttpConsumer[SlackConfig]):
@@ -150,7 +164,9 @@ class Slack(HttpConsumer[SlackConfig]):
     async def consume(self, message: Message) -> None:
         """Post the message, or change and answer the first one of its key."""
         follows = self.config.token is not None and self.config.follow_up != "post"
-        await follow(message, self.memory if follows else None, self._post, self._follow_up)
+        channel = self.config.channel
+        to = self.config.channel_of(message) if channel is not None and "{" in channel.text else None
+        await follow(message, self.memory if follows else None, self._post, self._follow_up, to=to or "")
 
     async def probe(self) -> str | None:
         """Ask for the bot's name; a webhook can be asked nothing."""
@@ -201,7 +217,7 @@ class Slack(HttpConsumer[SlackConfig]):
         text = f"{_plain(config.mention.render(message))} {_title(message)}".strip()
         attachment = {"color": colour(message), "blocks": [*self._blocks(message)]}
         content = {"text": text, "attachments": [attachment], "unfurl_links": False, "unfurl_media": False}
-        named = {"channel": config.channel, "username": config.username, "icon_emoji": config.icon_emoji}
+        named = {"channel": config.channel_of(message), "username": config.username, "icon_emoji": config.icon_emoji}
         return content | {name: value for name, value in named.items() if value}
 
     def _blocks(self, message: Message) -> Iterator[dict[str, Any]]:

@@ -41,6 +41,9 @@ Telegram takes 20 messages a minute for a group, one a second for a person, and 
 keeps a step below that, over all workers (each part, file and change counts as a message there). A wait that Telegram asks
 for is kept: between parts up to 20 seconds at once, else the message is held, and goes on with the part that is missing.
 
+`chat_id` may be a template, so that a message goes to the chat that it names itself: `"{{ labels.receiver_telegram }}"`. Each
+chat has threads of its own then.
+
 A chat that is not found, a bot that was removed and a refused token bury the message; everything that may pass is tried
 again. A group that became a supergroup is followed to its new id, and a line in the log says so.
 
@@ -77,7 +80,8 @@ class Telegram(Consumer[TelegramConfig]):
     async def consume(self, message: Message) -> None:
         """Post the message, in parts where it is long, or follow up on the first one of its key."""
         follows = self.config.follow_up != "post"
-        await follow(message, self.memory if follows else None, self._post, self._follow_up)
+        to = "" if self.config.one_chat is not None else str(self.config.chat_of(message))
+        await follow(message, self.memory if follows else None, self._post, self._follow_up, to=to)
 
     async def probe(self) -> str:
         """Ask for the names of the bot and the chat."""
@@ -95,7 +99,7 @@ class Telegram(Consumer[TelegramConfig]):
         pieces = self._pieces(message)
         files = [piece.name for piece in pieces if isinstance(piece, File)]
         shown = {
-            "chat_id": self.config.chat_id,
+            "chat_id": self.config.chat_of(message),
             "topic": self.config.topic,
             "texts": [piece.html for piece in pieces if piece.html],
         }
@@ -124,7 +128,8 @@ class Telegram(Consumer[TelegramConfig]):
         known = await self._sent(name) if len(pieces) > 1 else []
         for number, piece in enumerate(pieces[len(known) :], len(known)):
             follows = to if number == 0 else known[0] if isinstance(piece, File) else ""
-            known.append(await self._chat.post(piece, silent=self._silent(message), to=follows, patient=number > 0))
+            into, silent = self.config.chat_of(message), self._silent(message)
+            known.append(await self._chat.post(piece, into, silent=silent, to=follows, patient=number > 0))
             if len(known) < len(pieces):
                 await self._keep(name, known)
         return f"{known[0]}/file" if isinstance(pieces[0], File) else known[0]

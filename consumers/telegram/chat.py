@@ -57,7 +57,7 @@ class File:
 
 
 class Chat:
-    """The chat or topic that the options name.
+    """The chats or topics that the options name.
 
     Methods raise `TemporaryError`, `PermanentError`, and `GoneError` where what is to be changed or answered is not there.
     """
@@ -78,18 +78,20 @@ class Chat:
 
     async def name(self) -> str:
         """Give the names of the bot and of the chat; nothing is sent."""
-        bot = await self._call(lambda _: self._bot.get_me())
-        chat = await self._call(self._bot.get_chat)
+        bot = await self._call(lambda _: self._bot.get_me(), chat="")
+        if (one := self._config.one_chat) is None:
+            return f"@{bot.username}"
+        chat = await self._call(self._bot.get_chat, chat=one)
         return f"@{bot.username} in {chat.effective_name or chat.id}"
 
-    async def post(self, piece: Text | File, *, silent: bool, to: str = "", patient: bool = False) -> str:
-        """Post a piece, as an answer to what stands at the place `to`, and give its own place.
+    async def post(self, piece: Text | File, into: int | str, *, silent: bool, to: str = "", patient: bool = False) -> str:
+        """Post a piece into a chat, as an answer to what stands at the place `to`, and give its own place.
 
         `patient`: a flood wait that is not too long is waited out.
         """
         chat, _, number = to.partition(" ")
         reply = ReplyParameters(int(number)) if number else None
-        posted = await self._call(lambda id_: self._post(piece, id_, silent, reply), patient=patient, chat=chat or None)
+        posted = await self._call(lambda id_: self._post(piece, id_, silent, reply), patient=patient, chat=chat or into)
         return f"{posted.chat_id} {posted.message_id}"
 
     async def change(self, place: str, text: Text) -> None:
@@ -133,14 +135,14 @@ class Chat:
         self,
         ask: Callable[[int | str], Awaitable[T]],
         *,
+        chat: int | str,
         patient: bool = False,
-        chat: int | str | None = None,
         moved: bool = False,
     ) -> T:
-        """Ask the Bot API something about the chat, and say of an error what happens next."""
+        """Ask the Bot API something about a chat, and say of an error what happens next."""
         try:
             with self._guard():
-                return await ask(chat or self._config.chat_id)
+                return await ask(chat)
         except RetryAfter as flood:
             wait = flood.retry_after
             seconds = wait.total_seconds() if isinstance(wait, timedelta) else float(wait)
@@ -151,7 +153,7 @@ class Chat:
         except ChatMigrated as to:
             if moved:
                 raise PermanentError("Telegram: the chat has moved more than once") from None
-            log.warning("the chat has a new id, change chat_id", old=self._config.chat_id, new=to.new_chat_id)
+            log.warning("the chat has a new id, change chat_id", old=chat, new=to.new_chat_id)
             return await self._call(ask, patient=patient, chat=to.new_chat_id, moved=True)
         except TelegramError as error:
             raise self._meant(error) from None

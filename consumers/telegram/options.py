@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+import re
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 
 from consumers.telegram.hours import SilentConfig
-from pipeline import Config, HtmlTemplate
+from pipeline import Config, HtmlTemplate, Message, PermanentError, Template
 
 _DEFAULT: Final = "<b>{{ title }}</b>{% if text %}\n{{ text }}{% endif %}{% if url %}\n{{ url }}{% endif %}"
+
+
+def _as_text(chat: object) -> object:
+    return str(chat) if isinstance(chat, int) and not isinstance(chat, bool) else chat
 
 
 class TelegramConfig(Config):
     """The options of `telegram`."""
 
     token: SecretStr = Field(min_length=1, description="The bot's token, as @BotFather gave it.")
-    chat_id: int | str = Field(description="The chat's id, negative for groups, or the `@name` of a public channel.")
+    chat_id: Annotated[Template, BeforeValidator(_as_text, json_schema_input_type=int | Template)] = Field(
+        description="The chat's id, negative for groups, or the `@name` of a public channel; or a template that gives it."
+    )
     topic: int | None = Field(default=None, gt=0, description="The topic of a forum group: the number in its link.")
     text: HtmlTemplate = Field(default=HtmlTemplate(_DEFAULT), description="What is sent: HTML, values are escaped.")
     follow_up: Literal["reply", "update", "both", "post"] = Field(
@@ -31,3 +38,19 @@ class TelegramConfig(Config):
     base_url: str = Field(
         default="https://api.telegram.org", pattern="^https?://", description="The Bot API's address, for a server of your own."
     )
+
+    @property
+    def one_chat(self) -> int | str | None:
+        """The chat of all messages; None where a template names that of each."""
+        return _chat(self.chat_id.text) if "{" not in self.chat_id.text else None
+
+    def chat_of(self, message: Message) -> int | str:
+        """Give a message's chat. Raises `PermanentError` where it has none."""
+        if chat := _chat(self.chat_id.render(message)):
+            return chat
+        raise PermanentError("`chat_id` names no chat for this message")
+
+
+def _chat(text: str) -> int | str:
+    name = text.strip()
+    return int(name) if re.fullmatch(r"-?[0-9]{1,18}", name) else name

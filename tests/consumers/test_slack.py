@@ -49,7 +49,7 @@ class SlackApi(LoopbackServer):
     def __init__(self):
         super().__init__()
         self.messages, self.threads, self.refusals, self.limited = {}, {}, [], []
-        self.changed = []
+        self.changed, self.channels = [], []
 
     def next_answer(self, request):
         self.received.append(request)
@@ -71,7 +71,8 @@ class SlackApi(LoopbackServer):
             raise RefusedError("invalid_auth")
         if self.refusals:
             raise RefusedError(self.refusals.pop(0))
-        if content.pop("channel", None) not in ("C1", "#alerts"):
+        channel = content.pop("channel", None)
+        if channel not in ("C1", "C2", "#alerts"):
             raise RefusedError("channel_not_found")
         if request.path == "/api/chat.update":
             if "channel" in content or content["ts"] not in self.messages:
@@ -87,7 +88,8 @@ class SlackApi(LoopbackServer):
         else:
             ts = f"1700000000.{len(self.messages):06}"
             self.messages[ts] = content
-        return {"channel": "C1", "ts": ts}
+        self.channels.append(channel)
+        return {"channel": channel.replace("#alerts", "C1"), "ts": ts}
 
     def _read(self, request):
         if request.headers["content-type"] != "application/json; charset=utf-8":
@@ -177,7 +179,15 @@ def server():
 
 @pytest.fixture
 def api(server):
-    for kept in (server.messages, server.threads, server.refusals, server.changed, server.received, server.answers):
+    for kept in (
+        server.messages,
+        server.threads,
+        server.refusals,
+        server.changed,
+        server.channels,
+        server.received,
+        server.answers,
+    ):
         kept.clear()
     return server
 
@@ -250,6 +260,16 @@ def test_an_own_text_labels_mentions_and_looks(slack, api):
     assert [field["text"] for field in first["attachments"][0]["blocks"][1]["fields"]] == ["*team*\nd&amp;b"]
     assert second["text"] == "*calm*"
     assert (first["username"], first["icon_emoji"]) == ("Siftbell", ":fire:")
+
+
+def test_a_message_goes_to_the_channel_that_it_names_and_each_channel_has_its_thread(slack, api):
+    plugin = slack(channel="{{ labels.channel }}", follow_up="reply")
+    for channel in ("C1", "C2", "C1"):
+        deliver(plugin, alert(labels={"channel": channel}))
+    assert api.channels == ["C1", "C2", "C1"]
+    assert [len(replies) for replies in api.threads.values()] == [1]
+    with pytest.raises(PermanentError, match="names no channel"):
+        deliver(plugin, alert(labels={"channel": ""}))
 
 
 def test_later_messages_of_a_key_change_the_first_and_answer_in_its_thread(slack, api):
@@ -358,7 +378,7 @@ def test_what_slack_refuses_is_buried_with_advice(slack, api, code, advice):
 
 def test_a_wrong_token_and_a_wrong_channel(slack):
     assert "does not know the token" in str(failure(slack(token="xoxb-of-somebody-else"), PermanentError))
-    assert "give the channel's id" in str(failure(slack(channel="C2"), PermanentError))
+    assert "give the channel's id" in str(failure(slack(channel="C404"), PermanentError))
 
 
 def test_a_rate_limit_is_kept(slack, api):

@@ -344,6 +344,18 @@ def test_later_messages_of_a_key_answer_the_first(telegram, api):
     assert api.changed == []
 
 
+def test_a_message_goes_to_the_chat_that_it_names_and_each_chat_has_its_thread(telegram, api):
+    send = telegram(memory=Recollection(), chat_id="{{ labels.chat }} ", text="x" * 5000)
+    for chat in ("7", "8", "7", "8"):
+        send(message(key="disk", labels={"chat": chat}))
+    assert [form["chat_id"] for form in api.sent] == [chat for chat in "7878" for _ in range(2)]
+    assert [reply(form) for form in api.sent if reply(form)] == [1, 3]
+    with pytest.raises(PermanentError, match="names no chat"):
+        send(message(labels={"chat": " "}))
+    with pytest.raises(PermanentError, match=r"the message has no labels\.chat"):
+        send(message())
+
+
 def test_later_messages_of_a_key_change_the_first(telegram, api):
     send = telegram(memory=Recollection(), follow_up="update")
     for title in ("90 %", "95 %", "95 %"):
@@ -488,6 +500,7 @@ def test_a_probe_names_the_bot_and_the_chat(telegram, api, httpserver):
             run_on_loop(plugin.aclose(), timeout=5)
 
     assert probed() == "@siftbell_bot in on call"
+    assert probed(chat_id="{{ labels.chat }}") == "@siftbell_bot"
     with pytest.raises(PermanentError, match="Chat not found"):
         probed(chat_id=-404)
     with pytest.raises(PermanentError, match="does not know the bot's token"):
