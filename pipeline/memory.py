@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,12 +12,12 @@ from hashlib import blake2b
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
-from sqlalchemy import and_, bindparam, case, delete, or_, select, update
+from sqlalchemy import and_, bindparam, case, delete, or_, select, tuple_, update
 
 from pipeline.errors import ConfigError, TemporaryError
 from pipeline.plugin import Memory
 from pipeline.store.database import Database
-from pipeline.store.tables import insert, memory, to_number
+from pipeline.store.tables import insert, members, memory, to_number
 
 PREFIX: Final = "siftbell:memory:"
 """What all keys in Redis begin with."""
@@ -25,6 +25,8 @@ _REDIS: Final = ("redis", "rediss", "unix")
 _WAIT_SECONDS: Final = 3
 _CHUNK: Final = 1000
 _MOST: Final = 200_000
+_MEMBERS: Final = 1000
+"""Members that a key may have."""
 
 _FIRST: Final = """
 local asker = redis.call('GET', KEYS[1])
@@ -56,6 +58,22 @@ if (ARGV[1] == 'nothing' and kept ~= false) or (ARGV[1] ~= 'nothing' and kept ~=
 end
 redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
 return 1
+"""
+
+_ADD: Final = """
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - ARGV[3])
+local last = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')
+redis.call('PEXPIREAT', KEYS[1], last[2])
+return redis.call('ZRANGE', KEYS[1], 0, -1)
+"""
+_MEMBERS_NOW: Final = """
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+return redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf')
 """
 
 SLACK: Final = timedelta(milliseconds=500)
@@ -172,12 +190,17 @@ class SqlMemory:
         """Delete what is over, a thousand rows in each transaction."""
         before, total = to_number(self._now()), 0
         over = select(memory.c.digest).where(memory.c.until <= before).limit(_CHUNK)
-        while total < _MOST:
-            with self._database.writing() as connection:
-                gone = connection.execute(delete(memory).where(memory.c.digest.in_(over))).rowcount
-            total += gone
-            if gone < _CHUNK:
-                break
+        expired = select(members.c.digest, members.c.member).where(members.c.until <= before).limit(_CHUNK)
+        for gone in (
+            delete(memory).where(memory.c.digest.in_(over)),
+            delete(members).where(tuple_(members.c.digest, members.c.member).in_(expired)),
+        ):
+            while total < _MOST:
+                with self._database.writing() as connection:
+                    count = connection.execute(gone).rowcount
+                total += count
+                if count < _CHUNK:
+                    break
         return total
 
     def close(self) -> None:
@@ -230,6 +253,28 @@ class SqlMemory:
         """Delete windows and texts."""
         with self._database.writing() as connection:
             connection.execute(delete(memory).where(memory.c.digest.in_(digests)))
+            connection.execute(delete(members).where(members.c.digest.in_(digests)))
+
+    def add(self, digest: str, member: str, within: timedelta) -> list[str]:
+        """Make a text a member, let those beyond the bound go, and give all there are."""
+        now = self._now()
+        row = {"digest": digest, "member": member, "until": to_number(now + within)}
+        mine = members.c.digest == digest
+        late = select(members.c.member).where(mine).order_by(members.c.until.desc(), members.c.member).offset(_MEMBERS)
+        with self._database.writing() as connection:
+            connection.execute(_member_upsert(connection.dialect.name), row)
+            connection.execute(delete(members).where(mine, or_(members.c.until <= to_number(now), members.c.member.in_(late))))
+            return list(connection.execute(_members_now(digest, now)).scalars())
+
+    def remove(self, digest: str, member: str) -> None:
+        """Let a text be no member any more."""
+        with self._database.writing() as connection:
+            connection.execute(delete(members).where(members.c.digest == digest, members.c.member == member))
+
+    def members(self, digest: str) -> list[str]:
+        """Give the members."""
+        with self._database.reading() as connection:
+            return list(connection.execute(_members_now(digest, self._now())).scalars())
 
 
 class RedisMemory:
@@ -258,6 +303,8 @@ class RedisMemory:
         self._first = self._redis.register_script(_FIRST)
         self._count = self._redis.register_script(_COUNT)
         self._reserve = self._redis.register_script(_RESERVE)
+        self._add = self._redis.register_script(_ADD)
+        self._members = self._redis.register_script(_MEMBERS_NOW)
         self._swap = self._redis.register_script(_SWAP)
 
     def scoped(self, pipeline: str, step: str, asker: str = "") -> Memory:
@@ -316,6 +363,21 @@ class RedisMemory:
         with self._translated():
             self._redis.delete(*(PREFIX + digest for digest in digests))
 
+    def add(self, digest: str, member: str, within: timedelta) -> list[str]:
+        """Make a text a member, let those beyond the bound go, and give all there are."""
+        with self._translated():
+            return _texts(self._add(keys=[PREFIX + digest], args=[member, _milliseconds(within), _MEMBERS]))
+
+    def remove(self, digest: str, member: str) -> None:
+        """Let a text be no member any more."""
+        with self._translated():
+            self._redis.zrem(PREFIX + digest, member)
+
+    def members(self, digest: str) -> list[str]:
+        """Give the members."""
+        with self._translated():
+            return _texts(self._members(keys=[PREFIX + digest]))
+
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
@@ -349,7 +411,16 @@ class _Scoped:
         return self._backend.swap(self._digest("text", key), old, new, within)
 
     def forget(self, key: str) -> None:
-        self._backend.forget(*(self._digest(kind, key) for kind in ("first", "count", "text")))
+        self._backend.forget(*(self._digest(kind, key) for kind in ("first", "count", "text", "members")))
+
+    def add(self, key: str, member: str, within: timedelta) -> Sequence[str]:
+        return sorted(self._backend.add(self._digest("members", key), member, within))
+
+    def remove(self, key: str, member: str) -> None:
+        self._backend.remove(self._digest("members", key), member)
+
+    def members(self, key: str) -> Sequence[str]:
+        return sorted(self._backend.members(self._digest("members", key)))
 
     def _digest(self, kind: str, key: str) -> str:
         names = "\0".join((*self._place, kind, key)).encode(errors="surrogatepass")
@@ -391,6 +462,20 @@ def _told_upsert(dialect: str) -> Any:
     statement = insert(memory, dialect).values(_values())
     changed = {name: statement.excluded[name] for name in ("until", "count", "asker")}
     return statement.on_conflict_do_update(index_elements=("digest",), set_=changed)
+
+
+@cache
+def _member_upsert(dialect: str) -> Any:
+    statement = insert(members, dialect).values({column.name: bindparam(column.name) for column in members.c})
+    return statement.on_conflict_do_update(index_elements=("digest", "member"), set_={"until": statement.excluded.until})
+
+
+def _members_now(digest: str, now: datetime) -> Any:
+    return select(members.c.member).where(members.c.digest == digest, members.c.until > to_number(now))
+
+
+def _texts(found: Any) -> list[str]:
+    return [text.decode() if isinstance(text, bytes) else text for text in found]
 
 
 def _values() -> dict[str, Any]:

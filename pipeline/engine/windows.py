@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from hashlib import blake2b
 from typing import Any, Final
 
 import structlog
@@ -76,11 +77,11 @@ class _Window:
         self._kept = next((claim.held.message for claim in claims if claim.held.why is Why.KEPT), None)
         first, *others = [*self._waiting, *([self._kept.id] if self._kept else [])]
         self._anchor = (first, step.label, *others, f"{self._due:%Y-%m-%dT%H:%M:%S.%f}")
-        self._kept_id = self._kept.id if self._kept else derived_id(first, step.label, KEPT)
 
     def open(self, store: Store, memory: MemoryBackend) -> Opening:
         """Ask the filter, and record what it said of each message."""
-        scoped = memory.scoped(self._pipeline.spec.name, self._step.label, derived_id(*self._anchor))
+        asker = blake2b("/".join(self._anchor).encode(), digest_size=16).hexdigest()
+        scoped = memory.scoped(self._pipeline.spec.name, self._step.label, asker)
         opened = Opened(
             key=self._key,
             messages=tuple(self._messages),
@@ -93,11 +94,11 @@ class _Window:
             said = self._read(opened)
         except Exception as error:  # noqa: BLE001 - what a plugin raises is its messages' fate, never the clock's
             return self._failed(error, store)
-        opening = Opening(left=self._named(said.left))
+        opening = Opening(left=said.left)
         if said.kept is not None:
             opening.again.append(self._hold(self._state(said.kept), Why.KEPT, said.kept.due))
         opening.again += [self._hold(self._waiting[stays].message, Why.WINDOW, due) for stays, due in said.stays.items()]
-        self._record(said, opening.left)
+        self._record(said)
         return opening
 
     def _read(self, opened: Opened) -> _Said:
@@ -128,7 +129,7 @@ class _Window:
                 said.kept = one
             else:
                 said.left.append(one)
-        said.left = checked(label, said.left, known=self._messages)
+        said.left = self._named(checked(label, said.left, known=self._messages))
         return said
 
     def _named(self, left: Sequence[Message]) -> list[Message]:
@@ -145,7 +146,9 @@ class _Window:
         ]
 
     def _state(self, kept: Keep) -> Message:
-        return Message(id=self._kept_id, source=self._step.label, type=KEPT, time=self._decisions.now, data=kept.value)
+        first, label, *_ = self._anchor
+        kept_id = self._kept.id if self._kept else derived_id(first, label, KEPT)
+        return Message(id=kept_id, source=self._step.label, type=KEPT, time=self._decisions.now, data=kept.value)
 
     def _hold(self, message: Message, why: Why, due: datetime) -> Held:
         decisions = self._decisions
@@ -160,8 +163,9 @@ class _Window:
             revision=decisions.revision,
         )
 
-    def _record(self, said: _Said, left: Sequence[Message]) -> None:
+    def _record(self, said: _Said) -> None:
         """Record of each message whether it stays, has left, and as what; what has left is not held there again."""
+        left = said.left
         itself = {message.id for message in left}
         count = len(self._waiting) - len(said.stays)
         named = left[
@@ -186,10 +190,10 @@ class _Window:
                 why = why or said.dropped.get("") or "nothing left the window"
                 reason = self._decisions.mask(dropped_by(self._step, why))
                 record(message, label, Outcome.DROPPED, reason=reason, attempt=held.attempt)
-        self._record_kept(said, left)
+        self._record_kept(said)
 
-    def _record_kept(self, said: _Said, left: Sequence[Message]) -> None:
-        label = self._step.label
+    def _record_kept(self, said: _Said) -> None:
+        label, left = self._step.label, said.left
         if said.kept is not None:
             state = self._state(said.kept)
             self._decisions.record(state, label, Outcome.HELD, reason=until(said.kept.due), became=left)

@@ -255,6 +255,17 @@ memory: Final = Table(
     sqlite_with_rowid=False,
 )
 
+members: Final = Table(
+    "members",
+    metadata,
+    Column("digest", Text, nullable=False),
+    Column("member", Text, nullable=False),
+    Column("until", BigInteger, nullable=False),
+    PrimaryKeyConstraint("digest", "member", name="members_pk"),
+    Index("members_until", "until"),
+    sqlite_with_rowid=False,
+)
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _decoder: Final = msgspec.json.Decoder(Message)

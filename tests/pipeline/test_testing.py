@@ -45,9 +45,10 @@ class Remember(RememberingFilter[NoteConfig]):
 GOOD_WINDOW = '''
 class Wait(WindowFilter[NoteConfig]):
     """Lets messages with a key wait."""
-    def window(self, message, now):
+    def window(self, message, now, memory):
         return Window(message.key, now + timedelta(minutes=1)) if message.key else None
-    def release(self, key, messages):
+    def release(self, opened):
+        key, messages = opened.key, opened.messages
         if not messages[-1].title:
             raise PermanentError("no title")
         yield messages[-1].replace(text=f"{len(messages)} messages")

@@ -114,7 +114,7 @@ def test_a_newcomer_to_a_window_that_comes_back_is_not_taken_for_delivered(
         """Makes one of all, and may give it the id of one of them."""
 
         def release(self, opened):
-            key, messages = opened.key, opened.messages
+            messages = opened.messages
             made = messages[{"last": -1}.get(keeps, 0)].replace(title=" ".join(m.title for m in messages))
             return [made.replace(id=message().id) if keeps == "none" else made]
 
@@ -142,7 +142,7 @@ def test_nonsense_from_a_window_buries_its_messages(engine, filter_step, consume
         """Lets nonsense out."""
 
         def release(self, opened):
-            key, messages = opened.key, opened.messages
+            messages = opened.messages
             return None if nonsense is None else [messages[0].replace(title=None) if nonsense == "unreadable" else nonsense]
 
     run = engine(filters=[filter_step(Odd)], consumers=[consumer(box)])
@@ -169,7 +169,7 @@ def test_a_window_that_cannot_let_go_now_tries_again(engine, filter_step, consum
         calls = 0
 
         def release(self, opened):
-            key, messages = opened.key, opened.messages
+            messages = opened.messages
             Away.calls += 1
             if Away.calls == 1:
                 raise TemporaryError("away", retry_after=1)
@@ -402,7 +402,7 @@ def test_a_producer_or_a_filter_that_exits_does_not_take_the_clock_along(
         def poll(self, cursor):
             raise SystemExit(3)
 
-    def quits(self, key, messages):
+    def quits(self, opened):
         raise SystemExit(4)
 
     monkeypatch.setattr(Together, "release", quits)
@@ -677,7 +677,6 @@ def test_a_window_filter_that_fails_for_ever_is_given_up(engine, filter_step, co
             return Window("k", now + timedelta(minutes=1))
 
         def release(self, opened):
-            key, messages = opened.key, opened.messages
             raise TemporaryError("the calendar is away")
 
     run = engine(filters=[filter_step(Never)], consumers=[consumer(box)])

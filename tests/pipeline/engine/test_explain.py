@@ -377,7 +377,7 @@ def test_a_window_and_what_became_of_the_digest(engine, filter_step, boxes, send
         "                            in the window of 'db1'",
     )
     run.later(seconds=30)
-    digest = derived_id(one.id, "digest", two.id, 0)
+    digest = derived_id(one.id, "digest", two.id, "2026-03-01T12:00:30.000000", 0)
     is_told(
         told(run, two),
         two.id,

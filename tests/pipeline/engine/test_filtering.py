@@ -90,8 +90,7 @@ def test_a_window_that_is_none_buries_its_message(engine, filter_step, consumer,
             return window if one.title == "bad" else None
 
         def release(self, opened):
-            key, messages = opened.key, opened.messages
-            return messages
+            return opened.messages
 
     run = engine(filters=[filter_step(Odd)], consumers=[consumer(box)])
     good, bad = message(title="good"), message(title="bad")
@@ -176,8 +175,7 @@ def test_a_window_taken_before_the_clock_lets_go_of_the_retry_is_kept(engine, fi
             return Window("k", now + timedelta(seconds=30))
 
         def release(self, opened):
-            key, messages = opened.key, opened.messages
-            return messages
+            return opened.messages
 
     logged = LogCapture()
     own = structlog.wrap_logger(None, processors=[logged], wrapper_class=structlog.make_filtering_bound_logger(0))

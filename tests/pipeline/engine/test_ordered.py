@@ -62,8 +62,7 @@ class Later(WindowFilter[NoOptions]):
         return Window(message.key, now + timedelta(seconds=10))
 
     def release(self, opened):
-        key, messages = opened.key, opened.messages
-        return messages
+        return opened.messages
 
 
 def titles(key):
