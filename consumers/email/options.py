@@ -94,6 +94,7 @@ class EmailConfig(Config):
     html: HtmlTemplate | None = Field(default=None, description="The mail as HTML, values are escaped; else the same.")
     css: str = Field(default="", description="CSS that is written into the elements of the HTML.")
     attachments: tuple[AttachmentConfig, ...] = Field(default=(), description="Files that go along.")
+    carried: bool = Field(default=True, description="Attach the files that the message bears, such as those of a digest.")
     attach_message: bool = Field(default=False, description="Attach the whole message, as message.json.")
     headers: dict[HeaderName, Template] = Field(default_factory=dict, description="More headers, such as List-Id.")
     threads: bool = Field(default=True, description="Later messages of a key answer the first one's mail.")

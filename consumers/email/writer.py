@@ -18,7 +18,7 @@ from consumers.email.html import as_html, finished
 from consumers.email.mail import Mail
 from consumers.email.options import EmailConfig
 from consumers.email.text import as_text, clean, line
-from pipeline import Message, PermanentError, headline, shorten
+from pipeline import Message, PermanentError, attachments_of, headline, shorten
 
 log = structlog.get_logger()
 
@@ -82,6 +82,8 @@ class Writer:
     def _attachments(self, message: Message) -> Iterator[tuple[str, str, bytes]]:
         if self._config.attach_message:
             yield "message.json", "application/json", msgspec.json.format(msgspec.json.encode(message))
+        if self._config.carried:
+            yield from ((file.name, file.type, file.content) for file in attachments_of(message))
         for attachment in self._config.attachments:
             text = attachment.content.render(message)
             if not text.strip():

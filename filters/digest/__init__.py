@@ -11,6 +11,7 @@ producers:
       url: "${JOBS:-sqlite:////var/lib/jobs/jobs.db}"
       query: SELECT id, name, error, finished AS time FROM jobs WHERE failed AND id > :cursor ORDER BY id
       cursor: id
+      start: SELECT coalesce(max(id), 0) FROM jobs
       title: "{{ data.name }} failed"
     schedule: 5m
 filters:

@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from consumers.email import Email, EmailConfig
-from pipeline import ConfigError, Message, PermanentError, TemporaryError
+from pipeline import Attachment, ConfigError, Message, PermanentError, TemporaryError, attach, derived_id
 from pipeline.registry import MissingExtraError, Registry
 from pipeline.testing import Answer, ConsumerContract, HttpConsumerContract, LoopbackServer, Recollection, sample_messages
 from pipeline.testing.consumers import deliver, run
@@ -403,6 +403,22 @@ def test_html_of_your_own(smtp, office):
 def test_html_that_is_nested_too_deeply_goes_as_text(smtp, office, html):
     deliver(smtp(html="{{ data.html | safe }}"), message(data={"html": html[:60_000]}))
     assert office.mail().get_content_type() == "text/plain"
+
+
+BORNE = [
+    Attachment("rows.csv", "text/csv", "größe;1\r\n".encode()),
+    Attachment("rows.xlsx", "application/x-test", bytes(range(256))),
+]
+
+
+def test_files_that_a_message_bears_go_along(smtp, office):
+    report = attach(message(title="a digest"), BORNE)
+    deliver(smtp(), report)
+    files = {part.get_filename(): part for part in office.mail().iter_attachments()}
+    assert {name: part.get_content_type() for name, part in files.items()} == {one.name: one.type for one in BORNE}
+    assert [part.get_payload(decode=True) for part in files.values()] == [one.content for one in BORNE]
+    deliver(smtp(carried=False), report.replace(id=derived_id(report.id, "other")))
+    assert [*office.mail().iter_attachments()] == []
 
 
 def test_attachments(smtp, office):
@@ -830,12 +846,14 @@ def sent_by_moto():
 
 @pytest.mark.against("consumer email", "moto server 5 (SES)")
 def test_ses(ses):
-    deliver(ses(to=[ANNA, "Bert <bert@example.com>"], attach_message=True), message(title="größer", text="ü" * 100))
+    deliver(
+        ses(to=[ANNA, "Bert <bert@example.com>"], attach_message=True), attach(message(title="größer", text="ü" * 100), BORNE)
+    )
     sent = sorted(sent_by_moto(), key=lambda one: one.destinations[0])
     assert [one.destinations[0] for one in sent] == [ANNA, BERT]  # moto adds those of the headers, which SES does not
     mail = email.message_from_string(sent[0].raw_data, policy=email.policy.default)
     assert (mail["Subject"], mail["To"]) == ("größer", f"{ANNA}, Bert <{BERT}>")
-    assert [part.get_filename() for part in mail.iter_attachments()] == ["message.json"]
+    assert [part.get_filename() for part in mail.iter_attachments()] == ["message.json", "rows.csv", "rows.xlsx"]
 
 
 @pytest.mark.against("consumer email", "moto server 5 (SES)")
@@ -953,7 +971,7 @@ def test_sendgrid(sendgrid, plugins):
     extra = {"attachments": [{"name": "a.csv", "content": "a,b"}], "headers": {"List-Id": "<ops.example.com>"}}
     plugin = plugins(SENDGRID | {"base_url": sendgrid.url} | people | extra, memory=Recollection())
     for title in ("disk full", "disk fuller"):
-        deliver(plugin, message(title=title, key="disk"))
+        deliver(plugin, attach(message(title=title, key="disk"), BORNE[:1]))
     first, second = sendgrid.mails
     assert first["personalizations"] == [
         {
@@ -963,7 +981,13 @@ def test_sendgrid(sendgrid, plugins):
         }
     ]
     assert (first["from"], first["reply_to"]) == ({"email": "bell@example.com", "name": "Siftbell"}, {"email": "ops@example.com"})
-    assert first["attachments"] == [{"content": "YSxi", "filename": "a.csv", "type": "text/csv", "disposition": "attachment"}]
+    borne = {
+        "content": b64encode(BORNE[0].content).decode(),
+        "filename": "rows.csv",
+        "type": "text/csv",
+        "disposition": "attachment",
+    }
+    assert first["attachments"] == [borne, borne | {"content": "YSxi", "filename": "a.csv"}]
     assert (first["headers"]["Auto-Submitted"], first["headers"]["List-Id"]) == ("auto-generated", "<ops.example.com>")
     assert second["subject"] == "Re: disk full"
     assert second["headers"]["In-Reply-To"] == first["headers"]["Message-ID"]

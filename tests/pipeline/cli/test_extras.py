@@ -44,6 +44,7 @@ STEPS = [
     ("aws", "botocore", "producer queue: {url: 'https://sqs.eu-west-1.amazonaws.com/123456789012/ops'}"),
     ("github", "gidgethub", "producer github: {token: x, repositories: [acme/shop]}"),
     ("apprise", "apprise", "apprise: 'json://example.com'"),
+    ("xlsx", "xlsxwriter", "filter digest: {within: 1h, attach: xlsx}"),
     ("redis", "redis", "queue: {url: 'redis://localhost', list: ops}"),
     ("redis", "redis", "logstash: {url: 'redis://localhost'}"),
     ("redis", "redis", "producer queue: {url: 'redis://localhost', list: ops}"),
@@ -85,7 +86,10 @@ def test_a_step_names_the_extra_that_it_lacks(tmp_path: Path, extra: str, module
     if step.startswith("producer "):
         schedule = ", schedule: 5m" if "github" in step or "sql" in step else ""
         producer, consumer = f"{{{step.removeprefix('producer ')}{schedule}}}", "log"
-    (tmp_path / "alerts.yaml").write_text(PIPELINE.format(producer=producer, consumer=consumer))
+    filters = ""
+    if step.startswith("filter "):
+        filters, consumer = f"filters: [{{{step.removeprefix('filter ')}}}]\n", "log"
+    (tmp_path / "alerts.yaml").write_text(PIPELINE.format(producer=producer, consumer=consumer) + filters)
     code, told = siftbell(tmp_path, modules, "check", "alerts.yaml")
     errors = [line for line in told.splitlines() if ": error: " in line or f"siftbell[{extra}]" in line]
     assert code == 1, told
