@@ -1,7 +1,7 @@
 """Files that travel in a message: a filter puts them into its data, and a consumer that can send files attaches them.
 
-They lie in `data.attachments`, each as `{"name": "rows.csv", "type": "text/csv", "gzip": "H4sI…"}`: what is in the file, compressed
-and in base64; or in base64 alone, as `base64`, where that is no longer.
+They lie in `data.attachments`, each as `{"name": "rows.csv", "type": "text/csv", "gzip": "H4sI…"}`: what is in the file,
+compressed and in base64; or in base64 alone, as `base64`, where that is no longer.
 """
 
 from __future__ import annotations
