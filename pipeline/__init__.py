@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.hours import Dates, OpeningHours, Shift
     from pipeline.http import HttpConsumer, HttpRequest, UnacceptableError, json_object
     from pipeline.http_batches import HttpBatchConsumer, batch_key
+    from pipeline.inhibition import Inhibition, InhibitionRule
     from pipeline.matchers import Matchers
     from pipeline.message import (
         FIELDS,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from pipeline.payload import FieldPaths, read_messages
     from pipeline.plugin import (
         BatchConsumer,
+        Buried,
         Config,
         Consumer,
         Dropped,
@@ -66,14 +68,16 @@ if TYPE_CHECKING:
     from pipeline.secrecy import SecretUrl
     from pipeline.selection import Selection
     from pipeline.sms import fit_sms, is_gsm, plain_sms, sms_parts
+    from pipeline.spells import SLACK, Spell, identity_of, spell_of
     from pipeline.sql import SqlDatabase, SqlUrl, Statement
     from pipeline.template import BatchTemplate, HtmlTemplate, Template
     from pipeline.text import shorten, shorten_key
-    from pipeline.units import Duration, Size, parse_time
+    from pipeline.units import Duration, Size, format_duration, parse_time
 
 __all__ = [
     "FIELDS",
     "SEVERITIES",
+    "SLACK",
     "AmqpRefusedError",
     "AmqpServer",
     "Attachment",
@@ -82,6 +86,7 @@ __all__ = [
     "AwsEntryConfig",
     "BatchConsumer",
     "BatchTemplate",
+    "Buried",
     "By",
     "ChangeablePath",
     "Condition",
@@ -104,6 +109,8 @@ __all__ = [
     "HttpBatchConsumer",
     "HttpConsumer",
     "HttpRequest",
+    "Inhibition",
+    "InhibitionRule",
     "Keep",
     "ListeningProducer",
     "Matchers",
@@ -136,6 +143,7 @@ __all__ = [
     "Selection",
     "Shift",
     "Size",
+    "Spell",
     "SqlDatabase",
     "SqlUrl",
     "Statement",
@@ -156,7 +164,9 @@ __all__ = [
     "fit_sms",
     "follow",
     "foreign_id",
+    "format_duration",
     "headline",
+    "identity_of",
     "is_gsm",
     "json_object",
     "normal_severity",
@@ -171,6 +181,7 @@ __all__ = [
     "shorten_key",
     "shown_labels",
     "sms_parts",
+    "spell_of",
 ]
 
 _MODULES = {
@@ -186,11 +197,12 @@ _MODULES = {
     "hours": "Dates OpeningHours Shift",
     "http": "HttpConsumer HttpRequest UnacceptableError json_object",
     "http_batches": "HttpBatchConsumer batch_key",
+    "inhibition": "Inhibition InhibitionRule",
     "matchers": "Matchers",
     "message": "FIELDS SEVERITIES Message colour derived_id foreign_id headline normal_severity normal_status shown_labels",
     "paths": "ChangeablePath Draft EmptiablePath MessagePath PathsConfig RemovablePath",
     "payload": "FieldPaths read_messages",
-    "plugin": "BatchConsumer Config Consumer Dropped Filter Keep ListeningProducer Memory NoOptions Note Opened "
+    "plugin": "BatchConsumer Buried Config Consumer Dropped Filter Keep ListeningProducer Memory NoOptions Note Opened "
     "PollingProducer Publish Released RememberingFilter Results Stay Told Unreadable WebhookProducer Window WindowFilter",
     "present": "now",
     "receivers": "Receivers",
@@ -201,10 +213,11 @@ _MODULES = {
     "secrecy": "SecretUrl",
     "selection": "Selection",
     "sms": "fit_sms is_gsm plain_sms sms_parts",
+    "spells": "SLACK Spell identity_of spell_of",
     "sql": "SqlDatabase SqlUrl Statement",
     "template": "BatchTemplate HtmlTemplate Template",
     "text": "shorten shorten_key",
-    "units": "Duration Size parse_time",
+    "units": "Duration Size format_duration parse_time",
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
 
