@@ -48,8 +48,8 @@ def select(
         step=step,
         error=error,
         group=group,
-        since=_moment("--since", since, now),
-        until=_moment("--until", until, now),
+        since=moment("--since", since, now),
+        until=moment("--until", until, now),
         ids=tuple(ids or ()),
     )
 
@@ -83,7 +83,7 @@ def plural(count: int, word: str = "message") -> str:
     return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
-def _moment(option: str, text: str | None, now: datetime) -> datetime | None:
+def moment(option: str, text: str | None, now: datetime) -> datetime | None:
     if text is None:
         return None
     from pipeline.units import parse_moment

@@ -170,11 +170,20 @@ class Clock:
     def _purge(self, now: datetime) -> None:
         if self._purged is None or now - self._purged >= PURGE_EVERY:
             purged = self._store.purge(self._purge_before(now), PURGE_AT_ONCE, tried_before=now - self._retention)
+            purged = max(purged, self._purge_accepted(now))
             all_gone = purged < PURGE_AT_ONCE
             self._purged = now if all_gone else None
             self._runner.memory.purge()
             HELD.set(sum(self._store.held_counts().values()))
             DEAD.set(sum(self._store.count_dead().values()))
+
+    def _purge_accepted(self, now: datetime) -> int:
+        """Forget messages that are kept for no longer; those of a pipeline that is gone go with the records."""
+        keeps = {
+            pipeline.spec.name: (now - keep.lasting, keep.most) if (keep := pipeline.spec.keep) else (now, 0)
+            for pipeline in self._runner.pipelines
+        }
+        return self._store.accepted.purge(keeps, now - self._retention, PURGE_AT_ONCE)
 
     def _purge_before(self, now: datetime) -> datetime:
         """Give the time before which records are forgotten: older than they are kept, or more than are kept."""

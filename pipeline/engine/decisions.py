@@ -16,7 +16,7 @@ from pipeline.errors import PipelineError, TemporaryError
 from pipeline.message import Message
 from pipeline.spec.model import Retry
 from pipeline.store import Store
-from pipeline.store.rows import DeadLetter, Held, Lined, Outcome, Record, Why, Worked
+from pipeline.store.rows import Accepted, DeadLetter, Held, Lined, Outcome, Record, Why, Worked
 from pipeline.telemetry import DECIDED
 
 log = structlog.get_logger()
@@ -48,6 +48,8 @@ class Decisions:
     """What is to stand in line."""
     worked: Worked | None = None
     """What was done of what stood in line."""
+    accepted: list[Accepted] = field(default_factory=list)
+    """Messages that are kept as they were accepted."""
     _patient: set[tuple[str, str]] = field(default_factory=set)
     """Messages and steps that wait without having failed."""
 
@@ -76,6 +78,10 @@ class Decisions:
                 became=tuple(other.id for other in became[:MOST_NAMED]),
             )
         )
+
+    def keep(self, messages: Sequence[Message]) -> None:
+        """Have messages kept as they were accepted; of one that is kept already the first stays."""
+        self.accepted += [Accepted(message=message, pipeline=self.pipeline, at=self.now) for message in messages]
 
     def hold(self, message: Message, step: str, why: Why, due: datetime, *, key: str = "", attempt: int = 1) -> None:
         """Let the message wait for a step until it is due."""
@@ -159,14 +165,20 @@ class Decisions:
         self.records += others.records
         self.held += others.held
         self.dead += others.dead
+        self.accepted += others.accepted
         self._patient |= others._patient
 
     def settle(self, store: Store) -> None:
         """Write all decisions in one transaction, then count them and log what went wrong."""
-        if self.worked is not None:
-            store.settle(records=self.records, held=self.held, dead=self.dead, lined=self.lined, worked=self.worked)
-        elif self.records or self.held or self.dead:
-            store.settle(records=self.records, held=self.held, dead=self.dead)
+        if self.worked is not None or self.records or self.held or self.dead or self.accepted:
+            store.settle(
+                records=self.records,
+                held=self.held,
+                dead=self.dead,
+                lined=self.lined,
+                worked=self.worked,
+                accepted=self.accepted,
+            )
         for (step, outcome), count in Counter((record.step, record.outcome) for record in self.records).items():
             DECIDED.labels(self.pipeline, step, outcome.value).inc(count)
         self._tell()

@@ -128,6 +128,8 @@ class Runner:
         with DELIVERY_SECONDS.labels(batch.pipeline, step.label).time():
             outcomes = self.attempts.make(pipeline, step, messages, again=sum(message.id in known for message in messages))
         decisions = Decisions(batch.pipeline, batch.revision, self.now(), pipeline.mask)
+        if pipeline.spec.keep is not None and batch.attempt == 1 and pipeline.straight is step:
+            decisions.keep(messages)
         for message in messages:
             error = outcomes[message.id]
             since = known[message.id].since if message.id in known else None
@@ -227,6 +229,8 @@ class Runner:
 
     def _filtered(self, pipeline: Pipeline, decisions: Decisions, batch: Batch) -> list[Batch]:
         """Run a batch through the filters, and give where what is left goes on."""
+        if pipeline.spec.keep is not None and not batch.step:
+            decisions.keep(batch.messages)
         stage = FilterStage(
             pipeline,
             decisions,

@@ -162,6 +162,25 @@ class LanesLostError(TemporaryError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """A message as it was accepted, before the first filter. One row for each (pipeline, message id): the first stays."""
+
+    message: Message
+    pipeline: str
+    at: datetime
+    """When it was first worked on."""
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedSpan:
+    """How many messages of a pipeline are kept, and from when to when they were worked on."""
+
+    count: int
+    oldest: datetime
+    newest: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
     """A message that was given up at a step, with the reason. One row for each (pipeline, step, message id)."""
 

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from pipeline.store import history, lanes, letters, tallies, waiting
-from pipeline.store.rows import Claim, DeadLetter, Held, Lined, Record, Worked
+from pipeline.store import accepting, history, lanes, letters, tallies, waiting
+from pipeline.store.rows import Accepted, Claim, DeadLetter, Held, Lined, Record, Worked
 
 T = TypeVar("T")
 
@@ -25,6 +25,7 @@ class Decided:
     released: Sequence[Claim]
     lined: Sequence[Lined]
     worked: Worked | None
+    accepted: Sequence[Accepted] = ()
 
     @property
     def sociable(self) -> bool:
@@ -38,6 +39,7 @@ def write(connection: Connection, decided: Sequence[Decided]) -> None:
     rows = history.write_records(connection, _all(one.records for one in decided))
     waiting.write_held(connection, history.not_gone_on(connection, _all(one.held for one in decided)))
     letters.write_dead(connection, _all(one.dead for one in decided))
+    accepting.write_accepted(connection, _all(one.accepted for one in decided))
     for one in decided:
         if one.worked is not None:
             lanes.finish(connection, one.worked)

@@ -8,11 +8,37 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import URL, text
 
 from pipeline.message import Message
-from pipeline.store import circuits, history, keys, lanes, leaving, letters, notes, queues, results, schedules, tallies, waiting
+from pipeline.store import (
+    accepting,
+    circuits,
+    history,
+    keys,
+    lanes,
+    leaving,
+    letters,
+    notes,
+    queues,
+    results,
+    schedules,
+    tallies,
+    waiting,
+)
 from pipeline.store.database import Database
 from pipeline.store.places import Standing, read_standings
 from pipeline.store.results import Result
-from pipeline.store.rows import ApiKey, Circuit, Claim, DeadLetter, Held, Lined, Outcome, Record, Why, Worked
+from pipeline.store.rows import (
+    Accepted,
+    ApiKey,
+    Circuit,
+    Claim,
+    DeadLetter,
+    Held,
+    Lined,
+    Outcome,
+    Record,
+    Why,
+    Worked,
+)
 from pipeline.store.selection import ALL, LetterGroup, Moved, Placing, Selection
 from pipeline.store.settling import Decided, write
 from pipeline.store.tables import to_number, to_time
@@ -30,6 +56,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self._database = Database(url)
         self.lanes = lanes.StoredLanes(self._database)
+        self.accepted = accepting.StoredAccepted(self._database)
 
     def __repr__(self) -> str:
         return f"<Store {self._database.place}>"
@@ -66,6 +93,7 @@ class Store:
         released: Sequence[Claim] = (),
         lined: Sequence[Lined] = (),
         worked: Worked | None = None,
+        accepted: Sequence[Accepted] = (),
     ) -> None:
         """Write all that was decided about a batch, or nothing. What several threads bring at once is one transaction.
 
@@ -75,9 +103,9 @@ class Store:
         waits in a WINDOW, or has left it, is not put there again; any other is replaced by one of a higher attempt, or
         of the same attempt while a clock has claimed it. A dead letter replaces the earlier one. What is released goes
         first, so that the same message may be held again. What is `lined` goes to the ends of its lanes, behind what was
-        `worked` off; may raise LanesLostError.
+        `worked` off; may raise LanesLostError. Of what was `accepted` before, the first stays.
         """
-        decided = Decided(records, held, dead, released, lined, worked)
+        decided = Decided(records, held, dead, released, lined, worked, accepted)
         if decided.sociable:
             self._database.write_together(decided, write)
             return

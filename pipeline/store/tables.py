@@ -115,6 +115,21 @@ held: Final = Table(
     sqlite_autoincrement=True,
 )
 
+accepted: Final = Table(
+    "accepted",
+    metadata,
+    # The order in which they were written.
+    Column("id", _RowId, primary_key=True),
+    Column("pipeline", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    # When it was first worked on: the time that the filters saw.
+    Column("at", BigInteger, nullable=False),
+    Column("message", Text, nullable=False),
+    UniqueConstraint("pipeline", "message_id", name="accepted_once"),
+    Index("accepted_order", "pipeline", "at", "id"),
+    sqlite_autoincrement=True,
+)
+
 dead_letters: Final = Table(
     "dead_letters",
     metadata,

@@ -25,7 +25,7 @@ from pipeline.engine.runner import Runner
 from pipeline.engine.written import write
 from pipeline.memory import open_memory
 from pipeline.plugin import Plugin
-from pipeline.spec.model import Configuration, ConsumerStep, FilterStep, PipelineSpec, Position, ProducerStep
+from pipeline.spec.model import Configuration, ConsumerStep, FilterStep, Keep, PipelineSpec, Position, ProducerStep
 from pipeline.store import Store
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -103,13 +103,17 @@ def step_of(kind: type, plugin: type[Plugin[Any]], **siblings: Any) -> Any:
 
 
 def spec_of(
-    producers: Iterable[ProducerStep] = (), filters: Iterable[FilterStep] = (), consumers: Iterable[ConsumerStep] = ()
+    producers: Iterable[ProducerStep] = (),
+    filters: Iterable[FilterStep] = (),
+    consumers: Iterable[ConsumerStep] = (),
+    keep: Keep | None = None,
 ) -> PipelineSpec:
     return PipelineSpec(
         name="toy",
         producers=tuple(producers),
         filters=tuple(filters),
         consumers=tuple(consumers),
+        keep=keep,
         revision="r1",
         position=Position(Path("toy.yaml"), 1, 1),
     )
@@ -183,8 +187,8 @@ def spec():
 def engine(store, queue):
     opened = []
 
-    def make(*, producers=(), filters=(), consumers=()) -> Engine:
-        configuration = Configuration({"toy": spec_of(producers, filters, consumers)})
+    def make(*, producers=(), filters=(), consumers=(), keep=None) -> Engine:
+        configuration = Configuration({"toy": spec_of(producers, filters, consumers, keep)})
         moment = [START]
         memory = open_memory(str(store.url), now=lambda: moment[0])
         runner = Runner(Pipelines(configuration), store, memory, queue, now=lambda: moment[0])
