@@ -20,6 +20,7 @@ from pipeline.cli.keys import keys
 from pipeline.cli.letters import letters
 from pipeline.cli.plugins import plugins
 from pipeline.cli.polling import run_now
+from pipeline.cli.replaying import replay
 from pipeline.cli.roles import clock, serve, worker
 from pipeline.cli.run import run
 from pipeline.cli.sending import send
@@ -61,6 +62,7 @@ app.command(rich_help_panel=RUNNING)(clock)
 WRITING: Final = "Write pipelines"
 app.command(rich_help_panel=WRITING)(check)
 app.command("try", rich_help_panel=WRITING)(try_payload)
+app.command(rich_help_panel=WRITING)(replay)
 app.add_typer(plugins, name="plugins", rich_help_panel=WRITING)
 app.command(rich_help_panel=WRITING)(schema)
 

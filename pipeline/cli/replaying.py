@@ -33,11 +33,11 @@ def replay(  # noqa: PLR0913 - a verb takes its options as arguments
     pipeline: Annotated[str, typer.Argument(help="The pipeline's name.")],
     *,
     since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", help="Messages since: 24h ago, or 2026-11-21T08:30 (UTC).")
+        str | None, typer.Option("--since", metavar="TIME", help="Messages since then: 24h is so long ago; or 2026-11-21T08:30 (UTC).")
     ] = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Messages before.")] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Messages before then.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="At most so many, the newest of them.")] = 10_000,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Send nothing: there is no other way yet.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Send nothing. Needed: there is no other way yet.")] = False,
     config: ConfigOption = None,
     data: DataOption = None,
     output: OutputOption = Output.TABLE,
