@@ -70,7 +70,7 @@ class Runner:
         self._together = Together()
         self.circuits = Circuits(store, now)
         self.attempts = Attempts(self.circuits, memory, now, lambda name, label: StepResults(store, name, label, now))
-        self.fates = Fates(store)
+        self.fates = Fates(store, now)
         self.lanes = Lanes(pipelines, store, queue, now)
         self._in_order = InOrder(store, self.lanes, self.circuits, self.attempts)
 

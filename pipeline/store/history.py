@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from pipeline.store.direct import Direct
 from pipeline.store.rows import Held, Outcome, Record, Why
-from pipeline.store.tables import clean, given_texts, held, insert, lane_messages, records, to_number, to_time
+from pipeline.store.tables import chunks, clean, given_texts, held, insert, lane_messages, records, to_number, to_time
 
 _PLACE: Final = attrgetter("message_id", "pipeline", "step")
 _DECISION: Final = attrgetter("pipeline", "step", "outcome", "at", "attempt", "since", "reason", "became")
@@ -59,6 +59,16 @@ def read_history(connection: Connection, message_id: str) -> list[Record]:
         .order_by(records.c.at, records.c.pipeline, records.c.step)
     )
     return [_record(row) for row in connection.execute(query)]
+
+
+def read_histories(connection: Connection, pipeline: str, message_ids: Sequence[str]) -> dict[str, list[Record]]:
+    """Give all records of these messages in a pipeline."""
+    found: dict[str, list[Record]] = {}
+    for some in chunks(message_ids):
+        query = select(records).where(records.c.message_id.in_(some), records.c.pipeline == pipeline)
+        for row in connection.execute(query):
+            found.setdefault(row.message_id, []).append(_record(row))
+    return found
 
 
 def not_gone_on(connection: Connection, new: Sequence[Held]) -> list[Held]:

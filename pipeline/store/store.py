@@ -122,6 +122,11 @@ class Store:
         with self._database.reading() as connection:
             return history.read_history(connection, message_id)
 
+    def histories(self, pipeline: str, message_ids: Sequence[str]) -> dict[str, list[Record]]:
+        """Give the last decision of every step of a pipeline about these messages, by message id, where there is any."""
+        with self._database.reading() as connection:
+            return history.read_histories(connection, pipeline, message_ids)
+
     def note_result(self, new: Result) -> None:
         """Note which message a reference of another system stands for; what that has said of it already stays."""
         with self._database.writing() as connection:
