@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -31,8 +31,16 @@ class Interpolator:
     leniently where they are not texts, and a version number that is a text stays one.
     """
 
-    def __init__(self, environ: Mapping[str, str], secrets: Path | None, problems: Problems) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        secrets: Path | None,
+        problems: Problems,
+        stand_in: Callable[[str], str] | None = None,
+    ) -> None:
+        """With `stand_in`, what has no value and no default gets what that gives for its name, and no secret is read."""
         self._environ = environ
+        self._stand_in = stand_in
         self._secrets = secrets
         self._problems = problems
 
@@ -81,11 +89,18 @@ class Interpolator:
             return value
         if operator == ":-":
             return rest
-        if operator == ":?":
-            raise _UnresolvedError(f"the environment variable {name} is not set: {rest}")
+        return self._unset(name, rest if operator == ":?" else None)
+
+    def _unset(self, name: str, message: str | None) -> str:
+        if self._stand_in is not None:
+            return self._stand_in(name)
+        if message is not None:
+            raise _UnresolvedError(f"the environment variable {name} is not set: {message}")
         raise _UnresolvedError(f"the environment variable {name} is not set", f"set it, or give a default: ${{{name}:-…}}")
 
     def _secret(self, name: str) -> str:
+        if self._stand_in is not None:
+            return self._stand_in(name)
         if not name or "/" in name or "\\" in name or "\0" in name or name in (".", ".."):
             raise _UnresolvedError("${file:NAME} names a file of the secrets directory", "no '/' and no '..'")
         if self._secrets is None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Variables
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -67,12 +67,16 @@ def check(
     environ: Variables[str, str] = os.environ,
     secrets: Path | None = None,
     networks: Networks = ANYWHERE,
+    stand_in: Callable[[str], str] | None = None,
 ) -> Report:
-    """Read as `load` does, and give a report of all errors and warnings in the order of the files; raises nothing for them."""
+    """Read as `load` does, and give a report of all errors and warnings in the order of the files; raises nothing for them.
+
+    With `stand_in`, a variable that has neither a value nor a default gets what that gives for its name; so does each secret.
+    """
     problems = Problems()
     files = find_files(paths, problems)
     registry = registry or Registry(files.directories)
-    interpolator = Interpolator(environ, secrets, problems)
+    interpolator = Interpolator(environ, secrets, problems, stand_in)
     reader = StepReader(registry, problems, networks)
     roots = [_root(path, interpolator, problems) for path in files.pipelines]
     shared = [_root(path, interpolator, problems) for path in files.shared]

@@ -1,0 +1,314 @@
+"""Reads a `NAME.test.yaml`: every problem with its place, before anything is run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from pipeline.message import FIELDS
+from pipeline.plugin import WebhookProducer
+from pipeline.registry import did_you_mean, suggestion
+from pipeline.schedule import read_zone
+from pipeline.spec.casekeys import AnswerKeys, CaseKeys, FailKeys, FileKeys, MessageKeys, PayloadKeys, SpanKeys, StepKeys
+from pipeline.spec.cases import Answered, Broken, Case, CaseFile, Expected, Happening, Moment, Payload, Sending, Timed, Wanted
+from pipeline.spec.cases import pipeline_of as pipeline_of  # noqa: PLC0414 - who reads tests asks for it as well
+from pipeline.spec.document import read
+from pipeline.spec.matching import refuse_unusable
+from pipeline.spec.model import PipelineSpec
+from pipeline.spec.options import validate
+from pipeline.spec.problems import Place, Problems, Source
+from pipeline.spec.tree import Entry, Items, Mapping, Node, Scalar
+from pipeline.units import parse_duration
+
+START: Final = datetime(2026, 1, 5, 12, tzinfo=UTC)
+"""When a test begins that does not say: on a Monday at noon."""
+_BODIES: Final = ("file", "json", "text", "form", "message", "messages")
+_STEP_KEYS: Final = tuple(StepKeys.model_fields)
+_ALONE: Final = ("wait", "restart", "forget")
+_TIME: Final = "a time such as 2026-03-29T01:59, or +10m for so long after the test began, is expected"
+_KNOWN: Final[dict[str, tuple[str, ...]]] = {
+    "expect": (*FIELDS, "at", "sent"),
+    "dropped": ("reason", "at", "id", "title"),
+    "dead_letters": (*FIELDS, "at", "error"),
+}
+_KINDS: Final = {"expect": "consumer", "dropped": "step", "dead_letters": "step"}
+_LONGEST_FILE: Final = 64 * 2**20
+
+
+def read_cases(path: Path, problems: Problems) -> CaseFile | None:
+    """Read a file of tests; None where it is none at all. Each test with a problem is left out."""
+    root = read(path, problems)
+    if root is None:
+        return None
+    if not isinstance(root, Mapping):
+        problems.error(root.place, "a mapping is expected", "a file of tests begins with 'tests:'")
+        return None
+    first = next((entry.key for entry in root.entries.values()), root.place)
+    found = validate(FileKeys, root, first, "", problems)
+    if found is None:
+        return None
+    items = root.entries["tests"].value
+    assert isinstance(items, Items)
+    cases: list[Case] = []
+    for index, item in enumerate(items.items):
+        case = _CaseReader(path, found, problems).read(index, item)
+        if case is None:
+            continue
+        if twin := next((other for other in cases if other.name == case.name), None):
+            problems.error(case.place, f"another test is called '{case.name}'", f"the first stands in line {twin.place.line}")
+        cases.append(case)
+    return CaseFile(path, pipeline_of(path), tuple(cases))
+
+
+class _CaseReader:
+    """Reads one test."""
+
+    def __init__(self, path: Path, file: FileKeys, problems: Problems) -> None:
+        self._path = path
+        self._file = file
+        self._problems = problems
+        self._zone: ZoneInfo = read_zone(file.timezone)
+        self._labels: dict[str, list[tuple[str, Place]]] = {}
+
+    def read(self, index: int, node: Node) -> Case | None:
+        before = len(self._problems)
+        if not isinstance(node, Mapping):
+            return None
+        keys = validate(CaseKeys, node, node.place, "", self._problems)
+        if keys is None:
+            return None
+        if "timezone" in node.entries:
+            self._zone = read_zone(keys.timezone)
+        start = self._moment(node.entries["at"].value) if "at" in node.entries else Moment(absolute=START)
+        if start is not None and start.absolute is None:
+            self._problems.error(node.entries["at"].value.place, "at: a time such as 2026-03-29T01:59 is expected")
+        name = node.entries["name"]
+        case = Case(
+            name=keys.name,
+            place=name.value.place,
+            index=index,
+            start=start.of(START) if start else START,
+            steps=tuple(self._steps(node.entries.get("send"))),
+            broken={label: tuple(map(_broken, one if isinstance(one, list) else [one])) for label, one in keys.fail.items()},
+            environment=self._file.environment | keys.environment,
+            expect=self._expected("expect", node.entries.get("expect")),
+            dropped=self._expected("dropped", node.entries.get("dropped")),
+            dead_letters=self._expected("dead_letters", node.entries.get("dead_letters")),
+            held=keys.held,
+            only=keys.only,
+            until=keys.until,
+        )
+        if "fail" in node.entries:
+            self._name_all("consumer", node.entries["fail"].value)
+        return replace(case, labels=self._labels) if len(self._problems) == before else None
+
+    def _steps(self, entry: Entry | None) -> Iterator[Timed]:
+        if entry is not None and isinstance(entry.value, Items):
+            for item in entry.value.items:
+                if isinstance(item, Mapping) and (step := self._step(item)) is not None:
+                    yield step
+
+    def _step(self, node: Mapping) -> Timed | None:
+        own = {key: entry for key, entry in node.entries.items() if key in _STEP_KEYS}
+        named = {key: entry for key, entry in node.entries.items() if key not in _STEP_KEYS}
+        keys = validate(StepKeys, Mapping(node.place, entries=own), node.place, "", self._problems)
+        if keys is None:
+            return None
+        at = self._moment(own["at"].value) if "at" in own else None
+        if at is not None and keys.after is not None:
+            self._problems.error(own["at"].key, "a step has 'after' or 'at', not both")
+        if alone := [key for key in _ALONE if key in own]:
+            return self._alone(node, keys, alone, named, at)
+        if len(named) != 1:
+            self._problems.error(node.place, *_one_producer(named))
+            return None
+        (label,) = named
+        self._labels.setdefault("producer", []).append((label, named[label].key))
+        sending = self._sending(label, named[label], keys)
+        return None if sending is None else Timed(sending, keys.after or timedelta(), at)
+
+    def _alone(
+        self, node: Mapping, keys: StepKeys, alone: Sequence[str], named: dict[str, Entry], at: Moment | None
+    ) -> Timed | None:
+        if named or len(alone) > 1:
+            self._problems.error(node.place, f"'{alone[0]}' is a step of its own", "begin each step with '- '")
+            return None
+        if alone == ["wait"]:
+            return Timed(Happening(None), (keys.wait or timedelta()) + (keys.after or timedelta()), at)
+        return Timed(Happening("restart" if keys.restart else "forget"), keys.after or timedelta(), at)
+
+    def _sending(self, label: str, entry: Entry, keys: StepKeys) -> Sending | None:
+        node = entry.value
+        if isinstance(node, Scalar) and node.value is None:
+            node = Mapping(node.place)
+        if not isinstance(node, Mapping):
+            self._problems.error(node.place, f"send {label}: a payload is expected", f"such as '{label}: {{json: …}}'")
+            return None
+        found = validate(PayloadKeys, node, entry.key, f"send {label}", self._problems)
+        bodies = [key for key in _BODIES if key in node.entries]
+        if len(bodies) > 1:
+            self._problems.error(node.entries[bodies[1]].key, f"send {label}: {' and '.join(bodies)} exclude each other")
+            return None
+        if found is None or (keys.every is not None and keys.repeat is None):
+            if found is not None:
+                self._problems.error(entry.key, f"send {label}: 'every' needs 'repeat'")
+            return None
+        messages = [found.message] if found.message else found.messages or []
+        return Sending(
+            place=entry.key,
+            producer=label,
+            payload=None if messages else self._payload(found, bodies, node),
+            messages=[self._message(one, place) for one, place in zip(messages, _places(node), strict=True)],
+            repeat=keys.repeat,
+            every=keys.every or timedelta(),
+            answer=_answered(keys.answer),
+        )
+
+    def _payload(self, keys: PayloadKeys, bodies: Sequence[str], node: Mapping) -> Payload:
+        shared: dict[str, Any] = {name: getattr(keys, name) for name in ("headers", "query", "method", "path", "content_type")}
+        if bodies == ["file"]:
+            return Payload(body=self._read(node.entries["file"].value, str(keys.file)), kind="json", **shared)
+        if bodies == ["json"]:
+            return Payload(kind="json", value=keys.json_, **shared)
+        if bodies == ["text"]:
+            return Payload(kind="text", value=keys.text, **shared)
+        if bodies == ["form"]:
+            return Payload(kind="form", value=keys.form, **shared)
+        return Payload(body=b"", **shared)
+
+    def _read(self, node: Node, name: str) -> bytes:
+        try:
+            with (self._path.parent / name).open("rb") as file:
+                return file.read(_LONGEST_FILE)
+        except OSError as error:
+            self._problems.error(node.place, f"file: cannot be read: {error.strerror}", f"looked for beside {self._path.name}")
+            return b""
+
+    def _message(self, keys: MessageKeys, place: Place) -> dict[str, Any]:
+        fields = {name: value for name in keys.model_fields_set if (value := getattr(keys, name)) is not None}
+        if "time" in fields and "{{" not in fields["time"]:
+            try:
+                fields["time"] = _zoned(datetime.fromisoformat(fields["time"]), self._zone).isoformat()
+            except ValueError:
+                self._problems.error(place, "time: a time such as 2026-03-29T01:59 is expected")
+        if "id" in fields:
+            try:
+                UUID(fields["id"])
+            except ValueError:
+                self._problems.error(place, "id: a UUID is expected")
+        return fields
+
+    def _expected(self, part: str, entry: Entry | None) -> dict[str, Expected]:
+        if entry is None or not isinstance(entry.value, Mapping):
+            return {}
+        self._name_all(_KINDS[part], entry.value)
+        found: dict[str, Expected] = {}
+        for label, its in entry.value.entries.items():
+            if isinstance(its.value, Items):
+                found[label] = [one for item in its.value.items if (one := self._wanted(part, item)) is not None]
+            else:
+                found[label] = its.value.plain()
+                if isinstance(found[label], bool) or found[label] < 0:
+                    self._problems.error(its.value.place, f"{part} {label}: a list, or a number from 0 on, is expected")
+        return found
+
+    def _wanted(self, part: str, node: Node) -> Wanted | None:
+        if isinstance(node, Scalar):
+            return Wanted(
+                fields={"reason" if part == "dropped" else "error" if part == "dead_letters" else "title": node.plain()}
+            )
+        if not isinstance(node, Mapping):
+            return None
+        known = _KNOWN[part]
+        for key, entry in node.entries.items():
+            if (name := re.split(r"[.\[]", key, maxsplit=1)[0]) not in known:
+                what = {"expect": "delivery", "dropped": "dropped message", "dead_letters": "dead letter"}[part]
+                self._problems.error(entry.key, f"a {what} has no field '{name}'", suggestion(name, known, none=""))
+            elif key != "at" and (text := refuse_unusable(entry.value.plain())):
+                self._problems.error(entry.value.place, f"{key}: {text}")
+        earliest, latest = self._span(node.entries["at"]) if "at" in node.entries else (None, None)
+        fields = {key: entry.value.plain() for key, entry in node.entries.items() if key != "at"}
+        return Wanted(fields=fields, earliest=earliest, latest=latest)
+
+    def _span(self, entry: Entry) -> tuple[Moment | None, Moment | None]:
+        node = entry.value
+        if not isinstance(node, Mapping):
+            moment = self._moment(node)
+            return moment, moment
+        if validate(SpanKeys, node, entry.key, "at", self._problems) is None:
+            return None, None
+        ends = [self._moment(node.entries[key].value) if key in node.entries else None for key in ("from", "to")]
+        return ends[0], ends[1]
+
+    def _moment(self, node: Node) -> Moment | None:
+        text = str(node.plain())
+        try:
+            if text.startswith("+"):
+                return Moment(since_start=parse_duration(text[1:]))
+            return Moment(absolute=_zoned(datetime.fromisoformat(text), self._zone))
+        except ValueError:
+            self._problems.error(node.place, f"at: {_TIME}")
+            return None
+
+    def _name_all(self, kind: str, node: Node) -> None:
+        if isinstance(node, Mapping):
+            self._labels.setdefault(kind, []).extend((label, entry.key) for label, entry in node.entries.items())
+
+
+def refuse_unknown(case: Case, spec: PipelineSpec, problems: Problems) -> None:
+    """Tell of steps that a test names and its pipeline does not have, and of payloads for producers that take none."""
+    consumers = [step.label for step in spec.consumers]
+    producers = {step.label: step for step in spec.producers}
+    known = {"producer": list(producers), "consumer": consumers, "step": [*(step.label for step in spec.filters), *consumers]}
+    for timed in case.steps:
+        step = producers.get(timed.step.producer) if isinstance(timed.step, Sending) and timed.step.payload else None
+        if step is not None and isinstance(timed.step, Sending) and not issubclass(step.type, WebhookProducer):
+            problems.error(timed.step.place, f"producer '{step.label}' takes no payloads", "give it a message: {title: …}")
+    for kind, named in case.labels.items():
+        for label, place in named:
+            if label not in known[kind]:
+                what = "filter or consumer" if kind == "step" else kind
+                problems.error(place, f"the pipeline has no {what} '{label}'", suggestion(label, known[kind], none=""))
+
+
+def lone_file(path: Path, problems: Problems) -> None:
+    """Tell of a file of tests that lies beside no pipeline."""
+    beside = [file.name for file in path.parent.glob("*.yaml") if not file.name.endswith(".test.yaml")]
+    wanted = pipeline_of(path).name
+    hint = did_you_mean(wanted, beside) or "tests lie beside their pipeline: NAME.test.yaml beside NAME.yaml"
+    problems.error(Place(Source(path)), f"there is no {wanted} beside it", hint)
+
+
+def _places(node: Mapping) -> list[Place]:
+    """Give the places of a step's messages."""
+    if "message" in node.entries:
+        return [node.entries["message"].key]
+    value = node.entries["messages"].value if "messages" in node.entries else None
+    return [item.place for item in value.items] if isinstance(value, Items) else []
+
+
+def _one_producer(named: dict[str, Entry]) -> tuple[str, str]:
+    if not named:
+        return "this step says nothing", "such as '- http: {json: {title: disk full}}', or '- wait: 1h'"
+    meant = [hint for key in named if (hint := did_you_mean(key, _STEP_KEYS))]
+    return f"several producers in one step: {' and '.join(named)}", meant[0] if meant else "begin each step with '- '"
+
+
+def _answered(keys: int | AnswerKeys | None) -> Answered | None:
+    if keys is None:
+        return None
+    return Answered(keys) if isinstance(keys, int) else Answered(keys.status, keys.reason)
+
+
+def _broken(keys: FailKeys) -> Broken:
+    return Broken(keys.how, keys.after or timedelta(), keys.lasting)
+
+
+def _zoned(moment: datetime, zone: ZoneInfo) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=zone)

@@ -1,0 +1,107 @@
+"""From paths to tests that can be run: each with its pipeline, loaded as the test wants it and without any secret."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from pipeline.networks import ANYWHERE, Networks
+from pipeline.spec.casefile import lone_file, read_cases, refuse_unknown
+from pipeline.spec.cases import SUFFIX, Case, CaseFile, pipeline_of, tests_of
+from pipeline.spec.loader import check
+from pipeline.spec.model import Configuration, PipelineSpec
+from pipeline.spec.problems import Place, Problems, Report, Source, SpecProblem
+
+_NUMBER: Final = re.compile(r"(?i)(^|_)(chat|id|port|number|count|limit)(_?id)?$")
+_URL: Final = re.compile(r"(?i)(^|_)(url|uri|endpoint|server|host)$")
+_TOKEN: Final = re.compile(r"(?i)token$")
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A test with its pipeline."""
+
+    case: Case
+    spec: PipelineSpec
+
+
+@dataclass(slots=True)
+class Loaded:
+    """What the paths hold, and what is wrong with it."""
+
+    files: list[CaseFile] = field(default_factory=list)
+    ready: list[Ready] = field(default_factory=list)
+    problems: list[SpecProblem] = field(default_factory=list)
+
+    @property
+    def report(self) -> Report:
+        """All problems as a report."""
+        return Report(tuple(self.problems), tuple(file.path for file in self.files), Configuration())
+
+
+def stand_in(name: str) -> str:
+    """Give a value for a variable or a secret that a test does not set: one that is mostly accepted, and leads nowhere."""
+    if _NUMBER.search(name):
+        return "1"
+    if _URL.search(name):
+        return "https://stand-in.example.com"
+    return "1:stand-in" if _TOKEN.search(name) else "stand-in"
+
+
+def find_case_files(paths: Sequence[Path]) -> list[Path]:
+    """Give the files of tests that paths mean: those in a directory, that beside a pipeline, or the file itself."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(file for file in path.glob(f"*{SUFFIX}") if not file.name.startswith("."))
+        elif path.name.endswith(SUFFIX):
+            found.append(path)
+        elif (beside := tests_of(path)).is_file():
+            found.append(beside)
+    return list(dict.fromkeys(found))
+
+
+def load_cases(paths: Sequence[Path], *, networks: Networks = ANYWHERE) -> Loaded:
+    """Read all tests of these paths, and load the pipeline of each; raises nothing for what is wrong with them."""
+    loaded = Loaded()
+    for path in find_case_files(paths):
+        problems = Problems()
+        file = read_cases(path, problems)
+        loaded.files.append(file or CaseFile(path, pipeline_of(path), ()))
+        if not pipeline_of(path).is_file():
+            lone_file(path, problems)
+        elif file is not None:
+            _load(file, problems, loaded, networks)
+        loaded.problems += problems.sorted([path])
+    loaded.problems = list(dict.fromkeys(loaded.problems))
+    return loaded
+
+
+def _load(file: CaseFile, problems: Problems, loaded: Loaded, networks: Networks) -> None:
+    """Load the pipeline for each environment that its tests want."""
+    reports: dict[tuple[tuple[str, str], ...], Report] = {}
+    for case in file.cases:
+        wanted = tuple(sorted(case.environment.items()))
+        if (report := reports.get(wanted)) is None:
+            report = check([file.pipeline], environ=case.environment, networks=networks, stand_in=stand_in)
+            reports[wanted] = report
+            loaded.problems += [_hinted(problem) for problem in report.problems if problem.severity == "error"]
+        spec = next(iter(report.configuration.pipelines.values()), None)
+        if spec is None or report.errors:
+            if not report.errors:
+                problems.error(Place(Source(file.path)), f"there is no pipeline in {file.pipeline.name}")
+            continue
+        before = len(problems)
+        refuse_unknown(case, spec, problems)
+        if len(problems) == before:
+            loaded.ready.append(Ready(case, spec))
+
+
+def _hinted(problem: SpecProblem) -> SpecProblem:
+    """Say of an error in a value that came from a variable that a test may set that."""
+    if "${" not in problem.source or problem.hint:
+        return problem
+    return replace(problem, hint="a variable that a test does not set has a stand-in: 'environment:' sets it")
