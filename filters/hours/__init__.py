@@ -14,7 +14,7 @@ filters:
       timezone: Europe/Berlin
       open: ["MON-FRI 08:00-18:00", "SAT 10:00-14:00"]
       holidays: [2026-12-24, 2026-12-25..2026-12-26]
-      unless: severity == "critical"
+      pass: severity == "critical"
       people:
         ann: {leave: [2026-12-20..2027-01-03], deputy: bob}
         bob: {timezone: America/New_York, open: ["MON-FRI 09:00-17:00"]}
@@ -26,7 +26,7 @@ What comes outside of the hours waits until they begin, and leaves in the order 
 message of each `key` leave. `cancel: true` drops what began and was resolved while it waited, the resolve with it; a resolve of
 what was told before is told as well. For that the store keeps what is told, some 200 bytes for each key that fires, and all
 messages take the quarter of a second that it takes to open a window. `otherwise: drop` drops what comes outside of the hours.
-What `unless` holds for passes at any time.
+What `pass` holds for passes at any time.
 
 The label that `by` names says for whom a message is. `people` has the hours of each: what a person does not say is as above, and
 so is who is not named. `leave` are days on which none of a person's shifts begins. While somebody is away, `deputy` gets the
@@ -60,7 +60,7 @@ class Hours(WindowFilter[HoursConfig]):
     def window(self, message: Message, now: datetime, memory: Memory) -> Window | Message | Dropped | None:
         """Let the message pass, as it is or for a deputy, or say when the hours begin."""
         config = self.config
-        if config.unless is not None and config.unless.matches(message):
+        if config.pass_ is not None and config.pass_.matches(message):
             return None
         found = self._staff.find(message, now, memory)
         if isinstance(found, Message) and not (config.cancel and message.key):

@@ -33,7 +33,7 @@ class HoursConfig(Config):
     timezone: _Zone = Field(default="UTC", description="The time zone of the hours, such as Europe/Berlin.")
     open: tuple[Shift, ...] = Field(min_length=1, description="The hours of the week, such as MON-FRI 08:00-18:00.")
     holidays: tuple[Dates, ...] = Field(default=(), description="Days that have none: 2026-12-24, or 2026-12-25..2026-12-26.")
-    unless: Condition | None = Field(default=None, description="Messages that pass at any time (CEL).")
+    pass_: Condition | None = Field(default=None, alias="pass", description="Messages that pass at any time (CEL).")
     otherwise: Literal["hold", "drop"] = Field(default="hold", description="What becomes of others outside of the hours.")
     deputy: str | None = Field(default=None, min_length=1, description="Who gets them instead, if there.")
     cancel: bool = Field(default=False, description="Drop what began and was resolved while it waited.")

@@ -1,0 +1,207 @@
+"""Tells what lasts: a firing message passes when it has fired for some time, and what is over by then is not told.
+
+```yaml
+name: what-lasts
+producers:
+  - prometheus
+filters:
+  - hold: {for: 5m, pass: severity == "critical"}
+consumers:
+  - log
+```
+
+`by` says which messages are about the same, else their `key` does; one in which all of that is empty passes at once. The first
+firing message begins the time, and its own `time` counts: what its sender knows since half an hour has lasted for five minutes.
+Later ones take its place, so that the newest is told. A resolve within the time ends it, and neither is told: the record of both
+says how long it lasted. Afterwards repeats pass at once, and so does the resolve. `pass` lets through at once what cannot wait,
+such as a severity that rises to critical; from then on it is told. `tell: text` adds a line about how long it has lasted to what
+passes, `tell: data` puts it as `lasted` into the payload, where that is an object.
+
+`time` decides what is newer, so that it does not matter in which order messages come: what is older than what is known already is
+dropped with that reason. A time in the future counts as a minute from now.
+
+A resolve of something of which nothing is known passes, rather than that an end is never told; one of what was over without
+having been told is dropped, for as long as that is known: `for`, an hour at least. That something was told is known for
+`remember` after its last message. All that is in the store, so a lost memory changes nothing, and neither does the number of
+workers: a clock decides about all messages of a key, one after the other, within the quarter of a second in which it looks. One
+message and some 200 bytes wait for each key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import ClassVar, Final, Literal
+
+import msgspec
+from pydantic import Field
+
+from pipeline import (
+    By,
+    Condition,
+    Config,
+    Dropped,
+    Duration,
+    Keep,
+    Memory,
+    Message,
+    Opened,
+    Released,
+    Stay,
+    Window,
+    WindowFilter,
+    format_duration,
+)
+
+_AHEAD: Final = timedelta(minutes=1)
+"""Clocks differ by so much at most; a time farther ahead is a mistake that must not keep a message for years."""
+_OVER_KNOWN: Final = timedelta(hours=1)
+
+
+class HoldConfig(Config):
+    """The options of `hold`."""
+
+    shorthand: ClassVar[str | None] = "for"
+
+    for_: Duration = Field(alias="for", gt=timedelta(), description="How long it must last until it is told.")
+    by: By = Field(default=By("key"), description="Fields in which messages about the same agree, such as [labels.alertname].")
+    pass_: Condition | None = Field(default=None, alias="pass", description="Firing messages that pass at once (CEL).")
+    tell: Literal["text", "data"] | None = Field(
+        default=None, description="Where it is told how long it has lasted; else nowhere."
+    )
+    remember: Duration = Field(
+        default=timedelta(days=7), gt=timedelta(), description="How long after its last message it is known that it was told."
+    )
+
+
+class _Known(msgspec.Struct, omit_defaults=True):
+    """What is kept of a key."""
+
+    newest: datetime | None = None
+    """The time of the newest message."""
+    since: datetime | None = None
+    """Since when it fires; None where it does not, as far as is known."""
+    over: datetime | None = None
+    """The time of the newest resolve."""
+    told: bool | None = None
+    """Whether it was told that it fires, or fired last; None where nobody knows."""
+    waits: str = ""
+    """The id of the message that waits."""
+
+
+class Hold(WindowFilter[HoldConfig]):
+    """Passes a firing message when it has fired for some time, and drops what is over by then."""
+
+    def window(self, message: Message, now: datetime, memory: Memory) -> Window | None:  # noqa: ARG002 - the store knows it all
+        """Have the message looked at together with what is known of its key."""
+        if not any(self.config.by.values(message).values()):
+            return None
+        return Window(self.config.by.key(message), now)
+
+    def release(self, opened: Opened) -> Iterable[Released]:
+        """Go through what has come, in order of its time, and say what leaves, waits on or ends here."""
+        case = _Case(self.config, opened)
+        for message in sorted(opened.messages, key=lambda one: (one.time, one.id)):
+            yield from case.take(message)
+        yield from case.end()
+
+
+class _Case:
+    """What is known of a key while its window is open, and the message that waits."""
+
+    def __init__(self, config: HoldConfig, opened: Opened) -> None:
+        self._config = config
+        self._now = opened.now
+        self._known = msgspec.convert(opened.kept or {}, _Known)
+        self._waiting = next((one for one in opened.messages if one.id == self._known.waits), None)
+        self._needed = bool(opened.messages)
+
+    def take(self, message: Message) -> Iterator[Released]:
+        """Decide about a message."""
+        if message is self._waiting:
+            return
+        known, at = self._known, min(message.time, self._now + _AHEAD)
+        yield from self._pass_what_lasts(at)
+        if known.newest is not None and at < known.newest:
+            yield Dropped(f"older than what is known, of {known.newest:%Y-%m-%d %H:%M:%S %Z}", message)
+            self._learn(message, at)
+            return
+        known.newest = at
+        yield from self._resolved(message, at) if message.status == "resolved" else self._firing(message, at)
+
+    def end(self) -> Iterator[Released]:
+        """Pass what has lasted by now, and say what is kept until when."""
+        yield from self._pass_what_lasts(self._now)
+        known, config = self._known, self._config
+        known.waits = ""
+        if self._waiting is not None and known.since is not None:
+            known.waits, due = self._waiting.id, known.since + config.for_
+            yield Stay(self._waiting, due)
+        elif self._needed:
+            due = self._now + (max(config.for_, _OVER_KNOWN) if known.since is None else config.remember)
+        else:
+            return  # nothing has come for so long that it is forgotten
+        yield Keep(msgspec.to_builtins(known), due)
+
+    def _firing(self, message: Message, at: datetime) -> Iterator[Released]:
+        known = self._known
+        if known.since is None:
+            known.since, known.told = at, False
+        if known.told:
+            yield self._telling(message, at)
+            return
+        if self._waiting is not None:
+            yield Dropped(f"{message.id} is newer, and waits in its place", self._waiting)
+        self._waiting = message
+        if self._config.pass_ is not None and self._config.pass_.matches(message):
+            yield from self._pass(at)
+
+    def _resolved(self, message: Message, at: datetime) -> Iterator[Released]:
+        known = self._known
+        if self._waiting is not None and known.since is not None:
+            lasted, limit = format_duration(_whole(at - known.since)), format_duration(self._config.for_)
+            reason = f"over after {lasted}, before {limit}"
+            yield Dropped(reason, self._waiting)
+            yield Dropped(reason, message)
+        elif known.since is None and known.told is False:
+            yield Dropped("it was over before, and nobody was told of it", message)
+        else:
+            yield self._telling(message, at)
+            known.told = True
+        self._waiting, known.since, known.over = None, None, at
+
+    def _learn(self, message: Message, at: datetime) -> None:
+        """Learn from a message that came too late since when it fires."""
+        known = self._known
+        if message.status == "resolved":
+            known.over = max(known.over or at, at)
+            if known.since is not None and known.since <= at:
+                known.since = known.newest
+        elif known.since is not None and (known.over is None or at > known.over):
+            known.since = min(known.since, at)
+
+    def _pass_what_lasts(self, moment: datetime) -> Iterator[Released]:
+        known = self._known
+        if self._waiting is not None and known.since is not None and known.since + self._config.for_ <= moment:
+            yield from self._pass(moment)
+
+    def _pass(self, moment: datetime) -> Iterator[Released]:
+        assert self._waiting is not None
+        yield self._telling(self._waiting, moment)
+        self._waiting, self._known.told = None, True
+
+    def _telling(self, message: Message, moment: datetime) -> Message:
+        """Give a message that tells how long it has lasted, where that is asked for and known."""
+        known, tell = self._known, self._config.tell
+        if tell is None or known.since is None:
+            return message
+        lasted = format_duration(_whole(max(moment, known.since) - known.since))
+        if tell == "data":
+            payload = {} if message.data is None else message.data
+            return message.replace(data={**payload, "lasted": lasted}) if isinstance(payload, dict) else message
+        line = f"It lasted {lasted}." if message.status == "resolved" else f"It has lasted for {lasted}."
+        return message.replace(text=f"{message.text}\n{line}" if message.text else line)
+
+
+def _whole(length: timedelta) -> timedelta:
+    return timedelta(seconds=length // timedelta(seconds=1))
