@@ -268,12 +268,23 @@ class Dropped:
     message: Message | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Buried:
+    """What a filter yields beside messages that go on: this part of the message goes to the dead letters, with the reason.
+
+    Taken out of them it comes to the same filter again. `PermanentError` buries the message as a whole.
+    """
+
+    message: Message
+    reason: str
+
+
 class Filter(Plugin[C]):
     """Decides about a message, or changes it, by looking at nothing but the message."""
 
     @abstractmethod
-    def filter(self, message: Message) -> Iterable[Message | Dropped]:
-        """Yield nothing, or `Dropped`, to drop the message, one to pass or change it, several to split it.
+    def filter(self, message: Message) -> Iterable[Message | Dropped | Buried]:
+        """Yield nothing, or `Dropped`, to drop the message, one to pass or change it, several to split it, `Buried` ones too.
 
         Never change `message` in place. One message out keeps its parent's id; several get ids derived from it, so
         that a repeat gives the same ids. Raise `PermanentError` to bury the message, `TemporaryError` to have it
@@ -289,7 +300,7 @@ class RememberingFilter(Plugin[C]):
     further on, or buried. False while it is on its way. May raise `TemporaryError`. Outside of an engine: always False."""
 
     @abstractmethod
-    def filter(self, message: Message, memory: Memory) -> Iterable[Message | Dropped]:
+    def filter(self, message: Message, memory: Memory) -> Iterable[Message | Dropped | Buried]:
         """As `Filter.filter`, and may ask and tell `memory`, which is this step's own."""
 
 

@@ -10,11 +10,13 @@ from typing import Any, Final, Literal, cast
 
 import msgspec
 
+from pipeline.engine.parts import apart
 from pipeline.errors import PermanentError, PipelineError, Problem, RequestError, TemporaryError
 from pipeline.message import FIELDS, Message, derived_id
 from pipeline.plugin import (
     AnyConsumer,
     AnyFilter,
+    Buried,
     Dropped,
     Memory,
     Note,
@@ -177,6 +179,8 @@ class _DryRun:
         self._opened = opened
         self._plugins: dict[tuple[str, str], Plugin[Any]] = {}
         self._memories: dict[str, Memory] = {}
+        self._buried: dict[str, str] = {}
+        """By the ids of parts of messages: why they are buried."""
         steps: tuple[Step, ...] = (*spec.producers, *spec.filters, *spec.consumers)
         self._mask = masker(secret for step in steps for secret in secrets_in(step.config))
 
@@ -203,7 +207,7 @@ class _DryRun:
             visit, left = self._visit(step, current)
             if len(left) > 1:
                 rest = filters[index + 1 :]
-                parts = tuple(self._journey(part, rest, self._changes(current, part)) for part in left)
+                parts = tuple(self._part(step, current, part, rest) for part in left)
                 visit = replace(visit, parts=parts)
             visits.append(visit)
             if len(left) != 1:
@@ -211,6 +215,13 @@ class _DryRun:
             current = left[0]
         deliveries = tuple(self._delivery(step, current) for step in self._spec.consumers)
         return Journey(message=message, changes=changes, visits=tuple(visits), deliveries=deliveries)
+
+    def _part(self, step: FilterStep, whole: Message, part: Message, rest: Sequence[FilterStep]) -> Journey:
+        changes = self._changes(whole, part)
+        if (why := self._buried.get(part.id)) is None:
+            return self._journey(part, rest, changes)
+        buried = Visit(step=step.label, plugin=step.plugin, place=str(step.position), did="failed", reason=self._mask(why))
+        return Journey(message=part, changes=changes, visits=(buried,))
 
     def _visit(self, step: FilterStep, message: Message) -> tuple[Visit, list[Message]]:
         visit = Visit(step=step.label, plugin=step.plugin, place=str(step.position), did="passed")
@@ -236,23 +247,32 @@ class _DryRun:
         if isinstance(plugin, WindowFilter):
             return self._wait(step, plugin, message, memory)
         out = plugin.filter(message, memory) if isinstance(plugin, RememberingFilter) else plugin.filter(message)
-        return "", *_sorted(step, message, out)
+        return "", *self._sorted(step, message, out)
 
     def _wait(
         self, step: FilterStep, plugin: WindowFilter[Any], message: Message, memory: Memory
     ) -> tuple[str, str, list[Message]]:
         window = plugin.window(message, self._now, memory)
         if not isinstance(window, Window):
-            return "", *_sorted(step, message, [message if window is None else window])
+            return "", *self._sorted(step, message, [message if window is None else window])
         waits = message if window.message is None else window.message
         opened = Opened(
             key=window.key, messages=[waits], kept=None, due=window.due, now=max(self._now, window.due), memory=memory
         )
         out = list(plugin.release(opened))
-        why, left = _sorted(step, message, [one for one in out if isinstance(one, Message | Dropped)])
+        why, left = self._sorted(step, message, [one for one in out if isinstance(one, Message | Dropped)])
         key = f" with the others of key '{window.key}'" if window.key else ""
         onward = "; goes on here as if alone" if left else "; waits on" if any(isinstance(one, Stay) for one in out) else ""
         return f"until {window.due:%Y-%m-%d %H:%M:%S %Z}{key}{onward}{f'; then {why}' if why else ''}", why, left
+
+    def _sorted(self, step: FilterStep, parent: Message, out: Iterable[Message | Dropped | Buried]) -> tuple[str, list[Message]]:
+        """Give why a message is dropped, if it is, and what goes on."""
+        given = list(out)
+        why = next((one.reason for one in given if isinstance(one, Dropped)), "")
+        parts, reasons = apart(given)
+        left = _named(step, parent, _checked(parts, step.label))
+        self._buried |= {left[index].id: reason for index, reason in reasons.items()}
+        return why, left
 
     def _delivery(self, step: ConsumerStep, message: Message) -> Delivery:
         delivery = Delivery(step=step.label, plugin=step.plugin, place=str(step.position), did="would send")
@@ -317,13 +337,6 @@ def _checked(out: Iterable[Message], label: str) -> list[Message]:
         if not isinstance(message, Message):
             raise PermanentError(f"'{label}' yielded {type(message).__name__}, not a message")
     return messages
-
-
-def _sorted(step: FilterStep, parent: Message, out: Iterable[Message | Dropped]) -> tuple[str, list[Message]]:
-    """Give why a message is dropped, if it is, and what goes on."""
-    given = list(out)
-    why = next((one.reason for one in given if isinstance(one, Dropped)), "")
-    return why, _named(step, parent, _checked((one for one in given if not isinstance(one, Dropped)), step.label))
 
 
 def _named(step: FilterStep, parent: Message, messages: Sequence[Message]) -> list[Message]:

@@ -10,10 +10,11 @@ from typing import Any, Final
 
 from pipeline.engine.batch import refuse_unreadable
 from pipeline.engine.decisions import Decisions
+from pipeline.engine.parts import apart
 from pipeline.engine.pipeline import Pipeline
 from pipeline.errors import PermanentError, TemporaryError
 from pipeline.message import Message, derived_id
-from pipeline.plugin import Dropped, Memory, RememberingFilter, WindowFilter
+from pipeline.plugin import Buried, Dropped, Memory, RememberingFilter, WindowFilter
 from pipeline.spec.model import FilterStep, Retry
 from pipeline.store.rows import Outcome, Record, Why
 
@@ -115,12 +116,13 @@ class FilterStage:
         self._decisions.record(message, step.label, Outcome.HELD, reason=reason, attempt=attempt, since=since)
         return []
 
-    def _named(self, step: FilterStep, parent: Message, out: Iterable[Message | Dropped]) -> list[Message]:
+    def _named(self, step: FilterStep, parent: Message, out: Iterable[Message | Dropped | Buried]) -> list[Message]:
         """Give what a filter made of a message its ids, and record what does not go on as itself."""
         given = list(out)
         if len(given) == 1 and given[0] is parent:
             return [parent]
-        messages = checked(step.label, [one for one in given if not isinstance(one, Dropped)], known=[parent])
+        messages, reasons = apart(given)
+        messages = checked(step.label, messages, known=[parent])
         if not messages:
             why = next((one.reason for one in given if isinstance(one, Dropped)), "")
             reason = self._decisions.mask(dropped_by(step, why))
@@ -132,7 +134,9 @@ class FilterStage:
         if parts:
             reason = f"split into {len(parts)} by {step.plugin} at {step.position}"
             self._decisions.record(parent, step.label, Outcome.REPLACED, reason=reason, became=parts)
-        return parts
+        for index, why in reasons.items():
+            self._decisions.bury(parts[index], step.label, why)
+        return [part for index, part in enumerate(parts) if index not in reasons]
 
     def _hold(self, step: FilterStep, failed: Sequence[tuple[Message, TemporaryError]], attempt: int) -> None:
         known = self._failing_since(step, [message for message, _ in failed])

@@ -12,7 +12,7 @@ import msgspec
 
 from pipeline.errors import PermanentError, PipelineError, TemporaryError
 from pipeline.message import Message
-from pipeline.plugin import Dropped, Filter, Keep, Opened, RememberingFilter, Stay, Window, WindowFilter
+from pipeline.plugin import Buried, Dropped, Filter, Keep, Opened, RememberingFilter, Stay, Window, WindowFilter
 from pipeline.testing.contract import PluginContract, check_messages, content, sample_messages, unchanged
 from pipeline.testing.secrecy import assert_no_secret
 
@@ -211,7 +211,7 @@ class WindowFilterContract(_Messages):
 def outcome(function: Callable[..., Iterable[Any]], *arguments: Any) -> Outcome:
     """Give what is yielded, messages without their ids and times, or the error's kind and text."""
     try:
-        out = [*function(*arguments)]
+        out = [one.message if isinstance(one, Buried) else one for one in function(*arguments)]
         for message in out:
             if not isinstance(message, Dropped | Stay | Keep):
                 check_messages([message])  # one by one: the engine gives the parts of a message ids of their own
