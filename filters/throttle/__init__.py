@@ -30,7 +30,7 @@ from typing import ClassVar, Final
 from pydantic import Field
 
 from filters.throttle.counting import MOST_PASSED, Counter, Tally
-from pipeline import SEVERITIES, By, Config, Dropped, Duration, Memory, Message, Opened, Window, WindowFilter
+from pipeline import By, Config, Dropped, Duration, Memory, Message, Opened, Window, WindowFilter
 
 MOST_IN_TITLE: Final = 3
 """So many of the titles that were dropped stand in that of the summary; its text has more."""
@@ -89,7 +89,7 @@ class Throttle(WindowFilter[ThrottleConfig]):
             time=due,
             title=f"{tally.number} more suppressed: {', '.join(named)}",
             text="\n".join(lines),
-            severity=max((kind.severity for kind in kinds), key=_rank),
+            severity=tally.worst,
             status="firing",
             labels={name.removeprefix("labels."): value for name, value in values.items() if name.startswith("labels.")},
             key=f"throttle {self.config.by.key(carrier)}",
@@ -99,7 +99,3 @@ class Throttle(WindowFilter[ThrottleConfig]):
                 "kinds": [{"severity": kind.severity, "title": kind.title, "count": kind.count} for kind in kinds],
             },
         )
-
-
-def _rank(severity: str) -> int:
-    return SEVERITIES.index(severity) if severity in SEVERITIES else -1

@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
-from pipeline import Memory, Message, TemporaryError, shorten
+from pipeline import SEVERITIES, Memory, Message, TemporaryError, shorten
 
 MOST_PASSED: Final = 1000
 MOST_KINDS: Final = 10
@@ -35,6 +35,8 @@ class Tally(msgspec.Struct, frozen=True, array_like=True):
     """What a window dropped: how many, and of which kinds; what is of an eleventh kind is in the number alone."""
 
     number: int = 0
+    worst: str = ""
+    """The highest severity of them."""
     kinds: list[Kind] = []
     closed: bool = False
     """The summary is made: what comes now belongs to the next window."""
@@ -45,7 +47,8 @@ class Tally(msgspec.Struct, frozen=True, array_like=True):
         at = (message.severity, shorten(message.title, LONGEST_TITLE))
         if at in counts or len(counts) < MOST_KINDS:
             counts[at] = counts.get(at, 0) + 1
-        return Tally(self.number + 1, [Kind(*kind, count) for kind, count in counts.items()])
+        worst = max(self.worst, message.severity, key=_rank)
+        return Tally(self.number + 1, worst, [Kind(*kind, count) for kind, count in counts.items()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +72,11 @@ class _Window(msgspec.Struct, frozen=True, array_like=True):
             return Place("waits", self.until)
         return Place("passes", self.until) if _digest(message.id) in self.passed else None
 
-    def taking(self, message: Message, most: int) -> _Window | None:
-        """Give the window with the message in the next place; None where all are taken."""
+    def next(self, message: Message, most: int) -> tuple[_Window, Place] | None:
+        """Give the window with the message in the next place, and that place; None where all are taken."""
         if len(self.passed) < most:
-            return _Window(self.until, [*self.passed, _digest(message.id)])
-        return None if self.carrier else _Window(self.until, self.passed, message.id)
+            return _Window(self.until, [*self.passed, _digest(message.id)]), Place("passes", self.until)
+        return None if self.carrier else (_Window(self.until, self.passed, message.id), Place("waits", self.until))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +100,14 @@ class Counter:
             if there is None or now >= there.until or (closed and there.carrier == closed):
                 there = _Window(now + self.within)
             full = not self.waiting and len(there.passed) >= self.most
-            after = None if full else there.taking(message, self.most)
-            if after is None:
-                if full or self._counted(message, there, now):
-                    return Place("behind", there.until)
-                closed = there.carrier  # the clock that opened it was ahead of ours
-            elif self._swapped(key, known, after, max(after.until - now, timedelta()) + AFTER):
-                return after.place(message) or Place("behind", after.until)
+            after = None if full else there.next(message, self.most)
+            if after is not None:
+                if self._taken(key, known, after[0], message, now):
+                    return after[1]
+            elif full or self._counted(message, there, now):
+                return Place("behind", there.until)
+            else:  # the clock that opened it was ahead of ours
+                closed = there.carrier
         raise TemporaryError("too many messages at once: they could not be counted")
 
     def close(self, carrier: Message) -> Tally:
@@ -111,10 +115,16 @@ class Counter:
         key = _tally_key(carrier.id)
         for _ in range(TRIES):
             known = self.memory.recall(key)
-            tally = _read(Tally, known) or Tally()
-            if tally.closed or self._swapped(key, known, Tally(tally.number, tally.kinds, closed=True), AFTER):
-                return tally.plus(carrier)
+            tally = _read(Tally, known) or Tally().plus(carrier)
+            if tally.closed or self._swapped(key, known, msgspec.structs.replace(tally, closed=True), AFTER):
+                return tally
         raise TemporaryError("too many messages at once: they could not be counted")
+
+    def _taken(self, key: str, known: str | None, after: _Window, message: Message, now: datetime) -> bool:
+        """Give a message the next place in the window; the one that waits is the first that its summary counts."""
+        if after.carrier == message.id:
+            self._swapped(_tally_key(message.id), None, Tally().plus(message), _lasting(after, now))
+        return self._swapped(key, known, after, _lasting(after, now))
 
     def _counted(self, message: Message, there: _Window, now: datetime) -> bool:
         """Count a message that came behind the one that waits; false where that has left."""
@@ -124,7 +134,7 @@ class Counter:
             tally = _read(Tally, known) or Tally()
             if tally.closed:
                 return False
-            if self._swapped(key, known, tally.plus(message), max(there.until - now, timedelta()) + AFTER):
+            if self._swapped(key, known, tally.plus(message), _lasting(there, now)):
                 return True
         raise TemporaryError("too many messages at once: they could not be counted")
 
@@ -139,8 +149,16 @@ def _read(kind: type[S], known: str | None) -> S | None:
         return None
 
 
+def _lasting(window: _Window, now: datetime) -> timedelta:
+    return max(window.until - now, timedelta()) + AFTER
+
+
 def _tally_key(carrier: str) -> str:
     return f"after {carrier}"
+
+
+def _rank(severity: str) -> int:
+    return SEVERITIES.index(severity) + 1 if severity in SEVERITIES else -1 if not severity else 0
 
 
 def _digest(message_id: str) -> str:
