@@ -41,21 +41,17 @@ SIGTERM, and three seconds later SIGKILL. On Linux that also happens when Siftbe
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Annotated, Final, Literal
 
 import msgspec
 from pydantic import BeforeValidator, Field, field_validator
 
-from pipeline import Consumer, Executable, ExecutableOptions, Message, PermanentError, Run, TemporaryError
+from pipeline import Consumer, Executable, ExecutableOptions, Kept, Message, PermanentError, TemporaryError
 
 LONGEST: Final = timedelta(seconds=55)
 """A call of a consumer may take a minute."""
-FAREWELL: Final = 2.0
-"""Seconds that a kept script has to end by itself when its input does."""
 
 
 class ScriptConfig(ExecutableOptions):
@@ -94,15 +90,11 @@ class Script(Consumer[ScriptConfig]):
     def open(self) -> None:
         """Make ready; nothing is run before the first message."""
         self._executable = Executable(self.config)
-        self._idle: list[Run] = []
-        self._places = threading.Semaphore(max(1, self.config.keep))
+        self._kept = Kept(self._executable, max(1, self.config.keep))
 
     def close(self) -> None:
         """Let the scripts that are kept running end."""
-        while self._idle:
-            with self._idle.pop() as run:
-                run.write(b"", last=True)
-                run.read(FAREWELL)
+        self._kept.close()
 
     def probe(self) -> str:
         """Give the executable's path; it is not run."""
@@ -127,39 +119,12 @@ class Script(Consumer[ScriptConfig]):
         return [{"sender": message.source, "receiver": message.labels.get("receiver", ""), "content": content}]
 
     def _ask(self, text: bytes) -> None:
-        with self._kept() as run:
-            run.write(text + b"\n")
-            answers = run.read(self.config.timeout.total_seconds())
-            if not answers and run.ended():
-                _tell_end(run)
-            if len(answers) != 1:
-                told = f"printed {len(answers)} lines for an answer" if answers else "did not answer in time"
-                raise TemporaryError(f"{run.name} {told}")
-            answer = _read(run.name, answers[0])
+        name = self._executable.name
+        answer = self._kept.ask(text, self.config.timeout, partial(_read, name))
         if answer.retry is not None:
-            raise TemporaryError(answer.retry or f"{run.name} asks to try again", retry_after=answer.after)
+            raise TemporaryError(answer.retry or f"{name} asks to try again", retry_after=answer.after)
         if not answer.ok:
-            raise PermanentError(answer.refused or f"{run.name} refused the message")
-
-    @contextmanager
-    def _kept(self) -> Iterator[Run]:
-        """Give a running script; whatever goes wrong with it meanwhile, it is not used again."""
-        with self._places:
-            run = self._usable()
-            try:
-                yield run
-            except BaseException:
-                run.__exit__(None, None, None)
-                raise
-            self._idle.append(run)
-
-    def _usable(self) -> Run:
-        while self._idle:
-            run = self._idle.pop()
-            if not run.read(0) and not run.silent():
-                return run
-            run.__exit__(None, None, None)  # it has ended, or says what nobody asked
-        return self._executable.start()
+            raise PermanentError(answer.refused or f"{name} refused the message")
 
 
 def _read(name: str, line: bytes) -> _Answer:
@@ -170,12 +135,3 @@ def _read(name: str, line: bytes) -> _Answer:
     if not answer.ok and answer.retry is None and answer.refused is None:
         raise TemporaryError(f"{name} gave an answer without ok, retry or refused")
     return answer
-
-
-def _tell_end(run: Run) -> None:
-    """Raise `TemporaryError`: whatever its exit code, it does not say that the message is at fault."""
-    try:
-        run.judge()
-    except PermanentError as error:
-        raise TemporaryError(str(error)) from None
-    raise TemporaryError(f"{run.name} ended without an answer")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pipeline.by import By
     from pipeline.condition import Condition
     from pipeline.errors import ConfigError, PermanentError, PipelineError, Problem, RequestError, TemporaryError
-    from pipeline.executable import Executable, ExecutableOptions
+    from pipeline.executable import Executable, ExecutableOptions, Kept
     from pipeline.fetching import Fetched, Fetcher
     from pipeline.following import GoneError, follow
     from pipeline.foreign import AmqpRefusedError, AmqpServer, QueueUrl, RedisServer
@@ -112,6 +112,7 @@ __all__ = [
     "Inhibition",
     "InhibitionRule",
     "Keep",
+    "Kept",
     "ListeningProducer",
     "Matchers",
     "Memory",
@@ -190,7 +191,7 @@ _MODULES = {
     "by": "By",
     "condition": "Condition",
     "errors": "ConfigError PermanentError PipelineError Problem RequestError TemporaryError",
-    "executable": "Executable ExecutableOptions",
+    "executable": "Executable ExecutableOptions Kept",
     "fetching": "Fetched Fetcher",
     "following": "GoneError follow",
     "foreign": "AmqpRefusedError AmqpServer QueueUrl RedisServer",

@@ -6,21 +6,30 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, ClassVar, Final, TypeVar
 
+import structlog
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from pipeline import guardian
-from pipeline.errors import TemporaryError
+from pipeline import guardian, present
+from pipeline.errors import PermanentError, TemporaryError
 from pipeline.plugin import Config
 from pipeline.running import PATIENCE, Run
 from pipeline.secrecy import masker
 from pipeline.settings import allowed_scripts
 from pipeline.units import Duration, Size
 
+log = structlog.get_logger()
+T = TypeVar("T")
+
+FAREWELL: Final = 2.0
+"""Seconds that a kept script has to end by itself when its input does."""
+LONGEST_PAUSE: Final = 300.0
+"""Seconds between two starts of a script that gives no answer."""
 _ALWAYS: Final = ("PATH", "HOME", "LANG")
 
 
@@ -109,3 +118,80 @@ class Executable:
             its.close()
         secret = [environment[name] for name in options.environment if name in environment]
         return Run(self.name, process, mine, longest=options.line, most=output, mask=masker(secret))
+
+
+class Kept:
+    """Scripts of an executable that are kept running, so many at most; each is asked by one thread at a time."""
+
+    def __init__(self, executable: Executable, most: int, *, pauses: bool = False) -> None:
+        """Start none yet. With `pauses`, one that gave no answer since its start is started again after one, ever longer."""
+        self._executable = executable
+        self._pauses = pauses
+        self._idle: list[Run] = []
+        self._places = threading.Semaphore(most)
+        self._noting = threading.Lock()
+        self._failures = 0
+        self._until = present.now()
+
+    def ask(self, line: bytes, within: timedelta, read: Callable[[bytes], T]) -> T:
+        """Give a script a line and read the line that it answers with. Raises `TemporaryError`.
+
+        One that ends, gives no answer in time, says more than one line, or one that `read` cannot read (it raises then), is ended
+        and not asked again. What it writes to stderr is logged.
+        """
+        with self._places:
+            run, proven = self._usable()
+            try:
+                answer = read(_answer(run, line, within))
+            except BaseException:
+                run.__exit__(None, None, None)
+                if not proven:
+                    self._failed()
+                raise
+            self._failures = 0
+            if said := run.said():
+                log.info("the script says", script=run.name, stderr=said)
+            self._idle.append(run)
+            return answer
+
+    def close(self) -> None:
+        """Let those end that are running: by themselves where they do so soon, when their input ends."""
+        while self._idle:
+            with self._idle.pop() as run:
+                run.write(b"", last=True)
+                run.read(FAREWELL)
+
+    def _usable(self) -> tuple[Run, bool]:
+        """Give a script that runs, and whether it has answered before."""
+        while self._idle:
+            run = self._idle.pop()
+            if not run.read(0) and not run.silent():
+                return run, True
+            run.__exit__(None, None, None)  # it has ended, or says what nobody asked
+        if (left := (self._until - present.now()).total_seconds()) > 0:
+            raise TemporaryError(
+                f"{self._executable.name} gave no answer, and is started again in {left:.0f} s", retry_after=left
+            )
+        return self._executable.start(), False
+
+    def _failed(self) -> None:
+        if self._pauses:
+            with self._noting:
+                pause = min(2.0**self._failures, LONGEST_PAUSE)
+                self._failures += 1
+                self._until = present.now() + timedelta(seconds=pause)
+
+
+def _answer(run: Run, line: bytes, within: timedelta) -> bytes:
+    run.write(line + b"\n")
+    answers = run.read(within.total_seconds())
+    if len(answers) == 1:
+        return answers[0]
+    if not answers and run.ended():
+        try:
+            run.judge()
+        except PermanentError as error:  # whatever its exit code, it does not say that the message is at fault
+            raise TemporaryError(str(error)) from None
+        raise TemporaryError(f"{run.name} ended without an answer")
+    told = f"printed {len(answers)} lines for an answer" if answers else "did not answer in time"
+    raise TemporaryError(f"{run.name} {told}")
