@@ -136,18 +136,19 @@ class Draft:
         except ValueError as error:
             raise PermanentError(f"{path}: {error}") from None
 
-    def remove(self, path: MessagePath) -> None:
-        """Leave nothing at a `RemovablePath`; an element of a list goes, and those behind it move up."""
-        if path.label is not None:
-            labels: Mapping[str, str] = self._now("labels")
-            if path.label in labels:
-                self._changes["labels"] = {name: text for name, text in labels.items() if name != path.label}
-        elif path.steps:
-            data = self._now("data")
-            if _is_there(data, path.steps):
-                self._changes["data"] = _without(data, path.steps)
-        elif self._now(path.field):
-            self._changes[path.field] = {"labels": {}, "data": None}.get(path.field, "")
+    def remove(self, *paths: MessagePath) -> None:
+        """Leave nothing at `RemovablePath`s; elements of lists go, and those behind them move up after all have gone."""
+        for path in sorted(paths, key=_place_in_lists, reverse=True):
+            if path.label is not None:
+                labels: Mapping[str, str] = self._now("labels")
+                if path.label in labels:
+                    self._changes["labels"] = {name: text for name, text in labels.items() if name != path.label}
+            elif path.steps:
+                data = self._now("data")
+                if _is_there(data, path.steps):
+                    self._changes["data"] = _without(data, path.steps)
+            elif self._now(path.field):
+                self._changes[path.field] = {"labels": {}, "data": None}.get(path.field, "")
 
     def done(self) -> Message:
         """Give the message with all changes: itself where there were none."""
@@ -176,6 +177,10 @@ def _with(there: Any, steps: Sequence[str | int], value: Any) -> Any:
         raise ValueError(f"what should have a member '{step}' is no object")
     own = there or {}
     return {**own, step: _with(own.get(step), rest, value)}
+
+
+def _place_in_lists(path: MessagePath) -> list[tuple[int, str]]:
+    return [(step, "") if isinstance(step, int) else (-1, step) for step in path.steps]
 
 
 def _is_there(data: Any, steps: Sequence[str | int]) -> bool:

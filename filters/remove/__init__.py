@@ -1,0 +1,106 @@
+r"""Removes labels, fields and parts of the payload, and replaces what nobody should read.
+
+`fields` names what goes: `labels.NAME`, with `*` for any characters and `?` for one (`labels.tmp_*`), `data.PATH` such as
+`data.request.headers`, the fields `title`, `text`, `severity`, `key` and `url`, and all `labels` or all `data`. What is not there
+anyway is no mistake. A bare value or list is `fields`.
+
+```yaml
+name: what-may-leave-the-house
+producers:
+  - http
+filters:
+  - remove: [labels.pod_template_hash, labels.tmp_*, data.request.headers]
+  - remove:
+      redact: [email, ipv4, card, bearer, password-in-url, 'ticket-\d+', 'api_key=(?P<secret>\S+)']
+consumers:
+  - log
+```
+
+`redact` replaces by `***` what its patterns match in title, text and url, in the values of labels, and in every text of the
+payload; not in names of labels and members, in `key`, `source` and numbers. A word of small letters is the name of a pattern:
+
+| name | replaces |
+|---|---|
+| `email` | addresses such as `ada@example.com` |
+| `ipv4` | addresses such as `192.0.2.7` |
+| `card` | numbers of payment cards: 13 to 19 digits, with spaces or dashes or without, whose check digit is right |
+| `bearer` | what follows `Bearer` in a header |
+| `password-in-url` | the password in `postgresql://user:password@host` |
+
+Anything else is a regular expression (RE2); `(?i)` at its beginning takes capital and small letters as the same. Where it has a
+group called `secret`, that alone is replaced. Matching takes time linear in the text, whatever the pattern.
+
+What is removed here is gone for the steps after this one. Messages that wait or were buried before it, and those that
+`keep:` keeps as they were accepted, have it still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Annotated, Any, ClassVar, Self
+
+import re2
+from pydantic import BeforeValidator, Field, model_validator
+
+from filters.remove.redaction import Pattern, redacted
+from pipeline import Config, Draft, Filter, Message, MessagePath, RemovablePath
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class RemoveConfig(Config):
+    """The options of `remove`."""
+
+    shorthand: ClassVar[str | None] = "fields"
+
+    fields: Annotated[tuple[RemovablePath, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str])] = Field(
+        default=(), description="What goes: `labels.NAME` (with `*` and `?`), `data.PATH`, or a field that may be empty."
+    )
+    redact: tuple[Pattern, ...] = Field(
+        default=(), description="What is replaced by `***` in all texts: names of patterns, and regular expressions (RE2)."
+    )
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.fields and not self.redact:
+            raise ValueError("fields or redact is required")
+        return self
+
+
+class Remove(Filter[RemoveConfig]):
+    """Removes labels, fields and parts of the payload, and replaces what nobody should read."""
+
+    def __init__(self, config: RemoveConfig) -> None:
+        super().__init__(config)
+        self._paths = tuple(path for path in config.fields if not _is_glob(path))
+        self._globs = tuple(_glob(path.label or "") for path in config.fields if _is_glob(path))
+
+    def filter(self, message: Message) -> Iterable[Message]:
+        """Give the message without what is named, and with what is redacted."""
+        draft = Draft(message)
+        draft.remove(*self._paths)
+        if self._globs:
+            named = (name for name in message.labels if any(glob(name) for glob in self._globs))
+            draft.remove(*(MessagePath(f"labels.{name}") for name in named))
+        left = draft.done()
+        yield left if not self.config.redact else _redacted(left, partial(redacted, self.config.redact))
+
+
+def _redacted(message: Message, replaced: Callable[[Any], Any]) -> Message:
+    fields: Mapping[str, Any] = {name: getattr(message, name) for name in ("title", "text", "url", "labels", "data")}
+    changes = {name: new for name, value in fields.items() if (new := replaced(value)) is not value}
+    return message.replace(**changes) if changes else message
+
+
+def _is_glob(path: MessagePath) -> bool:
+    return path.label is not None and not {"*", "?"}.isdisjoint(path.label)
+
+
+def _glob(text: str) -> Callable[[str], bool]:
+    """Give what says whether a name is of this form."""
+    parts = (".*" if one == "*" else "." if one == "?" else re2.escape(one) for one in text)
+    pattern = re2.compile(f"(?s){''.join(parts)}")
+    return lambda name: pattern.fullmatch(name) is not None
