@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from pipeline.cli.failures import Exit, Failure
 from pipeline.cli.options import ConfigOption, DataOption, OutputOption, log_to_stderr, open_store, settings_for
-from pipeline.cli.output import Output, cell, clean, console, print_data, say
+from pipeline.cli.output import Output, cell, console, print_data, say
 from pipeline.cli.selecting import moment, plural
 from pipeline.cli.trying import pipeline_of
 
@@ -29,11 +30,12 @@ MOST_LINES: Final = 100
 WIDEST_TITLE: Final = 40
 
 
-def replay(  # noqa: PLR0913 - a verb takes its options as arguments
+def replay(
     pipeline: Annotated[str, typer.Argument(help="The pipeline's name.")],
     *,
     since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", help="Messages since then: 24h is so long ago; or 2026-11-21T08:30 (UTC).")
+        str | None,
+        typer.Option("--since", metavar="TIME", help="Messages since then: 24h is so long ago; or 2026-11-21T08:30 (UTC)."),
     ] = None,
     until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Messages before then.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="At most so many, the newest of them.")] = 10_000,
@@ -150,13 +152,15 @@ def _summary(found: Replay) -> Iterator[Any]:
     changes = Table.grid(padding=(0, 2, 0, 0))
     changes.add_column(justify="right")
     for change in found.changes:
-        changes.add_row(f"  {change.count:,}", cell(change.consumer), cell(f"{change.then} → {change.now}"))
+        changes.add_row(f"  {change.count:,}", cell(f"{', '.join(change.consumers)}: {_near(f'{change.then} → {change.now}')}"))
     if found.changes:
         yield changes
     told = (f"{one.consumer} {_then_now(one.then, one.now)}" for one in found.notifications)
     yield cell(f"notifications: {', '.join(told)}")
     if found.unknown:
-        yield cell(f"{plural(found.unknown)} without a record of what was done, compared with nothing: on a queue, or purged", "dim")
+        yield cell(
+            f"{plural(found.unknown)} without a record of what was done, compared with nothing: on a queue, or purged", "dim"
+        )
     if found.failed:
         yield cell(f"{plural(found.failed)} that a consumer failed with then; here none fails", "dim")
 
@@ -185,13 +189,20 @@ def told(message: Replayed) -> str:
     for one in message.ends:
         if one.different:
             found.setdefault(f"{said(one.then)} → {said(one.now)}", []).append(one.consumer)
-    return "; ".join(f"{', '.join(consumers)}: {text}" for text, consumers in found.items())
+    return "\n".join(f"{', '.join(consumers)}: {_near(text)}" for text, consumers in found.items())
+
+
+def _near(text: str) -> str:
+    """Name files from the working directory on, as `siftbell run` records their whole paths."""
+    return text.replace(f"{Path.cwd()}/", "")
 
 
 def said(end: End) -> str:
     """Say an end with its reason."""
     if end.others:
         return f"delivered with {plural(end.others, 'other')}"
+    if end.state == "no record":
+        return end.reason or end.state.value
     told_already = end.reason.startswith("by ")
     by = f" at {end.step}" if end.step and not told_already and end.state in ("waiting", "buried", "failed") else ""
     reason = f" {end.reason}" if told_already else f": {end.reason}" if end.reason else ""

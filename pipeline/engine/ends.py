@@ -31,11 +31,12 @@ class State(StrEnum):
     """A filter failed with it for good."""
     FAILED = "failed"
     """The consumer was given it and failed: it is tried again, or was buried."""
-    NOTHING = "nothing"
+    NOTHING = "no record"
     """There is no record of it."""
 
 
 TOLD: Final = frozenset({State.DELIVERED, State.TOGETHER})
+UNTOLD: Final = frozenset({State.DROPPED, State.BURIED, State.NOTHING})
 _SPEAKS: Final = (State.DELIVERED, State.FAILED, State.WAITING, State.BURIED, State.DROPPED, State.NOTHING)
 """Of several messages that one became, the one of the first of these states speaks for it."""
 _AT_CONSUMER: Final = {

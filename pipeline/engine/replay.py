@@ -13,7 +13,7 @@ from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
 
-from pipeline.engine.ends import TOLD, End, Ends, State
+from pipeline.engine.ends import BY_WHEN, TOLD, UNTOLD, End, Ends, State
 from pipeline.engine.simulation import Simulation
 from pipeline.message import headline
 from pipeline.spec.model import PipelineSpec
@@ -31,9 +31,15 @@ class Compared:
 
     @property
     def different(self) -> bool:
-        """Whether the consumer would be told of it otherwise. That it failed then is no difference: here nobody fails."""
+        """Whether the consumer would be told of it otherwise.
+
+        That it failed then is no difference, as here nobody fails; nor is it one that it was no consumer then, and that the
+        message would not come to it.
+        """
         if self.then.state is State.FAILED:
             return self.now.state not in TOLD
+        if State.NOTHING in (self.then.state, self.now.state) and {self.then.state, self.now.state} <= UNTOLD:
+            return False
         return self.then.state is not self.now.state
 
 
@@ -56,9 +62,9 @@ class Replayed:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """So many messages whose end at a consumer would be another one in the same way: by the same steps."""
+    """So many messages whose ends at these consumers would be others in the same way: by the same steps."""
 
-    consumer: str
+    consumers: tuple[str, ...]
     then: str
     now: str
     count: int
@@ -129,6 +135,8 @@ def _compared(spec: PipelineSpec, accepted: Sequence[Accepted], then: Ends, now:
     consumers = list(dict.fromkeys([*now.consumers, *then.consumers]))
     before = {consumer: then.at(consumer) for consumer in consumers}
     after = {consumer: now.at(consumer) for consumer in consumers}
+    for gone in set(consumers) - {step.label for step in spec.consumers}:
+        after[gone] = dict.fromkeys(after[gone], End(State.NOTHING, reason="no such consumer now"))
     messages = tuple(
         Replayed(
             id=(found := one.message.id),
@@ -153,17 +161,24 @@ def _compared(spec: PipelineSpec, accepted: Sequence[Accepted], then: Ends, now:
 
 
 def _changes(messages: Sequence[Replayed]) -> tuple[Change, ...]:
-    found = Counter(
-        (end.consumer, _said(end.then), _said(end.now)) for one in messages if one.known for end in one.ends if end.different
-    )
+    found: Counter[tuple[tuple[str, ...], str, str]] = Counter()
+    for one in messages:
+        alike: dict[tuple[str, str], list[str]] = {}
+        for end in one.ends if one.known else ():
+            if end.different:
+                alike.setdefault((_said(end.then), _said(end.now)), []).append(end.consumer)
+        found.update((tuple(consumers), *said) for said, consumers in alike.items())
     return tuple(Change(*key, count) for key, count in found.most_common())
 
 
 def _said(end: End) -> str:
     """Say an end so that it is the same for all messages that came to it by the same step."""
-    if end.state in TOLD or end.state is State.NOTHING:
+    if end.state in TOLD:
         return end.state.value
-    by = f" by {end.step}" if end.step and end.state is not State.FAILED else ""
+    if end.state is State.NOTHING:
+        return end.reason or end.state.value
+    step = "when" if end.reason.startswith(BY_WHEN) else end.step
+    by = f" by {step}" if step and end.state is not State.FAILED else ""
     return f"{end.state.value}{by}{' at ' if end.place else ''}{end.place}"
 
 
