@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
-from sqlalchemy import and_, bindparam, case, delete, or_, select, tuple_, update
+from sqlalchemy import and_, bindparam, case, delete, func, or_, select, tuple_, update
 
 from pipeline.errors import ConfigError, TemporaryError
 from pipeline.plugin import Memory
@@ -191,6 +191,7 @@ class SqlMemory:
         before, total = to_number(self._now()), 0
         over = select(memory.c.digest).where(memory.c.until <= before).limit(_CHUNK)
         expired = select(members.c.digest, members.c.member).where(members.c.until <= before).limit(_CHUNK)
+        expired = expired.with_for_update(skip_locked=True)  # who adds a member deletes those of its key that are over, too
         for gone in (
             delete(memory).where(memory.c.digest.in_(over)),
             delete(members).where(tuple_(members.c.digest, members.c.member).in_(expired)),
@@ -262,6 +263,10 @@ class SqlMemory:
         mine = members.c.digest == digest
         late = select(members.c.member).where(mine).order_by(members.c.until.desc(), members.c.member).offset(_MEMBERS)
         with self._database.writing() as connection:
+            if (
+                connection.dialect.name == "postgresql"
+            ):  # or two at once would not see one another; SQLite has one writer at a time
+                connection.execute(select(func.pg_advisory_xact_lock(int(digest[:15], 16))))
             connection.execute(_member_upsert(connection.dialect.name), row)
             connection.execute(delete(members).where(mine, or_(members.c.until <= to_number(now), members.c.member.in_(late))))
             return list(connection.execute(_members_now(digest, now)).scalars())

@@ -202,6 +202,137 @@ def test_of_eight_threads_each_swap_counts(memory):
     assert memory.recall("k") == "80"
 
 
+def test_members_are_added_and_removed(backend, pipeline, memory):
+    assert memory.members("k") == []
+    assert memory.add("k", "two", MINUTE) == ["two"]
+    assert memory.add("k", "one", MINUTE) == ["one", "two"]
+    assert memory.add("k", "two", MINUTE) == ["one", "two"]
+    assert memory.add("other", "ü☂", MINUTE) == ["ü☂"]
+    memory.remove("k", "two")
+    memory.remove("k", "never")
+    assert memory.members("k") == ["one"]
+    assert memory.members("other") == ["ü☂"]
+    assert backend.scoped(pipeline, "other").members("k") == []
+    assert backend.scoped(pipeline, "deduplicate", "an-asker").members("k") == ["one"]
+    memory.remove("k", "one")
+    assert memory.members("k") == []
+
+
+def test_members_go_with_all_else_that_is_forgotten(memory):
+    memory.add("k", "one", MINUTE)
+    memory.add("other", "one", MINUTE)
+    memory.forget("k")
+    assert memory.members("k") == []
+    assert memory.add("k", "two", MINUTE) == ["two"]
+    assert memory.members("other") == ["one"]
+
+
+def test_members_know_nothing_of_texts_and_counts(memory):
+    memory.add("k", "one", MINUTE)
+    assert memory.recall("k") is None
+    assert memory.first("k", MINUTE)
+    assert memory.count("k", MINUTE) == 1
+    assert memory.members("k") == ["one"]
+
+
+def test_each_member_has_an_end_of_its_own_and_none_when_it_is_added_anew(memory, moment, backend):
+    within = timedelta(milliseconds=200) if isinstance(backend, RedisMemory) else MINUTE
+    memory.add("k", "short", within)
+    memory.add("k", "again", within)
+    memory.add("k", "long", 1000 * within)
+    assert memory.add("k", "again", 1000 * within) == ["again", "long", "short"]
+    end = time.monotonic() + 10
+    while memory.members("k") != ["again", "long"]:
+        assert time.monotonic() < end
+        moment.now += within / 5
+    assert memory.add("k", "new", MINUTE) == ["again", "long", "new"]
+
+
+def test_a_member_may_be_given_an_earlier_end(memory, moment, backend):
+    within = timedelta(milliseconds=50) if isinstance(backend, RedisMemory) else MINUTE
+    memory.add("k", "one", 1000 * within)
+    memory.add("k", "one", within)
+    end = time.monotonic() + 10
+    while memory.members("k"):
+        assert time.monotonic() < end
+        moment.now += within / 5
+
+
+def test_of_a_thousand_members_the_one_that_would_end_first_goes(memory, monkeypatch):
+    monkeypatch.setattr("pipeline.memory._MEMBERS", 10)
+    for number in range(25):
+        found = memory.add("k", f"{number:02}", MINUTE + number * timedelta(seconds=1))
+        assert len(found) == min(10, number + 1)
+    assert memory.members("k") == found == [f"{number:02}" for number in range(15, 25)]
+    assert memory.add("k", "late", timedelta(seconds=30)) == found, "it would end before all others"
+
+
+def test_of_members_that_eight_threads_add_each_sees_one_more(memory):
+    """In whatever order they come, the first sees itself alone, and the last sees all."""
+    for key in range(5):
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda number: memory.add(str(key), str(number), MINUTE), range(8)))  # noqa: B023 - done by then
+        assert sorted(map(len, found)) == list(range(1, 9))
+        assert memory.members(str(key)) == [str(number) for number in range(8)]
+
+
+def test_threads_that_add_and_remove_leave_what_should_be_there(memory):
+    def come_and_go(number):
+        for _ in range(5):
+            memory.add("k", f"goes {number}", MINUTE)
+            memory.remove("k", f"goes {number}")
+            memory.add("k", "stays", MINUTE)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(come_and_go, range(8)))
+    assert memory.members("k") == ["stays"]
+
+
+@pytest.mark.parametrize("url", ["sqlite", "postgres"], indirect=True)
+def test_members_that_are_over_are_deleted_with_all_else(backend, memory, moment, monkeypatch):
+    monkeypatch.setattr("pipeline.memory._CHUNK", 10)
+    moment.now += timedelta(days=1)  # what other tests left is over
+    backend.purge()
+    for number in range(25):
+        memory.add(str(number % 3), str(number), MINUTE)
+    memory.add("0", "longer", 2 * MINUTE)
+    memory.first("k", MINUTE)
+    assert backend.purge() == 0
+    moment.now += MINUTE
+    assert backend.purge() == 26
+    assert len(sql(backend, "SELECT 1 FROM members")) == 1
+    assert memory.members("0") == ["longer"]
+
+
+@pytest.mark.parametrize("url", ["sqlite", "postgres"], indirect=True)
+def test_members_that_others_add_meanwhile_do_not_hinder_their_deletion(backend, memory, moment):
+    """Nor the other way: who deletes waits for nobody who adds, and both have an end."""
+    for number in range(200):
+        memory.add("k", str(number), timedelta(seconds=number % 7 + 1))
+
+    def work(number):
+        for step in range(20):
+            if number % 4:
+                memory.add("k", str((number * 37 + step * 11) % 200), timedelta(seconds=step % 5 + 1))
+            else:
+                backend.purge()
+            moment.now += timedelta(milliseconds=50)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    moment.now += MINUTE
+    backend.purge()
+    assert memory.members("k") == []
+
+
+@pytest.mark.parametrize("url", ["redis"], indirect=True)
+def test_members_in_redis_have_an_end_with_the_last_of_them(backend, memory):
+    memory.add("k", "long", 10 * MINUTE)
+    memory.add("k", "short", MINUTE)
+    left = backend._redis.pttl(PREFIX + memory._digest("members", "k"))
+    assert 9 * 60_000 < left <= 10 * 60_000
+
+
 @pytest.mark.parametrize("key", ["", "x" * 100_000, "nul \0", "\ud800", "a b\n☂"])
 def test_any_text_is_a_key(memory, key):
     assert memory.first(key, MINUTE)
