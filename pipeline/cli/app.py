@@ -24,6 +24,7 @@ from pipeline.cli.replaying import replay
 from pipeline.cli.roles import clock, serve, worker
 from pipeline.cli.run import run
 from pipeline.cli.sending import send
+from pipeline.cli.testing import run_tests
 from pipeline.cli.trying import try_payload
 
 PROGRAM: Final = "siftbell"
@@ -62,6 +63,7 @@ app.command(rich_help_panel=RUNNING)(clock)
 WRITING: Final = "Write pipelines"
 app.command(rich_help_panel=WRITING)(check)
 app.command("try", rich_help_panel=WRITING)(try_payload)
+app.command("test", rich_help_panel=WRITING)(run_tests)
 app.command(rich_help_panel=WRITING)(replay)
 app.add_typer(plugins, name="plugins", rich_help_panel=WRITING)
 app.command(rich_help_panel=WRITING)(schema)

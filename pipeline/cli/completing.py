@@ -20,3 +20,16 @@ def names_to_test(context: typer.Context, incomplete: str) -> list[str]:
         return []
     names = [name for spec in pipelines for step in spec.consumers for name in (f"{spec.name}/{step.label}", step.shared) if name]
     return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
+
+
+def names_of_tests(context: typer.Context, incomplete: str) -> list[str]:
+    """Give the names of tests that `test -k` takes."""
+    from pydantic import ValidationError
+
+    from pipeline.spec.caseload import load_cases
+
+    try:
+        names = [ready.case.name for ready in load_cases(settings_for(context.params.get("paths")).config).ready]
+    except ValidationError:
+        return []
+    return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]

@@ -26,6 +26,7 @@ class Ready:
 
     case: Case
     spec: PipelineSpec
+    file: Path
 
 
 @dataclass(slots=True)
@@ -97,7 +98,7 @@ def _load(file: CaseFile, problems: Problems, loaded: Loaded, networks: Networks
         before = len(problems)
         refuse_unknown(case, spec, problems)
         if len(problems) == before:
-            loaded.ready.append(Ready(case, spec))
+            loaded.ready.append(Ready(case, spec, file.path))
 
 
 def _hinted(problem: SpecProblem) -> SpecProblem:

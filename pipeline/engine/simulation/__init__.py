@@ -7,7 +7,7 @@ chance: the same calls give the same deliveries, message for message and second 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -19,7 +19,7 @@ from uuid import UUID
 
 from pipeline.engine.batch import Batch
 from pipeline.engine.clock import TICK, Clock
-from pipeline.engine.pipeline import Pipelines
+from pipeline.engine.pipeline import Pipeline, Pipelines
 from pipeline.engine.runner import Runner
 from pipeline.engine.simulation.deaths import Fate, KilledError, MortalQueue, Where, mortal
 from pipeline.engine.simulation.files import give_back, take
@@ -51,6 +51,17 @@ class Answer:
     reason: str = ""
     problems: tuple[Problem, ...] = ()
     messages: tuple[Message, ...] = ()
+
+
+class _Runner(Runner):
+    """A runner that tells what it accepts."""
+
+    noted: Callable[[str, Sequence[Message]], None]
+
+    def accept(self, pipeline: Pipeline, producer: str, messages: Sequence[Message]) -> None:
+        """Put a producer's messages on the queue."""
+        super().accept(pipeline, producer, messages)
+        self.noted(producer, messages)
 
 
 class _Clock(Clock):
@@ -138,7 +149,7 @@ class Simulation:
 
     @property
     def accepted(self) -> Sequence[tuple[datetime, str, Message]]:
-        """What was accepted: when, from which producer, and the message; but for what a real producer found when it was asked."""
+        """What was accepted: when, from which producer, and the message."""
         return self._accepted
 
     @property
@@ -173,6 +184,11 @@ class Simulation:
             self._accept(messages, producer)
             return replace(answer, messages=tuple(messages))
 
+    def message(self, **fields: Any) -> Message:
+        """Make a message whose id and time are of the simulated moment, where they are not given."""
+        with pretending(self._pretence):
+            return Message(**fields)
+
     def accept(self, messages: Sequence[Message], producer: str = "") -> None:
         """Put messages on the queue, as those of a producer that somebody posts to, or that listens."""
         with pretending(self._pretence):
@@ -184,7 +200,6 @@ class Simulation:
             step = self._producer(producer)
             self._tick()  # or a time that has passed would be made up for with what comes now
             self._outside.given.setdefault(producer, []).extend(messages)
-            self._accepted += [(self.now, producer, message) for message in messages]
             if step.schedule is None:
                 runner = self._workers[0].runner
                 runner.poll(runner.pipelines[self.spec.name], producer)
@@ -248,7 +263,9 @@ class Simulation:
         if messages:
             runner = self._workers[0].runner
             runner.accept(runner.pipelines[self.spec.name], producer, messages)
-            self._accepted += [(self.now, producer, message) for message in messages]
+
+    def _note(self, producer: str, messages: Sequence[Message]) -> None:
+        self._accepted += [(self.now, producer, message) for message in messages]
 
     def _received(self, step: ProducerStep, request: Request) -> tuple[Answer, list[Message | Note]]:
         with self._open(step) as plugin:
@@ -301,7 +318,8 @@ class Simulation:
         pipelines = Pipelines(Configuration({self.spec.name: self._fakes}))
         memory = Unhurried(self._files.memory(index), self._outside)
         store, queue = mortal(self.store, fate), MortalQueue(self._queue, fate)
-        runner = Runner(pipelines, store, memory, queue, now=now)
+        runner = _Runner(pipelines, store, memory, queue, now=now)
+        runner.noted = self._note
         return _Worker(skew, fate, runner, _Clock(runner, owner=f"clock {index}", retention=RETENTION))
 
     def _stop(self) -> None:

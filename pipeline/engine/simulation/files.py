@@ -32,7 +32,7 @@ class Files:
     def __init__(self, directory: Path, clocks: int) -> None:
         self._directory = directory
         self._clocks: list[Now] = []
-        self._template = _template()
+        self._template = prepare()
         self.store = Store(f"sqlite:///{directory / _STORE}")
         self._memories = [SqlMemory(f"sqlite:///{directory / _MEMORY}", now=self._clock(index)) for index in range(clocks)]
 
@@ -98,8 +98,11 @@ def _root() -> Path:
 
 
 @cache
-def _template() -> bytes:
-    """Give the bytes of an empty store; the memory's tables are among its own."""
+def prepare() -> bytes:
+    """Make what all simulations of this process, and of those forked from it, begin with: takes most of a second, once.
+
+    Gives the bytes of an empty store; the memory's tables are among its own.
+    """
     file = _root() / "template.db"
     store = Store(f"sqlite:///{file}")
     store.migrate()
@@ -107,10 +110,4 @@ def _template() -> bytes:
     return file.read_bytes()
 
 
-def _forget_the_parents() -> None:
-    """In a forked process all files are made anew: those of the parent are the parent's."""
-    _free.clear()
-    _root.cache_clear()
-
-
-os.register_at_fork(after_in_child=_forget_the_parents)
+os.register_at_fork(after_in_child=_free.clear)  # those are the parent's; the directory goes with the parent

@@ -1,0 +1,215 @@
+"""What a test expected beside what was seen: which of both belong together, and why something is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+
+from pipeline.engine.dryrun import plain
+from pipeline.engine.simulation import Simulation
+from pipeline.message import FIELDS, Message
+from pipeline.spec.cases import Expected, Wanted
+from pipeline.spec.matching import MISSING, at_path, fits
+from pipeline.store import Outcome, Record
+from pipeline.units import format_duration
+
+TOLERANCE: Final = timedelta(seconds=1)
+"""What is expected at a time may come so much earlier or later: clocks look four times a second."""
+MOST_REASONS: Final = 5
+"""Messages of which is told what became of them, where something is missing."""
+DEEPEST: Final = 10
+"""How often a message may have become another one until its story ends."""
+_MOST_COMPARED: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A delivery, a dropped message or a dead letter: when, and its fields, those that cost something when asked for."""
+
+    at: datetime
+    fields: Mapping[str, Any]
+    costly: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
+
+    def value(self, path: str) -> Any:
+        """Give what lies at a path; MISSING where there is nothing."""
+        name = path.partition(".")[0].partition("[")[0]
+        if name in self.costly:
+            return at_path({name: self.costly[name]()}, path)
+        return at_path(self.fields, path)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of a difference: expected and not seen (`-`), seen and not expected (`+`), or both (` `)."""
+
+    sign: Literal["-", "+", " "]
+    when: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Where a test's expectation and what was seen are not the same."""
+
+    subject: str
+    rows: Sequence[Row]
+    reasons: Sequence[str] = ()
+    place: tuple[str, ...] = ()
+    """The keys that lead to the expectation in the test's declaration; empty where it has none."""
+    seen: Any = None
+    """What would have to stand there."""
+
+
+class Judge:
+    """Compares what one test expects with what was seen."""
+
+    def __init__(self, start: datetime, simulation: Simulation) -> None:
+        self._start = start
+        self._simulation = simulation
+
+    def compare(self, subject: str, place: tuple[str, ...], wanted: Expected, seen: Sequence[Seen]) -> Difference | None:
+        """Give the difference; None where there is none."""
+        if isinstance(wanted, int):
+            if wanted == len(seen):
+                return None
+            rows = [Row("-", "", str(wanted)), Row("+", "", str(len(seen))), *(self._seen(one, ["title"], " ") for one in seen)]
+            return Difference(subject=subject, rows=rows, place=place, seen=len(seen))
+        pairs = _aligned([[self._fits(one, other) for other in seen] for one in wanted], len(wanted), len(seen))
+        if all(one is not None and other is not None for one, other in pairs):
+            return None
+        paths = list(dict.fromkeys(path for one in wanted for path in one.fields)) or ["title"]
+        rows = []
+        for one, other in pairs:
+            if one is not None and other is not None:
+                rows.append(self._seen(seen[other], paths, " "))
+            elif one is not None:
+                rows.append(self._wanted(wanted[one]))
+            elif other is not None:
+                rows.append(self._seen(seen[other], paths, "+"))
+        timed = not wanted or any(one.earliest or one.latest for one in wanted)
+        written = [
+            self._written(one, wanted[index] if index < len(wanted) else None, paths, timed) for index, one in enumerate(seen)
+        ]
+        return Difference(subject=subject, rows=rows, place=place, seen=written)
+
+    def since(self, moment: datetime) -> str:
+        """Write a time as the test's own: `+10m`."""
+        before = moment < self._start
+        return f"{'-' if before else '+'}{format_duration(abs(_rounded(moment - self._start)))}"
+
+    def reasons(self, consumer: str) -> list[str]:
+        """Say of the messages that did not reach a consumer what became of them, the first few."""
+        told = []
+        for at, _, message in self._simulation.accepted:
+            if story := self._story(message.id, consumer):
+                told.append(f"{_name(message)} ({self.since(at)}) {story}")
+        more = len(told) - MOST_REASONS
+        return [*told[:MOST_REASONS], f"and {more} more"] if more > 1 else told
+
+    def _story(self, message_id: str, consumer: str, depth: int = 0) -> str:
+        """Say why a message is not there; empty where it is."""
+        records = self._simulation.records(message_id)
+        filters = {step.label for step in self._simulation.spec.filters}
+        if any(record.step == consumer and record.outcome is Outcome.DELIVERED for record in records):
+            return ""
+        for record in records:
+            if record.outcome is Outcome.REPLACED and record.became and depth < DEEPEST:
+                return next(filter(None, (self._story(other, consumer, depth + 1) for other in record.became)), "")
+            if record.step == consumer or (record.step in filters and record.outcome in _ENDS):
+                return _told(record)
+        return "is still on its way"
+
+    def _fits(self, wanted: Wanted, seen: Seen) -> bool:
+        if wanted.earliest is not None and seen.at < wanted.earliest.of(self._start) - TOLERANCE:
+            return False
+        if wanted.latest is not None and seen.at > wanted.latest.of(self._start) + TOLERANCE:
+            return False
+        return all(fits(value, seen.value(path)) for path, value in wanted.fields.items())
+
+    def _wanted(self, wanted: Wanted) -> Row:
+        ends = [self.since(moment.of(self._start)) if moment else "" for moment in (wanted.earliest, wanted.latest)]
+        when = ends[0] if ends[0] == ends[1] else f"{ends[0]}…{ends[1]}"
+        return Row("-", when, _line(wanted.fields.items()))
+
+    def _seen(self, seen: Seen, paths: Sequence[str], sign: Literal["+", " "]) -> Row:
+        return Row(
+            sign, self.since(seen.at), _line((path, value) for path in paths if (value := seen.value(path)) is not MISSING)
+        )
+
+    def _written(self, seen: Seen, wanted: Wanted | None, paths: Sequence[str], timed: bool) -> dict[str, Any]:
+        """Give what would be written into the test for this: what fits there already stays as it is."""
+        named = paths if wanted is None else list(wanted.fields)
+        found: dict[str, Any] = {"at": self.since(seen.at)} if timed else {}
+        for path in named:
+            value = seen.value(path)
+            if wanted is not None and fits(wanted.fields[path], value):
+                found[path] = wanted.fields[path]
+            elif value is not MISSING:
+                found[path] = plain(value)
+        return found
+
+
+_ENDS: Final = frozenset({Outcome.DROPPED, Outcome.BURIED, Outcome.HELD})
+
+
+def fields_of(message: Message) -> dict[str, Any]:
+    """Give all fields of a message, with those that say nothing."""
+    known = {name: getattr(message, name) for name in FIELDS}
+    return known | {"time": message.time.isoformat()}
+
+
+def _told(record: Record) -> str:
+    if record.outcome is Outcome.DROPPED:
+        return f"was dropped {record.reason}"
+    if record.outcome is Outcome.BURIED:
+        return f"was buried at {record.step}: {record.reason}"
+    if record.outcome is Outcome.HELD:
+        return f"waits at {record.step}: {record.reason}"
+    return f"is {record.outcome.value} at {record.step}"
+
+
+def _aligned(same: Sequence[Sequence[bool]], rows: int, columns: int) -> list[tuple[int | None, int | None]]:
+    """Put expected and seen together, in order, so that as many as possible are pairs."""
+    if rows * columns > _MOST_COMPARED:
+        paired = [(n, n) if n < min(rows, columns) and same[n][n] else None for n in range(max(rows, columns))]
+        return [pair or (n if n < rows else None, None) for n, pair in enumerate(paired)] + [
+            (None, n) for n, pair in enumerate(paired) if pair is None and n < columns
+        ]
+    best = [[0] * (columns + 1) for _ in range(rows + 1)]
+    for row in reversed(range(rows)):
+        for column in reversed(range(columns)):
+            together = best[row + 1][column + 1] + 1 if same[row][column] else 0
+            best[row][column] = max(together, best[row + 1][column], best[row][column + 1])
+    pairs: list[tuple[int | None, int | None]] = []
+    row = column = 0
+    while row < rows or column < columns:
+        if row < rows and column < columns and same[row][column] and best[row][column] == best[row + 1][column + 1] + 1:
+            pairs.append((row, column))
+            row, column = row + 1, column + 1
+        elif row < rows and (column == columns or best[row + 1][column] >= best[row][column + 1]):
+            pairs.append((row, None))
+            row += 1
+        else:
+            pairs.append((None, column))
+            column += 1
+    return pairs
+
+
+def _line(fields: Any) -> str:
+    return ", ".join(f"{path}: {_shown(value)}" for path, value in fields)
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(plain(value), ensure_ascii=False)
+
+
+def _name(message: Message) -> str:
+    return f"'{message.title or message.text[:60] or message.id}'"
+
+
+def _rounded(length: timedelta) -> timedelta:
+    """Give a length in whole seconds where it is long, for a person who compares two."""
+    return length if abs(length) < timedelta(seconds=10) else timedelta(seconds=round(length.total_seconds()))
