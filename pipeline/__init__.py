@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pipeline.errors import ConfigError, PermanentError, PipelineError, Problem, RequestError, TemporaryError
     from pipeline.executable import Executable, ExecutableOptions, Kept
     from pipeline.fetching import Fetched, Fetcher
+    from pipeline.files import FileBeside
     from pipeline.following import GoneError, follow
     from pipeline.foreign import AmqpRefusedError, AmqpServer, QueueUrl, RedisServer
     from pipeline.hours import Dates, OpeningHours, Shift
@@ -103,6 +104,7 @@ __all__ = [
     "Fetched",
     "Fetcher",
     "FieldPaths",
+    "FileBeside",
     "Filter",
     "GoneError",
     "HtmlTemplate",
@@ -193,6 +195,7 @@ _MODULES = {
     "errors": "ConfigError PermanentError PipelineError Problem RequestError TemporaryError",
     "executable": "Executable ExecutableOptions Kept",
     "fetching": "Fetched Fetcher",
+    "files": "FileBeside",
     "following": "GoneError follow",
     "foreign": "AmqpRefusedError AmqpServer QueueUrl RedisServer",
     "hours": "Dates OpeningHours Shift",

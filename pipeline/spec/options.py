@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, TypeVar, get_args
 from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
+from pipeline.files import DIRECTORY
 from pipeline.networks import ANYWHERE, Networks
 from pipeline.registry import did_you_mean, suggestion
 from pipeline.secrecy import NETWORKS, REFUSED
@@ -71,7 +72,7 @@ def validate(
     _mark_secrets(model, node)
     broken = any(inner.broken for inner in node.all())
     try:
-        made = model.model_validate(node.plain(), context={NETWORKS: networks})
+        made = model.model_validate(node.plain(), context={NETWORKS: networks, DIRECTORY: key.source.path.parent})
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
         _Teller(model, node, key, subject, problems).tell(details)
