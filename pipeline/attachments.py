@@ -61,7 +61,9 @@ def attachments_of(message: Message) -> tuple[Attachment, ...]:
 
 
 def _entry(attachment: Attachment) -> dict[str, str]:
-    plain, packed = (b64encode(raw).decode() for raw in (attachment.content, gzip.compress(attachment.content, mtime=0)))
+    plain, packed = (
+        b64encode(raw).decode() for raw in (attachment.content, gzip.compress(attachment.content, compresslevel=6, mtime=0))
+    )
     content = {"gzip": packed} if len(packed) < len(plain) else {"base64": plain}
     return {"name": attachment.name, "type": attachment.type, **content}
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
@@ -12,7 +13,7 @@ import msgspec
 
 from filters.digest.files import as_csv, as_html, as_text
 from filters.digest.options import DigestConfig, Kind
-from filters.digest.rows import LONGEST, Entry, clean, table_of
+from filters.digest.rows import LONGEST, Entry, Table, clean, table_of
 from filters.digest.words import gravest, gravity, in_short, text_of, title_of
 from pipeline import Attachment, BatchTemplate, Message, PermanentError, attach, shorten
 
@@ -32,19 +33,13 @@ _SHORT: Final = 500
 """Characters of a cell, and of the text, where a message alone makes a digest that is too large."""
 _LABELS: Final = 2_000
 """Characters of the labels that all messages share."""
-_PACKED: Final = 500
-"""Bytes that a digest may have for what is written once its parts are counted: its number, and its files' names."""
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What one message tells: its entries, and the files as they travel."""
-
-    entries: Sequence[Entry]
-    title: str
-    text: str
-    files: Sequence[Attachment]
-    listed: int = _LISTED
+_SPARE: Final = 1_000
+"""Bytes for what is written once the parts are counted: the part's number, and the files' names."""
+_SEVERITIES: Final = 20
+_SAMPLE: Final = 300
+"""Messages of which the files are made to see how large those of all will be."""
+_UNSURE: Final = 1.6
+"""So much smaller all of them may turn out, as what is large packs better."""
 
 
 class Digests:
@@ -59,18 +54,30 @@ class Digests:
         Raises `PermanentError` where a template fails.
         """
         entries = newest(messages) if self._config.latest else [Entry(message) for message in messages]
-        cut = [entries[start : start + self._config.most] for start in range(0, len(entries), self._config.most)] or [entries]
-        parts = [part for some in cut for part in self._fitting(some)]
+        parts = [part for some in self._cut(entries) for part in self._fitting(some)]
         for number, part in enumerate(parts, start=1):
-            yield self._message(part, number, len(parts))
+            yield self._numbered(part, number, len(parts))
 
     def nothing(self, since: str) -> Message:
         """Give the digest that says that nothing came since a time, as ISO 8601 has it; empty where that is not known."""
         told = f"{datetime.fromisoformat(since).astimezone(self._config.zone):%Y-%m-%d %H:%M}" if since else ""
-        text = f"Nothing came since {told}." if told else "Nothing came."
-        return self._message(_Part((), title_of((), ()), text, ()), 1, 1)
+        return self._message((), title_of((), ()), f"Nothing came since {told}." if told else "Nothing came.", _LISTED)
 
-    def _fitting(self, entries: Sequence[Entry]) -> Iterator[_Part]:
+    def _cut(self, entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+        """Cut into as many equal parts as there have to be, and will likely be, of messages that are about alike."""
+        count, most = len(entries), self._config.most
+        parts = max(math.ceil(count / most), self._likely(entries) if count > 2 * _SAMPLE else 1)
+        for number in range(parts):
+            yield entries[count * number // parts : count * (number + 1) // parts]
+
+    def _likely(self, entries: Sequence[Entry]) -> int:
+        """Say how many parts there will likely be: to write files that are too large, and then their halves, takes seconds."""
+        sample = entries[:: len(entries) // _SAMPLE]
+        bare, whole = (_size(self._part(sample, LONGEST, files=files)) for files in (False, True))
+        parts = (whole - bare) * len(entries) / len(sample) / max(1, self._config.size - bare)
+        return math.ceil(parts) if parts > _UNSURE else 1
+
+    def _fitting(self, entries: Sequence[Entry]) -> Iterator[Message]:
         """Cut into halves what is larger than a digest may be; what cannot be cut any more is shortened."""
         part = self._part(entries, LONGEST)
         if self._fits(part):
@@ -82,85 +89,68 @@ class Digests:
         else:
             yield self._shortened(entries)
 
-    def _shortened(self, entries: Sequence[Entry]) -> _Part:
+    def _shortened(self, entries: Sequence[Entry]) -> Message:
         part = self._part(entries, _SHORT)
         if self._fits(part):
             return part
-        note = "Its files were left out: they are larger than a digest may be." if part.files else ""
-        return _Part(entries, part.title, "\n\n".join(filter(None, (shorten(part.text, _SHORT), note))), (), listed=0)
+        left_out = "Its files were left out: they are larger than a digest may be." if self._config.attach else ""
+        text = "\n\n".join(filter(None, (shorten(part.text, _SHORT), left_out)))
+        return self._message(entries, part.title, text, 0)
 
-    def _part(self, entries: Sequence[Entry], longest: int) -> _Part:
+    def _fits(self, part: Message) -> bool:
+        return _size(part) + _SPARE <= self._config.size
+
+    def _part(self, entries: Sequence[Entry], longest: int, *, files: bool = True) -> Message:
         config, messages = self._config, [entry.message for entry in entries]
         title = _rendered("title", config.title, messages) or title_of(entries, [*self._about.values()])
         text = _rendered("text", config.text, messages) or text_of(entries, config.zone, config.lines)
         title = shorten(" ".join(clean(title).split()), _TITLE)
-        return _Part(entries, title, shorten(clean(text).strip(), _TEXT), [*self._files(entries, title, longest)])
-
-    def _fits(self, part: _Part) -> bool:
-        return len(msgspec.json.encode(self._message(part, 1, 1))) + _PACKED <= self._config.size
+        message = self._message(entries, title, shorten(clean(text).strip(), _TEXT), _LISTED)
+        return attach(message, self._files(entries, title, longest)) if config.attach and files else message
 
     def _files(self, entries: Sequence[Entry], title: str, longest: int) -> Iterator[Attachment]:
+        """Give the files; they have no names yet."""
         config = self._config
-        if not config.attach:
-            return
         table = table_of(entries, config.columns, config.zone, longest)
         ways: Mapping[Kind, Callable[[], bytes]] = {
             "csv": partial(as_csv, table),
             "html": partial(as_html, table, title),
             "text": partial(as_text, entries, config.zone, longest),
-            "xlsx": lambda: self._xlsx(entries, longest),
+            "xlsx": partial(self._xlsx, entries, table),
         }
         for kind in dict.fromkeys(config.attach):
             ending, media = _TYPES[kind]
             yield Attachment(ending, media, ways[kind]())
 
-    def _xlsx(self, entries: Sequence[Entry], longest: int) -> bytes:
+    def _xlsx(self, entries: Sequence[Entry], table: Table) -> bytes:
         from filters.digest.xlsx import as_xlsx  # noqa: PLC0415 - an extra of its own
 
-        config = self._config
-        sheets = [sheet_of(config, entry.message) for entry in entries]
-        return as_xlsx(table_of(entries, config.columns, config.zone, longest), sheets, self._due)
+        return as_xlsx(table, [sheet_of(self._config, entry.message) for entry in entries], self._due)
 
-    def _message(self, part: _Part, number: int, parts: int) -> Message:
-        messages = [entry.message for entry in part.entries]
-        mark = f" ({number} of {parts})" if parts > 1 else ""
-        message = Message(
+    def _message(self, entries: Sequence[Entry], title: str, text: str, listed: int) -> Message:
+        messages = [entry.message for entry in entries]
+        return Message(
             source=_common(message.source for message in messages) or TYPE,
             type=TYPE,
             time=self._due,
-            title=part.title + mark,
-            text=part.text,
+            title=title,
+            text=text,
             severity=shorten(gravest(messages), 50),
             status="resolved" if messages and all(message.status == "resolved" for message in messages) else "firing",
             labels=_shared(messages),
-            url=shorten(_common(message.url for message in messages), _TITLE, mark=""),
-            data=self._data(part) | ({"part": number, "parts": parts} if parts > 1 else {}),
+            url=_common(message.url for message in messages),
+            data=_data(entries, listed),
         )
-        files = [self._named(file, number if parts > 1 else 0) for file in part.files]
-        return attach(message, files) if files else message
 
-    def _data(self, part: _Part) -> dict[str, Any]:
-        times = [entry.message.time for entry in part.entries]
-        severities: dict[str, int] = {}
-        for entry in part.entries:
-            word = shorten(entry.message.severity, 50)
-            if word and (word in severities or len(severities) < 20):
-                severities[word] = severities.get(word, 0) + 1
-        counts = dict(sorted(severities.items(), key=lambda item: -gravity(item[0])))
-        return {
-            "count": sum(entry.count for entry in part.entries),
-            "severities": counts,
-            "resolved": sum(entry.message.status == "resolved" for entry in part.entries),
-            **({"first": min(times).isoformat(), "last": max(times).isoformat()} if times else {}),
-            "messages": [*in_short(part.entries[: part.listed])],
-            "left_out": max(0, len(part.entries) - part.listed),
-        }
-
-    def _named(self, file: Attachment, part: int) -> Attachment:
-        """Give a file its name: the digest's, when it was made, its part and the ending."""
+    def _numbered(self, part: Message, number: int, parts: int) -> Message:
+        """Say which of how many parts it is, and give its files their names."""
         stamp = f"{self._due.astimezone(self._config.zone):%Y-%m-%d-%H%M}"
-        name = "-".join(filter(None, (self._config.name, stamp, f"part-{part}" if part else "")))
-        return Attachment(f"{name}.{file.name}", file.type, file.content)
+        several = parts > 1
+        name = "-".join(filter(None, (self._config.name, stamp, f"part-{number}" if several else "")))
+        data = {**part.data, **({"part": number, "parts": parts} if several else {})}
+        if "attachments" in data:
+            data["attachments"] = [file | {"name": f"{name}.{file['name']}"} for file in data["attachments"]]
+        return part.replace(title=f"{part.title} ({number} of {parts})" if several else part.title, data=data)
 
 
 def newest(messages: Iterable[Message]) -> list[Entry]:
@@ -191,9 +181,28 @@ def _rendered(name: str, template: BatchTemplate | None, messages: Sequence[Mess
         raise PermanentError(f"{name}: {error}") from None
 
 
+def _data(entries: Sequence[Entry], listed: int) -> dict[str, Any]:
+    times = [entry.message.time for entry in entries]
+    counts = Counter(shorten(entry.message.severity, 50) for entry in entries if entry.message.severity)
+    return {
+        "count": sum(entry.count for entry in entries),
+        "severities": dict(sorted(counts.most_common(_SEVERITIES), key=lambda item: (-gravity(item[0]), item[0]))),
+        "resolved": sum(entry.message.status == "resolved" for entry in entries),
+        **({"first": min(times).isoformat(), "last": max(times).isoformat()} if times else {}),
+        "messages": [*in_short(entries[:listed])],
+        "left_out": max(0, len(entries) - listed),
+    }
+
+
+def _size(message: Message) -> int:
+    return len(msgspec.json.encode(message))
+
+
 def _common(values: Iterable[str]) -> str:
+    """Give the value that all have, where that is one, and a short one."""
     found = {*values}
-    return found.pop() if len(found) == 1 else ""
+    value = found.pop() if len(found) == 1 else ""
+    return value if len(value) <= _TITLE else ""
 
 
 def _shared(messages: Sequence[Message]) -> dict[str, str]:

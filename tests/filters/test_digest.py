@@ -380,7 +380,7 @@ def test_the_same_messages_give_the_same_bytes():
 
 def test_more_than_there_may_be_leave_in_parts():
     parts = release([message(number) for number in range(7)], most=3, attach="csv")
-    assert [one.title for one in parts] == ["3 messages (1 of 3)", "3 messages (2 of 3)", "1 message (3 of 3)"]
+    assert [one.title for one in parts] == ["2 messages (1 of 3)", "2 messages (2 of 3)", "3 messages (3 of 3)"]
     assert [attachments_of(one)[0].name for one in parts] == [f"digest-2026-11-21-0930-part-{n}.csv" for n in (1, 2, 3)]
 
 
