@@ -58,7 +58,7 @@ def as_text(entries: Sequence[Entry], zone: ZoneInfo, longest: int) -> bytes:
 def _in_full(entry: Entry, zone: ZoneInfo) -> str:
     message = entry.message
     first = " · ".join(filter(None, (written(message.time, zone), message.severity, message.source)))
-    times = f" ({entry.count} times)" if entry.count > 1 else ""
+    times = f" ({entry.times} times)" if entry.times > 1 else ""
     labels = "\n".join(f"{name}: {value}" for name, value in shown_labels(message).items())
     parts = (headline(message) + times, first, message.text, labels, message.url)
     return "\n".join(clean(part).strip() for part in parts if part.strip())

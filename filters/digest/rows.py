@@ -28,7 +28,7 @@ class Entry(NamedTuple):
     """A message of a digest, and how many messages of its key it stands for."""
 
     message: Message
-    count: int = 1
+    times: int = 1
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Table:
 
 def table_of(entries: Sequence[Entry], columns: Mapping[str, str], zone: ZoneInfo, longest: int = LONGEST) -> Table:
     """Give the rows of these messages, in their order; no cell has more than `longest` UTF-16 units."""
-    wanted = dict(columns) or ({COUNT: COUNT} if any(entry.count > 1 for entry in entries) else {}) | USUAL
+    wanted = dict(columns) or ({COUNT: COUNT} if any(entry.times > 1 for entry in entries) else {}) | USUAL
     places = [None if path == COUNT else MessagePath(path) for path in wanted.values()]
     rows = [[_cell(value, zone, longest) for value in _values(entry, places)] for entry in entries]
     headings = [clean(name) for name in wanted]
@@ -65,7 +65,7 @@ def _values(entry: Entry, places: Sequence[MessagePath | None]) -> list[Any]:
     message = entry.message
     if any(place is not None and place.field == "data" for place in places):
         message = message.replace(data=message.data)  # what stays JSON would be read anew for each column
-    return [entry.count if place is None else _value(message, place) for place in places]
+    return [entry.times if place is None else _value(message, place) for place in places]
 
 
 def _value(message: Message, place: MessagePath) -> Any:

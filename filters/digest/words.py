@@ -29,7 +29,7 @@ def gravest(messages: Iterable[Message]) -> str:
 
 def title_of(entries: Sequence[Entry], about: Sequence[str]) -> str:
     """Say how many there are: `12 messages for db: 2 critical, 9 warning, 1 resolved`."""
-    shown, came = len(entries), sum(entry.count for entry in entries)
+    shown, came = len(entries), sum(entry.times for entry in entries)
     if not shown:
         return "No messages"
     many = f"{came} message{'' if came == 1 else 's'}" + (

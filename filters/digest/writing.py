@@ -160,7 +160,7 @@ def newest(messages: Iterable[Message]) -> list[Entry]:
         key = f"key {message.key}" if message.key else f"id {message.id}"
         known = found.get(key)
         later = known is None or (message.time, message.id) >= (known.message.time, known.message.id)
-        found[key] = Entry(message if later or known is None else known.message, known.count + 1 if known else 1)
+        found[key] = Entry(message if later or known is None else known.message, known.times + 1 if known else 1)
     return [*found.values()]
 
 
@@ -185,7 +185,7 @@ def _data(entries: Sequence[Entry], listed: int) -> dict[str, Any]:
     times = [entry.message.time for entry in entries]
     counts = Counter(shorten(entry.message.severity, 50) for entry in entries if entry.message.severity)
     return {
-        "count": sum(entry.count for entry in entries),
+        "count": sum(entry.times for entry in entries),
         "severities": dict(sorted(counts.most_common(_SEVERITIES), key=lambda item: (-gravity(item[0]), item[0]))),
         "resolved": sum(entry.message.status == "resolved" for entry in entries),
         **({"first": min(times).isoformat(), "last": max(times).isoformat()} if times else {}),
