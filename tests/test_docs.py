@@ -11,8 +11,11 @@ from urllib.parse import unquote
 
 import pytest
 
+from pipeline.cli.verdicts import as_text
+from pipeline.engine.simulation.playing import play
 from pipeline.registry import Registry
 from pipeline.settings import Settings
+from pipeline.spec.caseload import load_cases
 from pipeline.spec.loader import check
 from pipeline.spec.problems import render_text
 
@@ -49,6 +52,7 @@ def blocks() -> list[Block]:
 
 PIPELINES = [block for block in blocks() if block.language == "yaml" and not block.info]
 SHARED = [block for block in blocks() if block.info == "title=siftbell.yaml"]
+TESTED = [block for block in blocks() if block.info.startswith("title=") and block.info.endswith(".test.yaml")]
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +73,27 @@ def test_every_pipeline_passes_the_check(block: Block, tmp_path: Path) -> None:
         (tmp_path / "siftbell.yaml").write_text(shared.text)
     report = check([tmp_path], registry=Registry(), environ=ENVIRONMENT)
     assert not report.problems, render_text(report)
+
+
+@pytest.mark.parametrize("block", TESTED, ids=str)
+def test_every_test_of_a_pipeline_passes(block: Block, tmp_path: Path) -> None:
+    """With what stands above it on its page: the pipeline of its name, and the files that both read."""
+    for other in blocks():
+        if other.page == block.page and other.line <= block.line and other.info.startswith("title="):
+            file = tmp_path / other.info.removeprefix("title=")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(other.text)
+    loaded = load_cases([tmp_path / block.info.removeprefix("title=")])
+    assert not loaded.problems, render_text(loaded.report)
+    for ready in loaded.ready:
+        verdict = play(ready.case, ready.spec)
+        assert verdict.passed, f"{block}: {ready.case.name}\n{as_text(verdict)}"
+
+
+@pytest.mark.parametrize("page", sorted({block.page for block in TESTED}), ids=lambda page: page.stem)
+def test_every_pipeline_with_a_name_has_a_test(page: Path) -> None:
+    names = {block.info for block in blocks() if block.page == page and re.fullmatch(r"title=[\w-]+\.yaml", block.info)}
+    assert {name.replace(".yaml", ".test.yaml") for name in names - {"title=siftbell.yaml"}} <= {block.info for block in TESTED}
 
 
 @pytest.mark.parametrize("block", SHARED, ids=str)

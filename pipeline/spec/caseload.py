@@ -103,6 +103,7 @@ def _load(file: CaseFile, problems: Problems, loaded: Loaded, networks: Networks
 
 def _hinted(problem: SpecProblem) -> SpecProblem:
     """Say of an error in a value that came from a variable that a test may set that."""
-    if "${" not in problem.source or problem.hint:
+    start = problem.position.column - 1
+    if "${" not in problem.source[start : start + problem.width] or problem.hint:
         return problem
     return replace(problem, hint="a variable that a test does not set has a stand-in: 'environment:' sets it")
