@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -50,7 +49,7 @@ def read_cases(path: Path, problems: Problems) -> CaseFile | None:
         problems.error(root.place, "a mapping is expected", "a file of tests begins with 'tests:'")
         return None
     first = next((entry.key for entry in root.entries.values()), root.place)
-    found = validate(FileKeys, root, first, "", problems)
+    found = validate(FileKeys, root, first, "file", problems)
     if found is None:
         return None
     items = root.entries["tests"].value
@@ -79,45 +78,66 @@ class _CaseReader:
     def read(self, index: int, node: Node) -> Case | None:
         before = len(self._problems)
         if not isinstance(node, Mapping):
+            self._problems.error(node.place, "a test is a mapping", "such as '- name: …'")
             return None
-        keys = validate(CaseKeys, node, node.place, "", self._problems)
-        if keys is None:
-            return None
-        if "timezone" in node.entries:
+        keys = validate(CaseKeys, node, node.place, "test", self._problems)
+        zone = node.entries.get("timezone")
+        if zone is not None and keys is not None:
             self._zone = read_zone(keys.timezone)
-        start = self._moment(node.entries["at"].value) if "at" in node.entries else Moment(absolute=START)
-        if start is not None and start.absolute is None:
-            self._problems.error(node.entries["at"].value.place, "at: a time such as 2026-03-29T01:59 is expected")
-        name = node.entries["name"]
-        case = Case(
+        start = self._start(node)
+        steps = tuple(self._steps(node.entries.get("send")))
+        broken = dict(self._broken(node.entries.get("fail")))
+        expected = {part: self._expected(part, node.entries.get(part)) for part in _KINDS}
+        if keys is None or len(self._problems) > before:
+            return None
+        return Case(
             name=keys.name,
-            place=name.value.place,
+            place=node.entries["name"].value.place,
             index=index,
-            start=start.of(START) if start else START,
-            steps=tuple(self._steps(node.entries.get("send"))),
-            broken={label: tuple(map(_broken, one if isinstance(one, list) else [one])) for label, one in keys.fail.items()},
+            start=start,
+            steps=steps,
+            broken=broken,
             environment=self._file.environment | keys.environment,
-            expect=self._expected("expect", node.entries.get("expect")),
-            dropped=self._expected("dropped", node.entries.get("dropped")),
-            dead_letters=self._expected("dead_letters", node.entries.get("dead_letters")),
             held=keys.held,
             only=keys.only,
             until=keys.until,
+            labels=self._labels,
+            **expected,
         )
-        if "fail" in node.entries:
-            self._name_all("consumer", node.entries["fail"].value)
-        return replace(case, labels=self._labels) if len(self._problems) == before else None
+
+    def _start(self, node: Mapping) -> datetime:
+        if "at" not in node.entries:
+            return START
+        moment = self._moment(node.entries["at"].value)
+        if moment is not None and moment.absolute is None:
+            self._problems.error(node.entries["at"].value.place, "at: a time such as 2026-03-29T01:59 is expected")
+        return moment.of(START) if moment else START
+
+    def _broken(self, entry: Entry | None) -> Iterator[tuple[str, Sequence[Broken]]]:
+        if entry is None or not isinstance(entry.value, Mapping):
+            return
+        self._name_all("consumer", entry.value)
+        for label, its in entry.value.entries.items():
+            found = []
+            for node in its.value.items if isinstance(its.value, Items) else [its.value]:
+                if not isinstance(node, Mapping):
+                    self._problems.error(node.place, f"fail {label}: a mapping is expected", "such as '{for: 1h}'")
+                elif (keys := validate(FailKeys, node, its.key, f"fail {label}", self._problems)) is not None:
+                    found.append(Broken(keys.how, keys.after or timedelta(), keys.lasting))
+            yield label, tuple(found)
 
     def _steps(self, entry: Entry | None) -> Iterator[Timed]:
         if entry is not None and isinstance(entry.value, Items):
             for item in entry.value.items:
-                if isinstance(item, Mapping) and (step := self._step(item)) is not None:
+                if not isinstance(item, Mapping):
+                    self._problems.error(item.place, "a step is a mapping", "such as '- http: {json: …}', or '- wait: 1h'")
+                elif (step := self._step(item)) is not None:
                     yield step
 
     def _step(self, node: Mapping) -> Timed | None:
         own = {key: entry for key, entry in node.entries.items() if key in _STEP_KEYS}
         named = {key: entry for key, entry in node.entries.items() if key not in _STEP_KEYS}
-        keys = validate(StepKeys, Mapping(node.place, entries=own), node.place, "", self._problems)
+        keys = validate(StepKeys, Mapping(node.place, entries=own), node.place, "step", self._problems)
         if keys is None:
             return None
         at = self._moment(own["at"].value) if "at" in own else None
@@ -212,10 +232,12 @@ class _CaseReader:
         for label, its in entry.value.entries.items():
             if isinstance(its.value, Items):
                 found[label] = [one for item in its.value.items if (one := self._wanted(part, item)) is not None]
-            else:
-                found[label] = its.value.plain()
-                if isinstance(found[label], bool) or found[label] < 0:
-                    self._problems.error(its.value.place, f"{part} {label}: a list, or a number from 0 on, is expected")
+                continue
+            value = its.value.plain()
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                self._problems.error(its.value.place, f"{part} {label}: a list, or a number from 0 on, is expected")
+                continue
+            found[label] = value
         return found
 
     def _wanted(self, part: str, node: Node) -> Wanted | None:
@@ -224,6 +246,7 @@ class _CaseReader:
                 fields={"reason" if part == "dropped" else "error" if part == "dead_letters" else "title": node.plain()}
             )
         if not isinstance(node, Mapping):
+            self._problems.error(node.place, f"{part}: fields and their values are expected", "such as '{title: disk full}'")
             return None
         known = _KNOWN[part]
         for key, entry in node.entries.items():
@@ -304,10 +327,6 @@ def _answered(keys: int | AnswerKeys | None) -> Answered | None:
     if keys is None:
         return None
     return Answered(keys) if isinstance(keys, int) else Answered(keys.status, keys.reason)
-
-
-def _broken(keys: FailKeys) -> Broken:
-    return Broken(keys.how, keys.after or timedelta(), keys.lasting)
 
 
 def _zoned(moment: datetime, zone: ZoneInfo) -> datetime:
