@@ -35,15 +35,17 @@ def check(
     """Say what is wrong with the configuration: all of it at once, each with its place."""
     from pipeline.cli.connecting import ask_targets
     from pipeline.cli.output import say
+    from pipeline.spec.caseload import load_cases, with_tests
     from pipeline.spec.loader import check as check_files
     from pipeline.spec.problems import RENDERERS, summary
 
     settings = settings_for(paths)
-    report = check_files(settings.config, secrets=settings.secrets, networks=settings.networks)
+    pipelines = check_files(settings.config, secrets=settings.secrets, networks=settings.networks)
+    report = with_tests(pipelines, load_cases(settings.config, networks=settings.networks))
     failed = bool(report.errors or (strict and report.warnings))
     if connect and not failed:
         log_to_stderr(settings)
-        ask_targets(report, style, timeout)
+        ask_targets(pipelines, style, timeout)
         return
     if text := RENDERERS[style](report):
         print(text)

@@ -81,6 +81,16 @@ def load_cases(paths: Sequence[Path], *, networks: Networks = ANYWHERE) -> Loade
     return loaded
 
 
+def with_tests(report: Report, loaded: Loaded) -> Report:
+    """Give the report of a configuration with what is wrong with its tests.
+
+    Not with it is what is wrong with a pipeline only as a test loads it: that keeps nothing from starting.
+    """
+    files = tuple(file.path for file in loaded.files)
+    problems = tuple(problem for problem in loaded.problems if problem.position.file in files)
+    return replace(report, problems=(*report.problems, *problems), files=(*report.files, *files))
+
+
 def _load(file: CaseFile, problems: Problems, loaded: Loaded, networks: Networks) -> None:
     """Load the pipeline for each environment that its tests want."""
     reports: dict[tuple[tuple[str, str], ...], Report] = {}
