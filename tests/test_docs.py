@@ -15,7 +15,7 @@ from pipeline.cli.verdicts import as_text
 from pipeline.engine.simulation.playing import play
 from pipeline.registry import Registry
 from pipeline.settings import Settings
-from pipeline.spec.caseload import load_cases
+from pipeline.spec.caseload import load_cases, stand_in
 from pipeline.spec.loader import check
 from pipeline.spec.problems import render_text
 
@@ -83,6 +83,8 @@ def test_every_test_of_a_pipeline_passes(block: Block, tmp_path: Path) -> None:
             file = tmp_path / other.info.removeprefix("title=")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(other.text)
+    report = check([tmp_path / block.info.removeprefix("title=").replace(".test.", ".")], environ={}, stand_in=stand_in)
+    assert not report.problems, render_text(report)
     loaded = load_cases([tmp_path / block.info.removeprefix("title=")])
     assert not loaded.problems, render_text(loaded.report)
     for ready in loaded.ready:
