@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
@@ -50,7 +50,7 @@ def identity_of(message: Message) -> str:
     """Say in a short text which alert a message is about."""
     if message.key:
         return message.key
-    about = sorted(message.labels.items()) or [message.source, message.title]
+    about: Sequence[object] = sorted(message.labels.items()) or [message.source, message.title]
     return blake2b(msgspec.json.encode(about), digest_size=8).hexdigest()
 
 

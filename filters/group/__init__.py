@@ -117,7 +117,7 @@ class Group(WindowFilter[GroupConfig]):
                 self._inhibition.note(message, spell, now, memory)
             known = alert_of(message, spell, now)
             waits = message.replace(
-                id=derived_id(message.id, "over" if known.over else known.ends.isoformat()),
+                id=derived_id(message.id, *("over", now.isoformat()) if known.over else (known.ends.isoformat(),)),
                 data={_ALERT: msgspec.to_builtins(known)},
             )
         else:
@@ -140,13 +140,13 @@ class Group(WindowFilter[GroupConfig]):
                 yield from _gathered(full, message, alert)
             elif why:
                 yield Dropped(why, message)
-        due = opened.kept is None or max(opened.now, opened.due) >= state.due
-        if due:
-            yield from self._look(state, opened, waiting=len(full))
-        if state.alerts or full:
-            yield Keep(state.write(), state.due)
-        else:
+        if opened.kept is None or max(opened.now, opened.due) >= state.due:
+            yield from self._look(state, opened, waiting=sum(alert.fires(opened.now) for alert, _ in full.values()))
+        if state.is_over(opened.now, max(opened.now, opened.due)):
             opened.memory.forget(_due(opened.key))
+        else:
+            yield Keep(state.write(), min(state.due, state.empty or state.due))
+        if not state.alerts:
             yield Dropped("its alerts are over, and there was nothing to tell")
         for alert, message in full.values():
             if alert.fires(opened.now):

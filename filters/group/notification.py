@@ -19,10 +19,15 @@ _RANKS: Final = {severity: rank for rank, severity in enumerate(SEVERITIES)}
 
 TITLE: Final = Template(
     """\
-{% set title = data.commonAnnotations.summary | default(data.commonTitle, true) | default(labels.alertname, true) -%}
-{{ title | default(data.groupLabels.values() | select | join(" ") or "alerts", true) }}
-{%- if data.alerts | length > 1 %} ({{ data.counts.firing }} firing
-{%- if data.counts.resolved %}, {{ data.counts.resolved }} resolved{% endif %})
+{% set name = data.commonTitle or labels.alertname | default("", true) -%}
+{% set others = data.groupLabels | dictsort | rejectattr(0, "equalto", "alertname") | map("last") | select | join(" ") -%}
+{% set counts = data.counts -%}
+{% if data.alerts | length == 1 -%}
+{{ name or others or "alert" }}
+{%- else -%}
+{{ [name, others] | select | join(", ") or "alerts" }}:
+{%- if counts.firing %} {{ counts.firing }} firing{% else %} {{ counts.resolved }} alerts{% endif %}
+{%- if counts.firing and counts.resolved %}, {{ counts.resolved }} resolved{% endif %}
 {%- endif %}"""
 )
 TEXT: Final = Template(
@@ -30,7 +35,8 @@ TEXT: Final = Template(
 {% for alert in data.alerts[:20] -%}
 {{ "\N{BALLOT X}" if alert.status == "firing" else "\N{CHECK MARK}" }}
 {{- " " ~ (alert.title or alert.labels.alertname | default("alert")) }}
-{%- if alert.ownLabels %} ({{ alert.ownLabels.values() | join(", ") }}){% endif %}
+{%- set own = alert.ownLabels.values() | reject("in", alert.title) | join(", ") %}
+{%- if own %} ({{ own }}){% endif %}
 {%- if alert.text %}: {{ alert.text.split("\\n")[0] }}{% endif %}
 {% endfor -%}
 {% if data.alerts | length > 20 %}and {{ data.alerts | length - 20 }} more

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Self
+from datetime import UTC, datetime, timedelta
+from typing import Final, Self
 
 import msgspec
 
 from filters.group.alerts import Alert, merged
+
+_SWEEP: Final = timedelta(seconds=30)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,8 @@ class State(msgspec.Struct, omit_defaults=True):
     """What was over in the last notification."""
     told: datetime | None = None
     """When the last notification was; None: there was none."""
+    empty: datetime | None = None
+    """When it is gone unless an alert comes; None while there is one."""
 
     @classmethod
     def read(cls, kept: object) -> Self:
@@ -69,6 +74,8 @@ class State(msgspec.Struct, omit_defaults=True):
 
     def has_news(self, seen: Seen, now: datetime, *, repeat: timedelta, with_resolved: bool) -> bool:
         """Say whether there is something to tell: Alertmanager's rules, one by one."""
+        if not (seen.firing or seen.resolved):
+            return False
         if self.told is None:
             return bool(seen.firing)
         if not {alert.identity for alert in seen.firing} <= set(self.firing):
@@ -86,6 +93,14 @@ class State(msgspec.Struct, omit_defaults=True):
         self.told = now
         for alert in seen.firing:
             self.alerts[alert.identity] = msgspec.structs.replace(alert, told=True)
+
+    def is_over(self, now: datetime, due: datetime) -> bool:
+        """Say whether the group is gone: one without alerts is forgotten at the next half minute, as in Alertmanager."""
+        if self.alerts:
+            self.empty = None
+        elif self.empty is None:
+            self.empty = now - (now - _EPOCH) % _SWEEP + _SWEEP
+        return self.empty is not None and due >= self.empty
 
     def forget_resolved(self, now: datetime) -> None:
         """Forget the alerts that are over: they were told, or nobody is to hear of them."""
