@@ -140,7 +140,7 @@ def read_shift(value: Any) -> Shift:
     begin, end = (_of_day(text) for text in found["span"].split("-"))
     if begin == end:
         raise ValueError("a shift ends later than it begins; a whole day is 00:00-24:00")
-    return Shift(found[0], _days(found["days"]), begin, end if begin < end else end + _ONE)
+    return Shift(found[0].upper(), _days(found["days"]), begin, end if begin < end else end + _ONE)
 
 
 def read_dates(value: Any) -> Dates:
