@@ -29,6 +29,7 @@ from pipeline.message import Message
 from pipeline.plugin import Note, PollingProducer, WebhookProducer
 from pipeline.present import Pretence, pretending
 from pipeline.request import Request
+from pipeline.secrecy import masker, secrets_in
 from pipeline.spec.model import Configuration, ConsumerStep, PipelineSpec, ProducerStep
 from pipeline.store import DeadLetter, Record
 from pipeline.store.rows import CircuitState, Why
@@ -124,6 +125,12 @@ class Simulation:
         self._dying: Where | None = None
         self._accepted: list[tuple[datetime, str, Message]] = []
         self._put_back = 0
+        self.mask = masker(
+            secret
+            for step in (*self.spec.producers, *self.spec.filters, *self.spec.consumers)
+            for secret in secrets_in(step.config)
+        )
+        """Hides the secrets of the pipeline's plugins in a text."""
         self.died = 0
         """How many workers and clocks have died."""
 

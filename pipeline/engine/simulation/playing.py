@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -209,9 +209,9 @@ class _Play:
             yield found if not missing else _with_reasons(found, self._judge.reasons(label))
 
     def _sent(self, label: str, message: Message) -> Any:
-        """Give what the consumer would have sent; where it cannot say, why."""
+        """Give what the consumer would have sent, without secrets; where it cannot say, why."""
         try:
-            return plain(self._simulation.sent(label, message))
+            return _masked(plain(self._simulation.sent(label, message)), self._simulation.mask)
         except Exception as error:  # noqa: BLE001 - whatever a plugin raises is the test's business
             return f"{type(error).__name__}: {error}"
 
@@ -243,6 +243,14 @@ class _Play:
 
 def _with_reasons(difference: Difference, reasons: Sequence[str]) -> Difference:
     return replace(difference, reasons=reasons)
+
+
+def _masked(value: Any, mask: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, dict):
+        return {name: _masked(inner, mask) for name, inner in value.items()}
+    return [_masked(inner, mask) for inner in value] if isinstance(value, list) else value
 
 
 def _json(value: Any) -> bytes:
