@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from rich.console import Console
@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from pipeline.cli.output import clean
-from pipeline.engine.dryrun import Change, Delivery, Journey, Trace, Visit
+from pipeline.engine.journey import Change, Delivery, Journey, Trace, Visit
 
 STYLES: Final = {
     "passed": "green",
@@ -31,8 +31,20 @@ STEP: Final = 2
 """Columns by which what belongs to something stands further right."""
 
 
+def print_traces(traces: Sequence[Trace], names: Sequence[str], where: Console) -> None:
+    """Print a dry run, of one payload or of several; `names` are theirs."""
+    if len(traces) == 1:
+        print_trace(traces[0], where)
+        return
+    for index, (trace, name) in enumerate(zip(traces, names, strict=True)):
+        if index:
+            where.print()
+        where.print(_line((name, "bold")))
+        print_trace(trace, where)
+
+
 def print_trace(trace: Trace, where: Console) -> None:
-    """Print a dry run."""
+    """Print what became of one payload."""
     if trace.refused is not None:
         refused = trace.refused
         where.print(_line(("refused", STYLES["failed"]), f" by {trace.producer} ({refused.status}): {refused.reason}"))
@@ -70,8 +82,7 @@ def _journey(journey: Journey, name: str, width: int) -> Iterator[tuple[int, Tex
 
 def _way(journey: Journey, width: int) -> Iterator[tuple[int, Text]]:
     for visit in journey.visits:
-        place = f"by {visit.place}" if visit.did == "dropped" else ""
-        yield STEP, _step(visit, width, visit.reason or place)
+        yield STEP, _step(visit, width, _because(visit))
         for change in visit.changes:
             yield 3 * STEP, _change(change)
         for number, part in enumerate(visit.parts, 1):
@@ -82,6 +93,13 @@ def _way(journey: Journey, width: int) -> Iterator[tuple[int, Text]]:
         if delivery.did == "would send":
             for text in _preview(delivery.preview):
                 yield 3 * STEP, _line(text)
+
+
+def _because(visit: Visit) -> str:
+    """Say why a filter did what it did; where it ended a message, also where the filter stands."""
+    if visit.did not in ("dropped", "failed"):
+        return visit.reason
+    return f"{visit.reason} ({visit.place})" if visit.reason else f"by {visit.place}"
 
 
 def _step(step: Visit | Delivery, width: int, reason: str) -> Text:

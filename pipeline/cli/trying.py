@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 def try_payload(
     pipeline: Annotated[str, typer.Argument(help="The pipeline's name.")],
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="The payload; - reads it from stdin.")] = None,
+    file: Annotated[
+        list[Path] | None, typer.Option("--file", "-f", help="A payload; - reads it from stdin. May be repeated.")
+    ] = None,
     *,
     producer: Annotated[str | None, typer.Option(help="Where the pipeline has several that take payloads.")] = None,
     content_type: Annotated[str, typer.Option(help="The payload's media type.")] = "application/json",
@@ -28,23 +30,24 @@ def try_payload(
     config: ConfigOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Take one payload through a pipeline and tell what every step did to it; nothing is sent or stored."""
-    from pipeline.cli.trace import print_trace
-    from pipeline.engine.dryrun import dry_run, plain
+    """Take payloads through a pipeline and tell what every step did to them, and why; nothing is sent or stored."""
+    from pipeline.cli.trace import print_traces
+    from pipeline.engine.dryrun import dry_runs, plain
     from pipeline.request import Request
 
     headers = {"content-type": content_type} | dict(map(_header, header or []))
     moment = _moment(now)
     spec = find_pipeline(pipeline, config)
     step = taking_payloads(spec, producer)
-    request = Request(body=read_payload(file), headers=headers, path=f"/in/{spec.name}/{step.label}")
-    trace = dry_run(spec, step, request, now=moment)
+    path = f"/in/{spec.name}/{step.label}"
+    requests = [Request(body=read_payload(one), headers=headers, path=path) for one in file or [None]]
+    traces = dry_runs(spec, step, requests, now=moment)
     if output is Output.TABLE:
-        print_trace(trace, console())
+        print_traces(traces, [str(one) for one in file or ()], console())
         say("nothing was sent or stored")
     else:
-        print_data(plain(trace), output)
-    if trace.failed:
+        print_data(plain(traces[0] if len(traces) == 1 else traces), output)
+    if any(trace.failed for trace in traces):
         raise Failure("", Exit.FAILED)
 
 

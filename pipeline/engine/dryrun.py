@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from typing import Any, Final, Literal, cast
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from itertools import islice
+from typing import Any, Final, cast
 
 import msgspec
+import uuid_utils
 
+from pipeline.engine.journey import Change, Delivery, Journey, Refusal, Trace, Visit
 from pipeline.engine.parts import apart
+from pipeline.engine.throwaway import ThrowawayMemory
 from pipeline.errors import PermanentError, PipelineError, Problem, RequestError, TemporaryError
-from pipeline.message import FIELDS, Message, derived_id
+from pipeline.message import FIELDS, Message, derived_id, headline
 from pipeline.plugin import (
     AnyConsumer,
     AnyFilter,
     Buried,
     Dropped,
-    Memory,
+    Keep,
     Note,
     Opened,
     Plugin,
@@ -28,6 +32,7 @@ from pipeline.plugin import (
     Window,
     WindowFilter,
 )
+from pipeline.present import Pretence, pretending
 from pipeline.registry import place_of
 from pipeline.request import Request
 from pipeline.secrecy import masker, secrets_in
@@ -35,139 +40,86 @@ from pipeline.spec.model import ConsumerStep, FilterStep, PipelineSpec, Producer
 
 _ANSWERS: Final = {PermanentError: 422, TemporaryError: 503}
 
-Did = Literal["passed", "changed", "dropped", "split", "held", "left out", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A field of a message, or one of its labels, that a filter changed; None where there was or is no such label."""
-
-    field: str
-    before: Any
-    after: Any
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Visit:
-    """What a filter did with a message. `left out`: its `when:` does not hold, so the message passed it by."""
-
-    step: str
-    plugin: str
-    place: str
-    did: Did
-    reason: str = ""
-    changes: tuple[Change, ...] = ()
-    parts: tuple[Journey, ...] = ()
-    """Where the message was split: each part with the rest of its way."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """What a consumer would do with a message: `preview` is what it would send."""
-
-    step: str
-    plugin: str
-    place: str
-    did: Literal["would send", "left out", "failed"]
-    reason: str = ""
-    preview: Any = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Journey:
-    """A message as it came, and its way: filters, then consumers; these are empty where it did not come so far."""
-
-    message: Message
-    changes: tuple[Change, ...] = ()
-    """How a part of a split message differs from the whole."""
-    visits: tuple[Visit, ...] = ()
-    deliveries: tuple[Delivery, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """Why the producer did not take the payload. `status` is what its sender would be answered."""
-
-    status: int
-    reason: str
-    problems: tuple[Problem, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trace:
-    """The outcome of a dry run."""
-
-    pipeline: str
-    producer: str
-    refused: Refusal | None = None
-    journeys: tuple[Journey, ...] = ()
-
-    @property
-    def failed(self) -> bool:
-        """Whether the payload was refused, or a filter or a consumer raised."""
-        return self.refused is not None or any(map(_failed, self.journeys))
-
-
-class ThrowawayMemory:
-    """A memory in which time stands still; it ends with the dry run."""
-
-    def __init__(self) -> None:
-        self._counts: dict[str, int] = {}
-        self._texts: dict[str, str] = {}
-        self._members: dict[str, set[str]] = {}
-
-    def first(self, key: str, within: timedelta) -> bool:  # noqa: ARG002 - the protocol's; no time passes
-        """Say whether this is the first call for `key`."""
-        return self.count(key, timedelta()) == 1
-
-    def count(self, key: str, within: timedelta) -> int:  # noqa: ARG002 - the protocol's; no time passes
-        """Count this call for `key`."""
-        self._counts[key] = self._counts.get(key, 0) + 1
-        return self._counts[key]
-
-    def remember(self, key: str, value: str, within: timedelta) -> None:  # noqa: ARG002 - the protocol's; no time passes
-        """Keep a text under `key`."""
-        self._texts[key] = value
-
-    def recall(self, key: str) -> str | None:
-        """Give the text that is kept under `key`, or None."""
-        return self._texts.get(key)
-
-    def swap(self, key: str, old: str | None, new: str, within: timedelta) -> bool:  # noqa: ARG002 - the protocol's; no time passes
-        """Keep `new` under `key` where `old` is kept there now."""
-        if self._texts.get(key) != old:
-            return False
-        self._texts[key] = new
-        return True
-
-    def forget(self, key: str) -> None:
-        """Forget what is known of `key`."""
-        self._counts.pop(key, None)
-        self._texts.pop(key, None)
-        self._members.pop(key, None)
-
-    def add(self, key: str, member: str, within: timedelta) -> Sequence[str]:  # noqa: ARG002 - the protocol's; no time passes
-        """Make a text a member of `key`, and give all."""
-        self._members.setdefault(key, set()).add(member)
-        return self.members(key)
-
-    def remove(self, key: str, member: str) -> None:
-        """Let a text be no member of `key` any more."""
-        self._members.get(key, set()).discard(member)
-
-    def members(self, key: str) -> Sequence[str]:
-        """Give the members of `key`."""
-        return sorted(self._members.get(key, ()))
+_REMEMBERS: Final = "remembers only what is tried here"
 
 
 def dry_run(spec: PipelineSpec, producer: ProducerStep, request: Request, *, now: datetime) -> Trace:
-    """Take a request through a pipeline. Plugin errors are part of the trace.
+    """Take one request through a pipeline."""
+    (trace,) = dry_runs(spec, producer, [request], now=now)
+    return trace
 
-    Filters and the producer are opened and closed; consumers are only asked for a preview. A message that a window
-    filter holds goes on as if it were due at once, alone. Secrets in the options are masked in all that is told.
+
+def dry_runs(spec: PipelineSpec, producer: ProducerStep, requests: Sequence[Request], *, now: datetime) -> list[Trace]:
+    """Take requests through a pipeline, as if they came at one moment; give what became of each. Plugin errors are part of it.
+
+    Filters and the producer are opened and closed; consumers are only asked for a preview. What a window filter holds goes on
+    as if it were due at once: with the others of its key, as far as they are of these requests. Secrets in the options are
+    masked in all that is told.
     """
     with ExitStack() as opened:
-        return _DryRun(spec, now, opened).run(producer, request)
+        opened.enter_context(pretending(Pretence(lambda: now, lambda: str(uuid_utils.uuid7()), lambda low, _high: low)))
+        return _DryRun(spec, now, opened).run(producer, requests)
+
+
+@dataclass(slots=True)
+class _Walk:
+    """A message on its way: `current` is None where it has ended, or goes on in another one's place."""
+
+    message: Message
+    current: Message | None
+    changes: tuple[Change, ...] = ()
+    visits: list[Visit] = field(default_factory=list)
+
+    def end(self, visit: Visit) -> None:
+        """End here."""
+        self.visits.append(visit)
+        self.current = None
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A message that waits in a window."""
+
+    walk: _Walk
+    visit: Visit
+    window: Window
+    message: Message
+
+
+class _Released:
+    """What left a window: messages that waited in it, and others that were made of them."""
+
+    def __init__(self, waiting: Sequence[_Waiting], left: Sequence[Message], out: Iterable[object]) -> None:
+        waited = {one.message.id: one.message for one in waiting}
+        self._itself = {message.id: message for message in left if waited.get(message.id) == message}
+        self._made = [message for message in left if waited.get(message.id) != message]
+        self._why: dict[str, str] = {}
+        """By message id, and with an empty one for all that do not leave."""
+        self._stays: set[str] = set()
+        for one in out:
+            if isinstance(one, Dropped):
+                self._why[one.message.id if one.message else ""] = one.reason
+            elif isinstance(one, Stay):
+                self._stays.add(one.message.id)
+        gone = (one for one in waiting if one.message.id not in self._itself and one.message.id not in self._stays)
+        self._bearer = next(gone, waiting[0])
+        """The one in whose place goes on what was made of them."""
+        self._alone = len(waiting) == 1
+
+    def instead_of(self, one: _Waiting) -> list[Message]:
+        """Give what goes on in place of a message."""
+        itself = [self._itself[one.message.id]] if one.message.id in self._itself else []
+        return itself + (self._made if one is self._bearer else [])
+
+    def told(self, one: _Waiting) -> str:
+        """Say what becomes of a message."""
+        if self.instead_of(one):
+            return "; goes on here as if alone" if self._alone else "; goes on here"
+        if one.message.id in self._stays:
+            return "; waits on"
+        if why := self._why.get(one.message.id) or self._why.get(""):
+            return f"; then {why}"
+        return f"; goes on in '{headline(self._bearer.walk.message)}'" if self._made else ""
 
 
 class _DryRun:
@@ -178,92 +130,126 @@ class _DryRun:
         self._now = now
         self._opened = opened
         self._plugins: dict[tuple[str, str], Plugin[Any]] = {}
-        self._memories: dict[str, Memory] = {}
+        self._memories: dict[str, ThrowawayMemory] = {}
         self._buried: dict[str, str] = {}
         """By the ids of parts of messages: why they are buried."""
         steps: tuple[Step, ...] = (*spec.producers, *spec.filters, *spec.consumers)
         self._mask = masker(secret for step in steps for secret in secrets_in(step.config))
 
-    def run(self, step: ProducerStep, request: Request) -> Trace:
-        """Let the producer make messages, and follow each."""
-        trace = Trace(pipeline=self._spec.name, producer=step.label)
+    def run(self, step: ProducerStep, requests: Sequence[Request]) -> list[Trace]:
+        """Let the producer make messages of each request, and follow all of them."""
         producer = self._plugin(step)
         if not isinstance(producer, WebhookProducer):
             raise PermanentError(f"producer '{step.label}' of pipeline '{self._spec.name}' takes no payloads")
+        made = [self._made(producer, step.label, request) for request in requests]
+        taken = [one for one in made if isinstance(one, list)]
+        journeys = iter(self._follow([_Walk(message, message) for some in taken for message in some], self._spec.filters))
+        trace = Trace(pipeline=self._spec.name, producer=step.label)
+        return [
+            replace(trace, journeys=tuple(islice(journeys, len(one)))) if isinstance(one, list) else replace(trace, refused=one)
+            for one in made
+        ]
+
+    def _made(self, producer: WebhookProducer[Any], label: str, request: Request) -> list[Message] | Refusal:
+        """Give the messages of a request, or why it is refused."""
         try:
-            messages = _checked((one for one in producer.receive(request) if not isinstance(one, Note)), step.label)
+            return _checked((one for one in producer.receive(request) if not isinstance(one, Note)), label)
         except RequestError as error:
             problems = tuple(Problem(problem.where, self._mask(problem.text)) for problem in error.problems)
-            return replace(trace, refused=Refusal(status=error.status, reason=self._words(error), problems=problems))
+            return Refusal(status=error.status, reason=self._words(error), problems=problems)
         except Exception as error:  # noqa: BLE001 - a bug in a producer is what a dry run is there to show
             status = next((code for kind, code in _ANSWERS.items() if isinstance(error, kind)), 500)
-            return replace(trace, refused=Refusal(status=status, reason=self._words(error)))
-        return replace(trace, journeys=tuple(self._journey(message, self._spec.filters) for message in messages))
+            return Refusal(status=status, reason=self._words(error))
 
-    def _journey(self, message: Message, filters: Sequence[FilterStep], changes: tuple[Change, ...] = ()) -> Journey:
-        visits: list[Visit] = []
-        current = message
+    def _follow(self, walks: Sequence[_Walk], filters: Sequence[FilterStep]) -> list[Journey]:
+        """Take messages through filters, each step with all of them, and to the consumers."""
         for index, step in enumerate(filters):
-            visit, left = self._visit(step, current)
-            if len(left) > 1:
-                rest = filters[index + 1 :]
-                parts = tuple(self._part(step, current, part, rest) for part in left)
-                visit = replace(visit, parts=parts)
-            visits.append(visit)
-            if len(left) != 1:
-                return Journey(message=message, changes=changes, visits=tuple(visits))
-            current = left[0]
-        deliveries = tuple(self._delivery(step, current) for step in self._spec.consumers)
-        return Journey(message=message, changes=changes, visits=tuple(visits), deliveries=deliveries)
+            waiting: dict[str, list[_Waiting]] = {}
+            for walk in walks:
+                if walk.current is not None and (waits := self._visit(step, walk, walk.current, filters[index + 1 :])):
+                    waiting.setdefault(waits.window.key, []).append(waits)
+            for together in waiting.values():
+                self._open(step, together, filters[index + 1 :])
+        return [
+            Journey(
+                message=walk.message,
+                changes=walk.changes,
+                visits=tuple(walk.visits),
+                deliveries=tuple(self._delivery(step, walk.current) for step in self._spec.consumers) if walk.current else (),
+            )
+            for walk in walks
+        ]
 
-    def _part(self, step: FilterStep, whole: Message, part: Message, rest: Sequence[FilterStep]) -> Journey:
-        changes = self._changes(whole, part)
-        if (why := self._buried.get(part.id)) is None:
-            return self._journey(part, rest, changes)
-        buried = Visit(step=step.label, plugin=step.plugin, place=str(step.position), did="failed", reason=self._mask(why))
-        return Journey(message=part, changes=changes, visits=(buried,))
-
-    def _visit(self, step: FilterStep, message: Message) -> tuple[Visit, list[Message]]:
+    def _visit(self, step: FilterStep, walk: _Walk, message: Message, rest: Sequence[FilterStep]) -> _Waiting | None:
+        """Take a message through a filter; give how it waits there, if it does."""
         visit = Visit(step=step.label, plugin=step.plugin, place=str(step.position), did="passed")
         if step.when is not None and not step.when.matches(message):
-            return replace(visit, did="left out", reason=f"when: {step.when.text}"), [message]
-        try:
-            held, why, left = self._filter(step, message)
-        except Exception as error:  # noqa: BLE001 - whatever a filter raises is what a dry run is there to show
-            return replace(visit, did="failed", reason=self._words(error)), []
-        changes = self._changes(message, left[0]) if len(left) == 1 else ()
-        if held:
-            return replace(visit, did="held", reason=self._mask(held), changes=changes), left
-        if len(left) > 1:
-            return replace(visit, did="split", reason=f"into {len(left)}"), left
-        if not left:
-            return replace(visit, did="dropped", reason=self._mask(why)), left
-        return replace(visit, did="changed" if changes else "passed", changes=changes), left
-
-    def _filter(self, step: FilterStep, message: Message) -> tuple[str, str, list[Message]]:
-        """Give why the message is held, empty where it is not, why it is dropped if it is, and what leaves the filter."""
-        plugin = cast("AnyFilter", self._plugin(step))
+            walk.visits.append(replace(visit, did="left out", reason=f"when: {step.when.text} does not hold"))
+            return None
         memory = self._memories.setdefault(step.label, ThrowawayMemory())
-        if isinstance(plugin, WindowFilter):
-            return self._wait(step, plugin, message, memory)
-        out = plugin.filter(message, memory) if isinstance(plugin, RememberingFilter) else plugin.filter(message)
-        return "", *self._sorted(step, message, out)
+        memory.asked = False
+        try:
+            plugin = cast("AnyFilter", self._plugin(step))
+            if isinstance(plugin, WindowFilter):
+                window = plugin.window(message, self._now, memory)
+                if isinstance(window, Window):
+                    return _Waiting(walk, visit, window, window.message or message)
+                out: Iterable[Message | Dropped | Buried] = [message if window is None else window]
+            else:
+                out = plugin.filter(message, memory) if isinstance(plugin, RememberingFilter) else plugin.filter(message)
+            self._go_on(step, walk, visit, self._sorted(step, message, out), rest, note=_REMEMBERS if memory.asked else "")
+        except Exception as error:  # noqa: BLE001 - whatever a filter raises is what a dry run is there to show
+            walk.end(replace(visit, did="failed", reason=self._words(error)))
+        return None
 
-    def _wait(
-        self, step: FilterStep, plugin: WindowFilter[Any], message: Message, memory: Memory
-    ) -> tuple[str, str, list[Message]]:
-        window = plugin.window(message, self._now, memory)
-        if not isinstance(window, Window):
-            return "", *self._sorted(step, message, [message if window is None else window])
-        waits = message if window.message is None else window.message
-        opened = Opened(
-            key=window.key, messages=[waits], kept=None, due=window.due, now=max(self._now, window.due), memory=memory
-        )
-        out = list(plugin.release(opened))
-        why, left = self._sorted(step, message, [one for one in out if isinstance(one, Message | Dropped)])
-        key = f" with the others of key '{window.key}'" if window.key else ""
-        onward = "; goes on here as if alone" if left else "; waits on" if any(isinstance(one, Stay) for one in out) else ""
-        return f"until {window.due:%Y-%m-%d %H:%M:%S %Z}{key}{onward}{f'; then {why}' if why else ''}", why, left
+    def _go_on(
+        self,
+        step: FilterStep,
+        walk: _Walk,
+        visit: Visit,
+        given: tuple[str, list[Message]],
+        rest: Sequence[FilterStep],
+        *,
+        note: str = "",
+    ) -> None:
+        """Note what a filter gave in place of a message; a `held` visit says so already."""
+        why, left = given
+        assert walk.current is not None
+        held = visit.did == "held"
+        if not left:
+            walk.end(visit if held else replace(visit, did="dropped", reason=self._mask(why)))
+        elif len(left) == 1:
+            changed = self._changes(walk.current, left[0])
+            visit = replace(visit, changes=changed) if held else replace(visit, reason=note, changes=changed)
+            walk.visits.append(visit if held or not changed else replace(visit, did="changed"))
+            walk.current = left[0]
+        else:
+            parts = [_Walk(part, part, self._changes(walk.current, part)) for part in left]
+            for part in parts:
+                if (reason := self._buried.get(part.message.id)) is not None:
+                    place = Visit(step=step.label, plugin=step.plugin, place=visit.place, did="failed", reason=self._mask(reason))
+                    part.end(place)
+            split = visit if held else replace(visit, did="split", reason=f"into {len(left)}")
+            walk.end(replace(split, parts=tuple(self._follow(parts, rest))))
+
+    def _open(self, step: FilterStep, together: Sequence[_Waiting], rest: Sequence[FilterStep]) -> None:
+        """Open a window for all that wait in it: what leaves as itself goes on, what is made of them goes on with one of them."""
+        due, key = min(one.window.due for one in together), together[0].window.key
+        messages = [one.message for one in together]
+        now, memory = max(self._now, due), self._memories[step.label]
+        opened = Opened(key=key, messages=messages, kept=None, due=due, now=now, memory=memory)
+        try:
+            out = list(cast("WindowFilter[Any]", self._plugin(step)).release(opened))
+            left = _checked((one for one in out if not isinstance(one, Dropped | Stay | Keep)), step.label)
+        except Exception as error:  # noqa: BLE001 - as above
+            for one in together:
+                one.walk.end(replace(one.visit, did="failed", reason=self._words(error)))
+            return
+        released = _Released(together, left, out)
+        until = f"until {due:%Y-%m-%d %H:%M:%S %Z}{_others(key, len(together))}"
+        for one in together:
+            visit = replace(one.visit, did="held", reason=self._mask(f"{until}{released.told(one)}"))
+            self._go_on(step, one.walk, visit, ("", _named(step, one.message, released.instead_of(one))), rest)
 
     def _sorted(self, step: FilterStep, parent: Message, out: Iterable[Message | Dropped | Buried]) -> tuple[str, list[Message]]:
         """Give why a message is dropped, if it is, and what goes on."""
@@ -277,7 +263,7 @@ class _DryRun:
     def _delivery(self, step: ConsumerStep, message: Message) -> Delivery:
         delivery = Delivery(step=step.label, plugin=step.plugin, place=str(step.position), did="would send")
         if step.when is not None and not step.when.matches(message):
-            return replace(delivery, did="left out", reason=f"when: {step.when.text}")
+            return replace(delivery, did="left out", reason=f"when: {step.when.text} does not hold")
         try:
             preview = cast("AnyConsumer", step.build()).preview(step.written(message))
         except Exception as error:  # noqa: BLE001 - whatever a consumer raises is what a dry run is there to show
@@ -346,6 +332,9 @@ def _named(step: FilterStep, parent: Message, messages: Sequence[Message]) -> li
     return [part.replace(id=derived_id(parent.id, step.label, index)) for index, part in enumerate(messages)]
 
 
-def _failed(journey: Journey) -> bool:
-    visits = any(visit.did == "failed" or any(map(_failed, visit.parts)) for visit in journey.visits)
-    return visits or any(delivery.did == "failed" for delivery in journey.deliveries)
+def _others(key: str, count: int) -> str:
+    """Say with how many others a message waits."""
+    of_key = f" of key '{key}'" if key else ""
+    if count > 1:
+        return f" with {count - 1} more{of_key}"
+    return f" with the others{of_key}" if key else ""

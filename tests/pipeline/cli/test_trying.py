@@ -60,7 +60,7 @@ message 3 of 3: both
           text:
               two
               lines of one
-      » tell              left out    when: severity == "critical"
+      » tell              left out    when: severity == "critical" does not hold
     part 2 of 2: two
       event · warning · firing · take
       by=application/json
@@ -71,7 +71,7 @@ message 3 of 3: both
           text:
               two
               lines of two
-      » tell              left out    when: severity == "critical"
+      » tell              left out    when: severity == "critical" does not hold
 """
 
 
@@ -203,3 +203,21 @@ def test_one_producer_of_several_is_chosen_by_name(project: Path, siftbell) -> N
     done = siftbell("try", "alerts", "--producer", "second", stdin=b'{"title": "x"}')
     assert done.code == 0
     assert done.out.startswith("alerts: second made 1 message\n")
+
+
+def test_several_payloads_are_told_one_after_the_other(project, siftbell) -> None:
+    (project / "configs" / "once.yaml").write_text(
+        "producers: [take]\nfilters:\n  - deduplicate: {by: [title], within: 10m}\nconsumers: [{tell: {token: xxxxxxxx}}]\n"
+    )
+    for name, title in (("a", "disk full"), ("b", "disk full"), ("c", "other")):
+        (project / f"{name}.json").write_text(json.dumps([{"title": title}]))
+    done = siftbell("try", "once", "-f", "a.json", "-f", "b.json", "-f", "c.json")
+    lines = done.out.splitlines()
+    assert [line for line in lines if line.endswith(".json")] == ["a.json", "b.json", "c.json"]
+    steps = [line.split() for line in lines if line.lstrip().startswith("deduplicate")]
+    assert [step[1] for step in steps] == ["passed", "dropped", "passed"]
+    assert " ".join(steps[0][2:]) == "remembers only what is tried here"
+    assert " ".join(steps[1][2:4]) == "repeat 1"
+    assert steps[1][-1] == "(configs/once.yaml:3:5)"
+    told = siftbell("try", "once", "-f", "a.json", "-f", "b.json", "-o", "json").json
+    assert [trace["journeys"][0]["visits"][0]["did"] for trace in told] == ["passed", "dropped"]

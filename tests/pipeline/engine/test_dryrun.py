@@ -15,7 +15,9 @@ from pipeline import (
     Condition,
     Config,
     Consumer,
+    Dropped,
     Filter,
+    Keep,
     Memory,
     Message,
     NoOptions,
@@ -26,13 +28,16 @@ from pipeline import (
     RememberingFilter,
     Request,
     RequestError,
+    Stay,
     TemporaryError,
     WebhookProducer,
     Window,
     WindowFilter,
+    present,
 )
-from pipeline.engine.dryrun import Change, Trace, changes, dry_run, plain
-from pipeline.plugin import Plugin
+from pipeline.engine.dryrun import changes, dry_run, dry_runs, plain
+from pipeline.engine.journey import Change, Trace
+from pipeline.plugin import Plugin, Released
 from pipeline.secrecy import MASK, masker, secrets_in
 from pipeline.spec.model import ConsumerStep, FilterStep, PipelineSpec, Position, ProducerStep
 
@@ -132,6 +137,34 @@ class Wait(WindowFilter[Keyed]):
             yield messages[0].replace(title=f"{len(messages)} of {key or 'all'}")
 
 
+class Night(WindowFilter[Keyed]):
+    """Lets all wait until the morning; then each by itself, but what is said to be dropped, or to stay."""
+
+    def window(self, message: Message, now: datetime, memory: Memory) -> Window | Dropped | None:
+        if message.title == "now":
+            return None
+        return (
+            Dropped("never at night") if message.title == "never" else Window("", now + timedelta(hours=int(message.text or 8)))
+        )
+
+    def release(self, opened: Opened) -> Iterable[Released]:
+        for message in opened.messages:
+            if message.title == "bug":
+                raise ValueError(f"broken by {KEY}")
+            if message.title == "stay":
+                yield Stay(message, opened.now + timedelta(hours=1))
+            elif message.title == "drop":
+                yield Dropped("it is old by now", message)
+            elif message.title != "end":
+                yield message
+        yield Keep({"n": 1}, opened.now + timedelta(days=1))
+
+
+class Clocked(Filter[NoOptions]):
+    def filter(self, message: Message) -> Iterable[Message]:
+        yield message.replace(title=f"{present.now():%H:%M}")
+
+
 class Tell(Consumer[Keyed]):
     def open(self) -> None:
         raise AssertionError("a dry run opens no consumer")
@@ -166,6 +199,11 @@ def take(kind: type[Plugin[Any]] = Take) -> ProducerStep:
 
 
 def run(entries: Any, *steps: FilterStep | ConsumerStep, producer: ProducerStep | None = None) -> Trace:
+    (trace,) = run_all([entries], *steps, producer=producer)
+    return trace
+
+
+def run_all(payloads: list[Any], *steps: FilterStep | ConsumerStep, producer: ProducerStep | None = None) -> list[Trace]:
     producer = producer or take()
     spec = PipelineSpec(
         name="alerts",
@@ -174,8 +212,8 @@ def run(entries: Any, *steps: FilterStep | ConsumerStep, producer: ProducerStep 
         consumers=tuple(step for step in steps if isinstance(step, ConsumerStep)),
         position=HERE,
     )
-    body = entries if isinstance(entries, bytes) else json.dumps(entries).encode()
-    return dry_run(spec, producer, Request(body), now=NOW)
+    bodies = [entries if isinstance(entries, bytes) else json.dumps(entries).encode() for entries in payloads]
+    return dry_runs(spec, producer, [Request(body) for body in bodies], now=NOW)
 
 
 def test_a_message_goes_through_the_filters_to_each_consumer() -> None:
@@ -225,12 +263,14 @@ def test_each_part_of_a_split_message_goes_on_by_itself_under_an_id_that_a_repea
 def test_a_filter_applies_where_its_when_holds(severity: str, did: str) -> None:
     (journey,) = run([{"title": "x", "severity": severity}], fil("upper", when='severity == "critical"')).journeys
     assert journey.visits[0].did == did
-    assert journey.visits[0].reason == ("" if did == "changed" else 'when: severity == "critical"')
+    assert journey.visits[0].reason == ("" if did == "changed" else 'when: severity == "critical" does not hold')
 
 
 def test_a_consumer_gets_only_what_its_when_lets_through() -> None:
     (journey,) = run([{"title": "x"}], con(when='severity == "critical"')).journeys
-    assert [(d.did, d.reason, d.preview) for d in journey.deliveries] == [("left out", 'when: severity == "critical"', None)]
+    assert [(d.did, d.reason, d.preview) for d in journey.deliveries] == [
+        ("left out", 'when: severity == "critical" does not hold', None)
+    ]
 
 
 def test_a_remembering_filter_sees_the_earlier_messages_of_the_payload_only() -> None:
@@ -260,6 +300,70 @@ def test_a_window_may_let_a_message_pass_or_let_nothing_leave() -> None:
     assert passing.deliveries
     assert [(visit.did, visit.reason) for visit in empty.visits] == [("held", "until 2026-03-29 00:59:30 UTC")]
     assert empty.deliveries == ()
+
+
+def test_messages_of_one_key_leave_their_window_together() -> None:
+    entries = [{"key": "k", "severity": "info", "title": title} for title in ("one", "two")]
+    other = {"key": "other", "severity": "info"}
+    first, second, third = run([*entries, other], fil(kind=Wait), fil("upper"), con()).journeys
+    assert first.visits[0].reason == "until 2026-03-29 00:59:30 UTC with 1 more of key 'k'; goes on here"
+    assert first.deliveries[0].preview["title"] == "2 OF K"
+    assert [visit.reason for visit in second.visits] == ["until 2026-03-29 00:59:30 UTC with 1 more of key 'k'; goes on in 'one'"]
+    assert second.deliveries == ()
+    assert third.deliveries[0].preview["title"] == "1 OF OTHER"
+
+
+def test_what_becomes_of_each_message_in_a_window_is_told() -> None:
+    titles = ("now", "never", "stay", "drop", "end", "early")
+    entries = [{"title": title, "text": "2" if title == "early" else ""} for title in titles]
+    trace = run(entries, fil(kind=Night), con())
+    told = {journey.message.title: (journey.visits[0].did, journey.visits[0].reason) for journey in trace.journeys}
+    until = "until 2026-03-29 02:59:00 UTC with 3 more"
+    assert told == {
+        "now": ("passed", ""),
+        "never": ("dropped", "never at night"),
+        "stay": ("held", f"{until}; waits on"),
+        "drop": ("held", f"{until}; then it is old by now"),
+        "end": ("held", until),
+        "early": ("held", f"{until}; goes on here"),
+    }
+    assert {journey.message.title for journey in trace.journeys if journey.deliveries} == {"now", "early"}
+    assert not trace.failed
+
+
+def test_a_window_that_fails_fails_all_that_wait_in_it() -> None:
+    bug, other, passing = run([{"title": "bug"}, {"title": "x"}, {"title": "now"}], fil(kind=Night), con()).journeys
+    for journey in (bug, other):
+        assert [visit.did for visit in journey.visits] == ["failed"]
+        assert journey.visits[0].reason.startswith(f"ValueError: broken by {MASK} (")
+    assert passing.deliveries
+
+
+def test_several_payloads_share_what_is_remembered_and_the_windows() -> None:
+    payloads = [[{"key": "a"}, {"key": "b"}], ["refuse"], [{"key": "a"}]]
+    first, refused, second = run_all(payloads, fil(kind=Once), con())
+    assert [journey.visits[0].did for journey in (*first.journeys, *second.journeys)] == ["passed", "passed", "dropped"]
+    assert refused.refused is not None
+    assert [trace.failed for trace in (first, refused, second)] == [False, True, False]
+    waits = [[{"key": "k", "severity": "info", "title": "one"}], [{"key": "k", "severity": "info", "title": "two"}]]
+    one, two = run_all(waits, fil(kind=Wait), con())
+    assert one.journeys[0].deliveries[0].preview["title"] == "2 of k"
+    assert two.journeys[0].deliveries == ()
+
+
+def test_it_is_told_where_a_filter_asked_its_memory() -> None:
+    (journey,) = run([{"key": "a"}], fil(kind=Once), fil("pass"), fil(kind=Wait)).journeys
+    assert [visit.reason for visit in journey.visits] == ["remembers only what is tried here", "", ""]
+
+
+def test_plugins_are_told_the_time_that_is_pretended() -> None:
+    (journey,) = run([{}], fil(kind=Clocked), con()).journeys
+    assert journey.deliveries[0].preview["title"] == "00:59"
+
+
+def test_one_payload_alone() -> None:
+    spec = PipelineSpec(name="alerts", producers=(take(),), consumers=(con(),), position=HERE)
+    assert len(dry_run(spec, spec.producers[0], Request(b"[{}, {}]"), now=NOW).journeys) == 2
 
 
 @pytest.mark.parametrize(
