@@ -34,33 +34,33 @@ letters with the place and the reason.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Annotated, Any, Self
 
-from pydantic import Field, PlainSerializer, PlainValidator, model_validator
+from pydantic import Field, model_validator
 
-from pipeline import ChangeablePath, Draft, EmptiablePath, Filter, Message, MessagePath, PathsConfig, PermanentError, Template
-
-
-def _value(value: Any) -> Any:
-    if isinstance(value, str):
-        return Template(value)
-    if value is None:
-        raise ValueError("a text, a number, true or false, a list or a mapping is expected; `remove` leaves nothing there")
-    return value
-
-
-Value = Annotated[
-    Any, PlainValidator(_value), PlainSerializer(lambda value: value.text if isinstance(value, Template) else value)
-]
+from pipeline import (
+    ChangeablePath,
+    Draft,
+    EmptiablePath,
+    Filter,
+    Fitting,
+    Message,
+    MessagePath,
+    PathsConfig,
+    Template,
+    Value,
+    rendered,
+)
 
 
 class SetConfig(PathsConfig):
     """The options of `set`."""
 
-    fields: dict[ChangeablePath, Value] = Field(
+    fields: Annotated[dict[ChangeablePath, Value], Fitting] = Field(
         default_factory=dict, description="What to set; its entries may stand among the options: `set: {severity: critical}`."
     )
-    if_empty: dict[EmptiablePath, Value] = Field(
+    if_empty: Annotated[dict[EmptiablePath, Value], Fitting] = Field(
         default_factory=dict, description="What to set where there is nothing yet: `if_empty: {labels.team: unknown}`."
     )
 
@@ -68,11 +68,8 @@ class SetConfig(PathsConfig):
     def _something(self) -> Self:
         if not self.fields and not self.if_empty:
             raise ValueError("this names nothing to set, such as severity, labels.team or data.note")
-        for path, value in (*self.fields.items(), *self.if_empty.items()):
-            if path.field != "data" and isinstance(value, (list, dict)):
-                raise ValueError(f"{path}: a text is expected; lists and mappings are for places in data")
-            if path in self.fields and path in self.if_empty:
-                raise ValueError(f"{path}: it is set, so it is not empty")
+        if twice := [path for path in self.if_empty if path in self.fields]:
+            raise ValueError(f"{twice[0]}: it is set, so it is not empty")
         return self
 
 
@@ -85,13 +82,5 @@ class Set(Filter[SetConfig]):
         empty = {path: value for path, value in self.config.if_empty.items() if draft.value(path) in (None, "", [], {})}
         values: Mapping[MessagePath, Any] = {**self.config.fields, **empty}
         for path, value in values.items():
-            draft.write(path, _rendered(path, value, message) if isinstance(value, Template) else value)
+            draft.write(path, rendered(path, partial(value.render, message)) if isinstance(value, Template) else value)
         yield draft.done()
-
-
-def _rendered(path: MessagePath, template: Template, message: Message) -> str:
-    try:
-        text = template.render(message)
-    except PermanentError as error:
-        raise PermanentError(f"{path}: {error}") from None
-    return text if path.field in ("text", "data") else " ".join(text.split())

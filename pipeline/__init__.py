@@ -6,6 +6,7 @@ A name is imported from its module when it is first asked for: a command that ne
 TYPE_CHECKING = False  # as type checkers read it; to import `typing` for it takes longer than `siftbell --help`
 
 if TYPE_CHECKING:
+    from pipeline.assignment import Fitting, ItemValue, Value, rendered
     from pipeline.attachments import Attachment, attach, attachments_of
     from pipeline.aws import Aws, AwsConfig, AwsEntryConfig
     from pipeline.by import By
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
         shown_labels,
     )
     from pipeline.paths import ChangeablePath, Draft, EmptiablePath, MessagePath, PathsConfig, RemovablePath
-    from pipeline.payload import FieldPaths, read_messages
+    from pipeline.payload import FieldPaths, read_fields, read_messages
     from pipeline.plugin import (
         BatchConsumer,
         Buried,
@@ -71,7 +72,7 @@ if TYPE_CHECKING:
     from pipeline.sms import fit_sms, is_gsm, plain_sms, sms_parts
     from pipeline.spells import SLACK, Spell, identity_of, spell_of
     from pipeline.sql import SqlDatabase, SqlUrl, Statement
-    from pipeline.template import BatchTemplate, HtmlTemplate, Template
+    from pipeline.template import BatchTemplate, HtmlTemplate, ItemTemplate, Template
     from pipeline.text import shorten, shorten_key
     from pipeline.units import Duration, Size, format_duration, parse_time
 
@@ -106,6 +107,7 @@ __all__ = [
     "FieldPaths",
     "FileBeside",
     "Filter",
+    "Fitting",
     "GoneError",
     "HtmlTemplate",
     "HttpBatchConsumer",
@@ -113,6 +115,8 @@ __all__ = [
     "HttpRequest",
     "Inhibition",
     "InhibitionRule",
+    "ItemTemplate",
+    "ItemValue",
     "Keep",
     "Kept",
     "ListeningProducer",
@@ -156,6 +160,7 @@ __all__ = [
     "Told",
     "UnacceptableError",
     "Unreadable",
+    "Value",
     "WebhookProducer",
     "Window",
     "WindowFilter",
@@ -177,9 +182,11 @@ __all__ = [
     "now",
     "parse_time",
     "plain_sms",
+    "read_fields",
     "read_messages",
     "read_schedule",
     "read_zone",
+    "rendered",
     "shorten",
     "shorten_key",
     "shown_labels",
@@ -188,6 +195,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "assignment": "Fitting ItemValue Value rendered",
     "attachments": "Attachment attach attachments_of",
     "aws": "Aws AwsConfig AwsEntryConfig",
     "by": "By",
@@ -205,7 +213,7 @@ _MODULES = {
     "matchers": "Matchers",
     "message": "FIELDS SEVERITIES Message colour derived_id foreign_id headline normal_severity normal_status shown_labels",
     "paths": "ChangeablePath Draft EmptiablePath MessagePath PathsConfig RemovablePath",
-    "payload": "FieldPaths read_messages",
+    "payload": "FieldPaths read_fields read_messages",
     "plugin": "BatchConsumer Buried Config Consumer Dropped Filter Keep ListeningProducer Memory NoOptions Note Opened "
     "PollingProducer Publish Released RememberingFilter Results Stay Told Unreadable WebhookProducer Window WindowFilter",
     "present": "now",
@@ -219,7 +227,7 @@ _MODULES = {
     "sms": "fit_sms is_gsm plain_sms sms_parts",
     "spells": "SLACK Spell identity_of spell_of",
     "sql": "SqlDatabase SqlUrl Statement",
-    "template": "BatchTemplate HtmlTemplate Template",
+    "template": "BatchTemplate HtmlTemplate ItemTemplate Template",
     "text": "shorten shorten_key",
     "units": "Duration Size format_duration parse_time",
 }

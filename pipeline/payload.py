@@ -20,7 +20,7 @@ from pipeline.request import Request
 from pipeline.units import parse_time
 
 _Name = Literal["title", "text", "severity", "status", "labels", "key", "url", "time", "source", "type"]
-_NAMES: Final = ("title", "text", "severity", "status", "labels", "key", "url", "time", "source", "type")
+_NAMES: Final[tuple[_Name, ...]] = ("title", "text", "severity", "status", "labels", "key", "url", "time", "source", "type")
 _STEP: Final = re.compile(r"\[(\d{1,6})\]|\.([^.\[\]]+)")
 _STEPS: Final = re.compile(rf"(?:{_STEP.pattern})*")
 
@@ -92,6 +92,16 @@ def read_messages(
         text = "; ".join(f"{problem.where or 'the body'}: {problem.text}" for problem in problems[:3])
         raise RequestError(f"{text}{' …' if len(problems) > 3 else ''}", status=422, problems=problems)
     return messages
+
+
+def read_fields(payload: Any, fields: FieldPaths) -> dict[str, Any]:
+    """Give the fields of a message that stand at these paths of a payload, and no others; raises ValueError."""
+    if not isinstance(payload, dict):
+        raise ValueError("an object is expected")  # noqa: TRY004 - what is wrong is the payload
+    found, wrong = _Reader(fields, payload, event=False).read(fields)
+    if wrong:
+        raise ValueError("; ".join(f"{name}: {text}" for name, text in wrong[:3]))
+    return found
 
 
 class _Plain(msgspec.Struct, gc=False):
@@ -173,11 +183,11 @@ class _Reader:
     def __init__(self, fields: FieldPaths, payload: dict[str, Any], *, event: bool) -> None:
         self.fields, self.payload, self.event = fields, payload, event
 
-    def read(self) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    def read(self, names: Iterable[_Name] = _NAMES) -> tuple[dict[str, Any], list[tuple[str, str]]]:
         """Give the fields, and each problem as a path and a text."""
         found: dict[str, Any] = {}
         wrong = [*_event_problems(self.payload)] if self.event else []
-        for name in _NAMES:
+        for name in names:
             path = self.fields.get(name, name)
             ours = name in self.fields or not self.event
             value = value_at(self.payload, read_steps(f".{path}")) if ours else self._of_event(name)

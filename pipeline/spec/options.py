@@ -111,7 +111,8 @@ class _Teller:
                 place, where, text = found.key, self.where([*found.path, error["loc"][-1]]), "required"
             else:
                 text = _words(error) if _tells_nothing_of_it(error) else _without_private(_words(error), found.node)
-                place, where = _shifted(found.node, text), self.where(found.path)
+                is_key = "[key]" in error["loc"]
+                place, where = found.key if is_key else _shifted(found.node, text), self.where(found.path)
             known = texts.setdefault((place, where), [])
             if text not in known:
                 known.append(text)

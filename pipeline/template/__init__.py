@@ -65,6 +65,24 @@ class HtmlTemplate(Template):
     escape = True
 
 
+class ItemTemplate(Template):
+    """A template over a part of a message's payload, as `item`, its number from 0, as `index`, and the message's fields."""
+
+    about = "A Jinja2 template over `item`, `index`, and the fields of a message."
+    known = (*FIELDS, "item", "index")
+    unknown = "neither an item nor a message has '{}'"
+
+    def render_item(self, message: Message, item: Any, index: int) -> str:
+        """Give the text. Raises `PermanentError` as `render` does, which takes the whole payload for an item."""
+        found = {"item": item, "index": index}
+        names = {name: found[name] if name in found else getattr(message, name) for name in self.names}
+        return self._compiled.render(names, self.max_length)
+
+    def render(self, message: Message) -> str:
+        """Give the text where the whole payload is the item."""
+        return self.render_item(message, message.data, 0)
+
+
 class BatchTemplate(Template):
     """A template over several messages at once: `{% for message in messages %}{{ message.title }}{% endfor %}`."""
 
