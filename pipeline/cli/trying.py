@@ -40,7 +40,8 @@ def try_payload(
     spec = find_pipeline(pipeline, config)
     step = taking_payloads(spec, producer)
     path = f"/in/{spec.name}/{step.label}"
-    requests = [Request(body=read_payload(one), headers=headers, path=path) for one in file or [None]]
+    payloads = [read_payload(one) for one in file] if file else [read_payload(None)]
+    requests = [Request(body=body, headers=headers, path=path) for body in payloads]
     traces = dry_runs(spec, step, requests, now=moment)
     if output is Output.TABLE:
         print_traces(traces, [str(one) for one in file or ()], console())

@@ -19,6 +19,8 @@ Place = tuple[int, int]
 _PLACE: Final = (accepted.c.at, accepted.c.id)
 PAGE: Final = 500
 """Messages that are read in one go."""
+ALL: Final = 2**62
+"""As many as there may be."""
 
 
 def write_accepted(connection: Connection, new: Sequence[Accepted]) -> None:
@@ -73,13 +75,13 @@ class StoredAccepted:
         if not names:
             return 0
         with self._database.writing() as connection:
-            return max((_purge(connection, name, *keeps.get(name, (otherwise, None)), limit) for name in names), default=0)
+            return max(_purge(connection, name, *keeps.get(name, (otherwise, ALL)), limit) for name in names)
 
 
-def _purge(connection: Connection, pipeline: str, before: datetime, most: int | None, limit: int) -> int:
+def _purge(connection: Connection, pipeline: str, before: datetime, most: int, limit: int) -> int:
     own = accepted.c.pipeline == pipeline
     over: ColumnElement[bool] = accepted.c.at < to_number(before)
-    if most is not None and (first_over := _place_of(connection, [own], most)) is not None:
+    if (first_over := _place_of(connection, [own], most)) is not None:
         over = or_(over, tuple_(*_PLACE) <= tuple_(*first_over))
     old = select(accepted.c.id).where(own, over).order_by(*_PLACE).limit(limit).with_for_update(skip_locked=True)
     return connection.execute(delete(accepted).where(accepted.c.id.in_(old))).rowcount
