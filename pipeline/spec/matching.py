@@ -41,9 +41,9 @@ def fits(wanted: Any, seen: Any) -> bool:
         return wanted is None
     if isinstance(wanted, list):
         return isinstance(seen, list) and len(wanted) == len(seen) and all(map(fits, wanted, seen))
-    if isinstance(wanted, bool) or isinstance(seen, bool) or not isinstance(seen, str):
-        return type(wanted) is not str and bool(wanted == seen)
-    return seen == wanted or (isinstance(wanted, int | float) and seen == str(wanted))
+    if isinstance(wanted, bool) or isinstance(seen, bool):  # to Python True is 1
+        return wanted is seen
+    return bool(wanted == seen) or (isinstance(wanted, int | float) and seen == str(wanted))
 
 
 def at_path(value: Any, path: str) -> Any:

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic.errors import PydanticInvalidForJsonSchema
 
 from pipeline.registry import KINDS, Kind, PluginError, Registry
+from pipeline.spec.caseschema import case_definitions
 from pipeline.spec.siblings import NAME, SIBLINGS, KeepOptions, PipelineKeys
 
 INTERPOLATED: Final[dict[str, Any]] = {"type": "string", "pattern": r"\$\{"}
@@ -18,23 +19,27 @@ _CONSTRAINTS: Final = ("pattern", "format", "minLength", "maxLength", "enum", "c
 
 
 def make_schema(registry: Registry | None = None) -> dict[str, Any]:
-    """Give the JSON Schema (2020-12) of a pipeline's file and of `siftbell.yaml`, with the options of all known plugins.
+    """Give the JSON Schema (2020-12) of a pipeline's file, `siftbell.yaml` and files of tests, with all known plugins' options.
 
     Without a `registry`, the installed plugins are known. The options of one that cannot be imported are not checked.
     """
     registry = registry or Registry()
-    definitions: dict[str, Any] = {"pipeline": _pipeline(), "shared": _shared()}
+    definitions: dict[str, Any] = {"pipeline": _pipeline(), "shared": _shared(), **case_definitions()}
     for kind in KINDS:
         definitions |= _options_of_kind(kind, registry)
         definitions[kind] = _step(kind, registry, shared=False)
         definitions[f"shared-{kind}"] = _step(kind, registry, shared=True)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Siftbell: a pipeline, or siftbell.yaml",
+        "title": "Siftbell: a pipeline, siftbell.yaml, or tests",
         "type": "object",
         "if": {"anyOf": [{"required": [key], "properties": {key: {"type": "object"}}} for key in (f"{kind}s" for kind in KINDS)]},
         "then": {"$ref": "#/$defs/shared"},
-        "else": {"$ref": "#/$defs/pipeline"},
+        "else": {
+            "if": {"required": ["tests"]},
+            "then": {"$ref": "#/$defs/tests.FileKeys"},
+            "else": {"$ref": "#/$defs/pipeline"},
+        },
         "$defs": definitions,
     }
 
