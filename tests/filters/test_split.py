@@ -106,7 +106,7 @@ def test_a_payload_that_is_still_json_is_split_as_well():
         ({"alerts": [1] * 3}, {"most": 2}, "data.alerts has 3 elements, more than 2 (most)"),
         ({"alerts": [{}, 1]}, {"fields": {"title": "name"}}, "data.alerts[1]: an object is expected"),
         ({"alerts": [{}, {"s": "odd"}]}, {"fields": {"status": "s"}}, "data.alerts[1]: s: firing or resolved is expected"),
-        ({"alerts": [{"n": 1}, {}]}, {"key": "{{ item.n }}"}, "data.alerts[1]: key: the template, line 1: the message has no item"),
+        ({"alerts": [{"n": 1}, {}]}, {"key": "{{ item.n }}"}, "data.alerts[1]: key: the template, line 1: the message"),
         ({"alerts": [7]}, {"data.x": 1}, "data.alerts[0]: data.x: what should have a member 'x' is no object"),
     ],
 )  # fmt: skip
