@@ -51,7 +51,7 @@ def _tidy(made: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_null(value: dict[str, Any]) -> dict[str, Any]:
-    choices = [one for one in value.get("anyOf", []) if one != {"type": "null"}]
+    choices: list[dict[str, Any]] = [one for one in value.get("anyOf", []) if one != {"type": "null"}]
     rest = {key: one for key, one in value.items() if key not in ("anyOf", "title") and not (key == "default" and one is None)}
     if len(choices) == 1:
         return choices[0] | rest

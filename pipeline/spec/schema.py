@@ -135,7 +135,7 @@ def _inlined(value: dict[str, Any], definitions: dict[str, Any]) -> dict[str, An
 
 
 def _without_null(value: dict[str, Any]) -> dict[str, Any]:
-    choices = [item for item in value.get("anyOf", []) if item != {"type": "null"}]
+    choices: list[dict[str, Any]] = [item for item in value.get("anyOf", []) if item != {"type": "null"}]
     rest = {key: item for key, item in value.items() if key != "anyOf" and not (key == "default" and item is None)}
     if len(choices) == 1:
         return choices[0] | rest

@@ -202,7 +202,13 @@ class Simulation:
             self._accept(messages, producer)
 
     def provide(self, producer: str, messages: Sequence[Message]) -> None:
-        """Let a polling producer have messages when it is asked next; one without a schedule is asked at once."""
+        """Let a polling producer have messages when it is asked next; one without a schedule is asked at once.
+
+        One that is really asked, as it asks nobody else, is taken to have made them now.
+        """
+        if producer in self._real:
+            self.accept(messages, producer)
+            return
         with pretending(self._pretence):
             step = self._producer(producer)
             self._tick()  # or a time that has passed would be made up for with what comes now

@@ -147,7 +147,7 @@ class _Play:
         slash = "/" if below and not below.startswith("/") else ""
         value, body = self._filled(payload.value, count), payload.body
         if body is None:
-            body = {"json": _json, "text": str.encode, "form": _form, "none": _nothing}[payload.kind](value)
+            body = _WRITTEN[payload.kind](value)
         content_type = payload.content_type or _TYPES[payload.kind]
         headers = {"content-type": content_type} if content_type else {}
         return Request(
@@ -261,5 +261,8 @@ def _form(value: Mapping[str, str]) -> bytes:
     return urlencode(value).encode()
 
 
-def _nothing(_value: Any) -> bytes:
-    return b""
+def _text(value: str) -> bytes:
+    return value.encode()
+
+
+_WRITTEN: Final[dict[str, Callable[[Any], bytes]]] = {"json": _json, "text": _text, "form": _form, "none": lambda _: b""}
