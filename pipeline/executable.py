@@ -132,6 +132,7 @@ class Kept:
         self._noting = threading.Lock()
         self._failures = 0
         self._until = present.now()
+        self._why = ""
 
     def ask(self, line: bytes, within: timedelta, read: Callable[[bytes], T]) -> T:
         """Give a script a line and read the line that it answers with. Raises `TemporaryError`.
@@ -143,10 +144,10 @@ class Kept:
             run, proven = self._usable()
             try:
                 answer = read(_answer(run, line, within))
-            except BaseException:
+            except BaseException as error:
                 run.__exit__(None, None, None)
                 if not proven:
-                    self._failed()
+                    self._failed(error)
                 raise
             self._failures = 0
             if said := run.said():
@@ -169,16 +170,15 @@ class Kept:
                 return run, True
             run.__exit__(None, None, None)  # it has ended, or says what nobody asked
         if (left := (self._until - present.now()).total_seconds()) > 0:
-            raise TemporaryError(
-                f"{self._executable.name} gave no answer, and is started again in {left:.0f} s", retry_after=left
-            )
+            raise TemporaryError(f"{self._why}; it is started again in {left:.0f} s", retry_after=left)
         return self._executable.start(), False
 
-    def _failed(self) -> None:
+    def _failed(self, error: BaseException) -> None:
         if self._pauses:
             with self._noting:
                 pause = min(2.0**self._failures, LONGEST_PAUSE)
                 self._failures += 1
+                self._why = str(error)
                 self._until = present.now() + timedelta(seconds=pause)
 
 

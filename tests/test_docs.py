@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+import yaml
 
 from pipeline.cli.verdicts import as_text
 from pipeline.engine.simulation.playing import play
@@ -56,8 +57,8 @@ TESTED = [block for block in blocks() if block.info.startswith("title=") and blo
 
 
 @pytest.fixture(autouse=True)
-def scripts_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SIFTBELL_SCRIPTS", "/opt/siftbell/scripts")
+def scripts_are_allowed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SIFTBELL_SCRIPTS", f"/opt/siftbell/scripts:{tmp_path}")
 
 
 def test_there_is_something_to_look_at() -> None:
@@ -83,6 +84,7 @@ def test_every_test_of_a_pipeline_passes(block: Block, tmp_path: Path) -> None:
             file = tmp_path / other.info.removeprefix("title=")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(other.text)
+            file.chmod(0o755 if other.text.startswith("#!") else 0o644)
     report = check([tmp_path / block.info.removeprefix("title=").replace(".test.", ".")], environ={}, stand_in=stand_in)
     assert not report.problems, render_text(report)
     loaded = load_cases([tmp_path / block.info.removeprefix("title=")])
@@ -101,9 +103,10 @@ def test_every_pipeline_with_a_name_has_a_test(page: Path) -> None:
 @pytest.mark.parametrize("block", SHARED, ids=str)
 def test_every_shared_file_passes_the_check(block: Block, tmp_path: Path) -> None:
     (tmp_path / "siftbell.yaml").write_text(block.text)
-    names = re.findall(r"^  (\w+):", block.text, re.MULTILINE)
-    uses = "".join(f"  - use: {name}\n" for name in names)
-    (tmp_path / "page.yaml").write_text(f"producers:\n  - http\nconsumers:\n{uses}")
+    shared = yaml.safe_load(block.text)
+    lists = {kind: [{"use": name} for name in shared.get(kind, ())] for kind in ("producers", "filters", "consumers")}
+    page = {kind: uses or usual for (kind, uses), usual in zip(lists.items(), (["http"], [], ["log"]), strict=True)}
+    (tmp_path / "page.yaml").write_text(yaml.safe_dump(page))
     report = check([tmp_path], registry=Registry(), environ=ENVIRONMENT)
     assert not report.problems, render_text(report)
 
