@@ -72,9 +72,9 @@ class Receivers(Filter[ReceiversConfig]):
         users: list[str] = []
         unknown: dict[str, str] = {}
         for channel, name in self._named(message):
-            found, why = self._looked_up(channel, name)
+            found, missing = self._looked_up(channel, name)
             users += found
-            unknown |= why
+            unknown |= missing
         users = unique(users)
         if not users and not unknown:
             raise PermanentError("it names nobody, and there is no `otherwise`")
