@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pipeline import Condition, Config, Dates, OpeningHours, Shift, read_zone
 
@@ -14,6 +14,12 @@ def _zone(name: str) -> str:
     return name
 
 
+def _several(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+_Shifts = Annotated[tuple[Shift, ...], BeforeValidator(_several, json_schema_input_type=Shift | list[Shift]), Field(min_length=1)]
+_Dates = Annotated[tuple[Dates, ...], BeforeValidator(_several, json_schema_input_type=Dates | list[Dates])]
 _Zone = Annotated[str, AfterValidator(_zone)]
 
 
@@ -21,9 +27,9 @@ class PersonConfig(Config):
     """When one person is there."""
 
     timezone: _Zone | None = Field(default=None, description="Where the person is.")
-    open: tuple[Shift, ...] | None = Field(default=None, min_length=1, description="The person's hours of the week.")
-    holidays: tuple[Dates, ...] | None = Field(default=None, description="The holidays where the person is.")
-    leave: tuple[Dates, ...] = Field(default=(), description="The days on which the person is away.")
+    open: _Shifts | None = Field(default=None, description="The person's hours of the week.")
+    holidays: _Dates | None = Field(default=None, description="The holidays where the person is.")
+    leave: _Dates = Field(default=(), description="The days on which the person is away.")
     deputy: str | None = Field(default=None, min_length=1, description="Who gets the messages while the person is not there.")
 
 
@@ -31,8 +37,8 @@ class HoursConfig(Config):
     """The options of `hours`."""
 
     timezone: _Zone = Field(default="UTC", description="The time zone of the hours, such as Europe/Berlin.")
-    open: tuple[Shift, ...] = Field(min_length=1, description="The hours of the week, such as MON-FRI 08:00-18:00.")
-    holidays: tuple[Dates, ...] = Field(default=(), description="Days that have none: 2026-12-24, or 2026-12-25..2026-12-26.")
+    open: _Shifts = Field(description="The hours of the week, such as MON-FRI 08:00-18:00.")
+    holidays: _Dates = Field(default=(), description="Days that have none: 2026-12-24, or 2026-12-25..2026-12-26.")
     pass_: Condition | None = Field(default=None, alias="pass", description="Messages that pass at any time (CEL).")
     otherwise: Literal["hold", "drop"] = Field(default="hold", description="What becomes of others outside of the hours.")
     deputy: str | None = Field(default=None, min_length=1, description="Who gets them instead, if there.")
