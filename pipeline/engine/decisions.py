@@ -158,6 +158,10 @@ class Decisions:
             due = min(due, since + retry.lasting)
         self.hold(message, step, why, due, key=error.key, attempt=attempt)
         self.record(message, step, Outcome.HELD, reason=self.mask(str(error)), attempt=attempt - 1, since=since)
+        self.is_patient(message, step)
+
+    def is_patient(self, message: Message, step: str) -> None:
+        """Note that a message that is held waits as it is meant to, and has not failed."""
         self._patient.add((message.id, step))
 
     def add(self, others: Decisions) -> None:

@@ -178,6 +178,7 @@ class _Window:
                 record(message, label, Outcome.PASSED, reason="left the window as itself", attempt=held.attempt)
             elif message.id in said.stays:
                 record(message, label, Outcome.HELD, reason=until(said.stays[message.id]), attempt=held.attempt)
+                self._decisions.is_patient(message, label)
             elif why is None and left:
                 among = f"with {count - 1} more " if count > 1 else ""
                 reason = f"left the window {among}as {len(left)} message{'' if len(left) == 1 else 's'}"
@@ -197,6 +198,7 @@ class _Window:
         if said.kept is not None:
             state = self._state(said.kept)
             self._decisions.record(state, label, Outcome.HELD, reason=until(said.kept.due), became=left)
+            self._decisions.is_patient(state, label)
         elif self._kept is not None:
             outcome = Outcome.REPLACED if left else Outcome.DROPPED
             self._decisions.record(self._kept, label, outcome, reason=f"by {self._step.plugin}: nothing is kept", became=left)
