@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 from importlib.util import find_spec
@@ -21,6 +21,7 @@ from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
+    from pipeline.spec.model import Keep
 
 PROGRAM: Final = "siftbell"
 NAMES: Final = ("pipeline", "producers", "filters", "consumers")
@@ -66,7 +67,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _broker(settings)
     yield _store(settings)
     yield _memory(settings)
-    yield _configuration(settings)
+    yield from _configuration(settings)
 
 
 def _extras() -> Iterator[Finding]:
@@ -145,7 +146,7 @@ def _store(settings: Settings) -> Finding:
         from pipeline.store.store import Store
 
         with closing(Store(settings.store_url)) as store:
-            store.keys()  # a table of the newest migration's, so that missing tables are told of
+            store.accepted.span("")  # a table of the newest migration's, so that missing tables are told of
         return "embedded" if settings.store is None else place_of_url(settings.store_url)
 
     return _asked("store", ask)
@@ -182,12 +183,27 @@ def place_of_url(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname or ''}{port}"
 
 
-def _configuration(settings: Settings) -> Finding:
+def _configuration(settings: Settings) -> Iterator[Finding]:
     from pipeline.spec.loader import check
     from pipeline.spec.problems import summary
 
     report = check(settings.config, secrets=settings.secrets, networks=settings.networks)
     if report.errors:
-        return Finding("configuration", "error", f"{summary(report)}: `{PROGRAM} check` names them")
+        yield Finding("configuration", "error", f"{summary(report)}: `{PROGRAM} check` names them")
+        return
     names = ", ".join(report.configuration.pipelines) or "no pipelines"
-    return Finding("configuration", "ok", f"{names} ({summary(report)})")
+    yield Finding("configuration", "ok", f"{names} ({summary(report)})")
+    keeping = {name: spec.keep for name, spec in report.configuration.pipelines.items() if spec.keep}
+    if keeping:
+        yield _kept(keeping, settings)
+
+
+def _kept(keeping: Mapping[str, Keep], settings: Settings) -> Finding:
+    """Tell which pipelines keep their messages, and where that is for longer than what was done with them is known."""
+    from pipeline.units import format_duration
+
+    told = ", ".join(f"{name} for {format_duration(keep.lasting)}" for name, keep in keeping.items())
+    if longer := [name for name, keep in keeping.items() if keep.lasting > settings.retention]:
+        records = f"what was done with them is known for {format_duration(settings.retention)} (SIFTBELL_RETENTION)"
+        return Finding("kept messages", "note", f"{told}; {records}: {', '.join(longer)}")
+    return Finding("kept messages", "ok", told)

@@ -310,3 +310,16 @@ def test_extras_are_read_from_the_distribution() -> None:
     assert extras["telegram"] == ["python-telegram-bot"]
     assert "all" not in extras
     assert json.dumps(extras)
+
+
+@pytest.mark.parametrize(
+    ("keep", "state", "text"),
+    [
+        ("24h", "ok", "alerts for 1d"),
+        ("{for: 30d}", "note", "alerts for 30d; what was done with them is known for 7d (SIFTBELL_RETENTION): alerts"),
+    ],
+)
+def test_pipelines_that_keep_their_messages_are_named(project: Path, siftbell, keep: str, state: str, text: str) -> None:
+    file = project / "configs" / "alerts.yaml"
+    file.write_text(f"keep: {keep}\n{file.read_text()}")
+    assert found(siftbell("doctor", "-o", "json").json)["kept messages"] == (state, text)
