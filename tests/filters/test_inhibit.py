@@ -1,4 +1,4 @@
-"""Inhibit: targets wait while a source fires, and pass when it is over, or end with their resolution where nobody knew of them."""
+"""Inhibit: targets wait while a source fires, and pass when it is over, or end with their resolution if nobody knew of them."""
 
 from __future__ import annotations
 
