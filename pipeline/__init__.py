@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.files import FileBeside
     from pipeline.following import GoneError, follow
     from pipeline.foreign import AmqpRefusedError, AmqpServer, QueueUrl, RedisServer
-    from pipeline.hours import Dates, OpeningHours, Shift
+    from pipeline.hours import Dates, OpeningHours, Shift, read_shift
     from pipeline.http import HttpConsumer, HttpRequest, UnacceptableError, json_object
     from pipeline.http_batches import HttpBatchConsumer, batch_key
     from pipeline.inhibition import Inhibition, InhibitionRule
@@ -185,6 +185,7 @@ __all__ = [
     "read_fields",
     "read_messages",
     "read_schedule",
+    "read_shift",
     "read_zone",
     "rendered",
     "shorten",
@@ -206,7 +207,7 @@ _MODULES = {
     "files": "FileBeside",
     "following": "GoneError follow",
     "foreign": "AmqpRefusedError AmqpServer QueueUrl RedisServer",
-    "hours": "Dates OpeningHours Shift",
+    "hours": "Dates OpeningHours Shift read_shift",
     "http": "HttpConsumer HttpRequest UnacceptableError json_object",
     "http_batches": "HttpBatchConsumer batch_key",
     "inhibition": "Inhibition InhibitionRule",

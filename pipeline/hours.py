@@ -29,7 +29,7 @@ _MINUTE: Final = timedelta(minutes=1)
 class Shift:
     """A span of some days of the week, written as `MON-FRI 08:00-18:00`, `SAT,SUN 10:00-14:00` or `22:00-06:00` (every day).
 
-    One that passes midnight belongs to the day on which it begins.
+    One that passes midnight belongs to the day on which it begins; one that ends at the time at which it begins lasts a day.
     """
 
     text: str
@@ -138,8 +138,6 @@ def read_shift(value: Any) -> Shift:
     if found is None:
         raise ValueError("days and two times such as MON-FRI 08:00-18:00, SAT,SUN 10:00-14:00 or 22:00-06:00 are expected")
     begin, end = (_of_day(text) for text in found["span"].split("-"))
-    if begin == end:
-        raise ValueError("a shift ends later than it begins; a whole day is 00:00-24:00")
     return Shift(found[0].upper(), _days(found["days"]), begin, end if begin < end else end + _ONE)
 
 

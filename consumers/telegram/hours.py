@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from functools import cached_property
 from typing import Annotated, Final, Literal, get_args
-from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field
 
-from pipeline import Condition, Config, Message
+from pipeline import Condition, Config, Message, OpeningHours, read_shift, read_zone
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 _DAYS: Final[tuple[Day, ...]] = get_args(Day)
@@ -23,10 +23,7 @@ def _span(text: str) -> str:
 
 
 def _zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        raise ValueError("a time zone such as Europe/Berlin is expected") from None
+    read_zone(name)
     return name
 
 
@@ -42,13 +39,8 @@ class SilentConfig(Config):
 
     def holds(self, message: Message, now: datetime) -> bool:
         """Say whether the message is silent at this time."""
-        return not (self.unless is not None and self.unless.matches(message)) and not self._loud(now)
+        return not (self.unless is not None and self.unless.matches(message)) and now not in self._hours
 
-    def _loud(self, now: datetime) -> bool:
-        local = now.astimezone(ZoneInfo(self.timezone))
-        minute = local.hour * 60 + local.minute
-        begin, end = (int(time[:2]) * 60 + int(time[3:]) for time in self.outside.split("-"))
-        today, yesterday = _DAYS[local.weekday()] in self.days, _DAYS[local.weekday() - 1] in self.days
-        if begin < end:
-            return today and begin <= minute < end
-        return (today and minute >= begin) or (yesterday and minute < end)
+    @cached_property
+    def _hours(self) -> OpeningHours:
+        return OpeningHours((read_shift(f"{','.join(self.days)} {self.outside}"),), read_zone(self.timezone))

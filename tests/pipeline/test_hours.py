@@ -34,6 +34,7 @@ def local(text, zone=BERLIN, fold=0):
         ("MON,WED-THU 00:00-24:00", {0, 2, 3}, 0, 24),
         ("22:00-24:00", {0, 1, 2, 3, 4, 5, 6}, 22, 24),
         ("  MON   08:00-09:00 ", {0}, 8, 9),
+        ("MON 08:00-08:00", {0}, 8, 32),
     ],
 )
 def test_a_shift_is_read(text, days, begin, end):
@@ -45,7 +46,7 @@ def test_a_shift_is_read(text, days, begin, end):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "MON", "8:00-18:00", "MON-WED-FRI 08:00-18:00", "MON 08:00-08:00", "MON 24:00-08:00", "DI 08:00-18:00", "MON 08:00", 8],
+    ["", "MON", "8:00-18:00", "MON-WED-FRI 08:00-18:00", "MON 24:00-08:00", "DI 08:00-18:00", "MON 08:00", 8],
 )
 def test_what_is_no_shift_is_refused(text):
     with pytest.raises(ValidationError):
