@@ -125,6 +125,7 @@ class Simulation:
         self._dying: Where | None = None
         self._accepted: list[tuple[datetime, str, Message]] = []
         self._put_back = 0
+        self._looked: datetime | None = None
         self.mask = masker(
             secret
             for step in (*self.spec.producers, *self.spec.filters, *self.spec.consumers)
@@ -221,18 +222,20 @@ class Simulation:
         """Let time pass until `moment`, and do what is to be done up to then."""
         with pretending(self._pretence):
             self._work()
-            while (due := self._next(moment)) is not None:
+            while (due := self._next()) is not None and due <= moment:
                 self._go_to(due)
-            self._go_to(max(self.now, moment))
+            self.now = max(self.now, moment)
 
     def run_until_idle(self, limit: timedelta = LONGEST) -> bool:
         """Let time pass until nothing waits any more; false where something still does after `limit`."""
         with pretending(self._pretence):
             end = self.now + limit
-            self._go_to(self.now)
-            while not self.idle and (due := self._next(end)) is not None:
+            self._work()
+            while (due := self._next()) is not None and not self.idle:
+                if due > end:
+                    return False
                 self._go_to(due)
-            return self.idle
+            return True
 
     def work(self) -> None:
         """Do what is on the queue, without letting time pass."""
@@ -387,25 +390,23 @@ class Simulation:
                 continue
 
     def _go_to(self, moment: datetime) -> None:
-        """Have the clocks look at a moment; where they did so at it before, at their next tick."""
-        self.now = moment
+        """Let it be this moment, and have the clocks look."""
+        self.now = self._looked = moment
         self._tick()
         self._work()
 
-    def _next(self, end: datetime) -> datetime | None:
-        """Give when something happens next, up to `end`; what should have happened already does at the clocks' next look."""
+    def _next(self) -> datetime | None:
+        """Give when something happens next; what should have happened already does at the clocks' next look. None: never."""
         first = min(self._moments(), default=None)
-        if first is None:
-            return None
-        due = first if first > self.now else self.now + timedelta(seconds=TICK)
-        return due if due <= end else None
+        next_look = self.now if self._looked != self.now else self.now + timedelta(seconds=TICK)
+        return None if first is None else max(first, next_look)
 
     def _moments(self) -> Iterator[datetime]:
         ahead = max(self._skews)
         stored = (self.store.next_due(), self.store.lanes.next_ready())
         yield from (moment - ahead for moment in stored if moment is not None)
-        broken = [circuit for circuit in self.store.circuits() if circuit.state is not CircuitState.CLOSED]
-        if broken and self.held:  # nobody tries a service that nothing waits for
+        if self._outside.outages and self.held:  # nobody tries a service that nothing waits for
+            broken = (circuit for circuit in self.store.circuits() if circuit.state is not CircuitState.CLOSED)
             yield from (circuit.until - ahead for circuit in broken if circuit.until - ahead > self.now)
         for step in self._polled():
             if step.schedule is not None and (step.label in self._real or self._unasked(step)):
