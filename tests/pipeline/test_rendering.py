@@ -36,6 +36,52 @@ MESSAGES = {
     "bare": Message(source="ci", time=TIME),
     "text-only": Message(source="shop", time=TIME, text="order 17\nwas not paid", data=["annotations"]),
     "title-only": Message(source="shop", time=TIME, title="order 17", labels={"items": "3"}, data={"annotations": "none"}),
+    "group": ALERT.replace(
+        title="DiskFull: 2 firing",
+        text="what group wrote",
+        labels={"alertname": "DiskFull"},
+        data={
+            "groupLabels": {"alertname": "DiskFull"},
+            "commonAnnotations": {"runbook_url": "https://wiki.example.com/disk"},
+            "alerts": [
+                {
+                    "status": "firing",
+                    "severity": "critical",
+                    "title": "db-1|a",
+                    "startsAt": "2026-11-21T08:30:00.000Z",
+                    "generatorURL": "http://p/1 (x)",
+                },
+                {
+                    "status": "resolved",
+                    "severity": "critical",
+                    "title": "<db-2>",
+                    "startsAt": "2026-11-21T08:20:00.000Z",
+                    "generatorURL": "",
+                },
+            ],
+        },
+    ),
+    "digest": ALERT.replace(
+        type="digest",
+        title="2 messages: 1 critical, 1 info",
+        text="what digest wrote",
+        source="digest",
+        labels={},
+        url="",
+        data={
+            "count": 2,
+            "messages": [
+                {
+                    "id": "1",
+                    "time": "2026-11-21T08:30:00+00:00",
+                    "title": "disk full",
+                    "severity": "critical",
+                    "url": "https://a/b",
+                },
+                {"id": "2", "time": "2026-11-21T08:31:00+00:00", "severity": "info"},
+            ],
+        },
+    ),
     "odd-links": Message(source="a", time=TIME, title="x", url="javascript:alert(1)", data={"annotations": {"runbook_url": 7}}),
 }
 
@@ -56,12 +102,16 @@ def test_a_shipped_template_writes_what_it_wrote_before(name, kind):
 TEXTS = st.text(max_size=30)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | TEXTS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["annotations", "runbook_url", "a"]), inner),
-    max_leaves=6,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["annotations", "runbook_url", "alerts", "messages", "groupLabels", "title"]), inner)
+    ),
+    max_leaves=8,
 )
 ANY = st.builds(
     Message,
     source=TEXTS,
+    type=st.sampled_from(["alert", "digest"]),
     time=st.datetimes(timezones=st.just(UTC)),
     title=TEXTS,
     text=TEXTS,
