@@ -138,7 +138,7 @@ class Draft:
 
     def remove(self, *paths: MessagePath) -> None:
         """Leave nothing at `RemovablePath`s; elements of lists go, and those behind them move up after all have gone."""
-        for path in sorted(paths, key=_place_in_lists, reverse=True):
+        for path in sorted({*paths}, key=_place_in_lists, reverse=True):
             if path.label is not None:
                 labels: Mapping[str, str] = self._now("labels")
                 if path.label in labels:
@@ -184,8 +184,10 @@ def _place_in_lists(path: MessagePath) -> list[tuple[int, str]]:
 
 
 def _is_there(data: Any, steps: Sequence[str | int]) -> bool:
-    parent = value_at(data, steps[:-1])
-    return steps[-1] in parent if isinstance(parent, dict) else value_at(parent, steps[-1:]) is not None
+    parent, last = value_at(data, steps[:-1]), steps[-1]
+    if isinstance(last, int):
+        return isinstance(parent, list) and last < len(parent)
+    return isinstance(parent, dict) and last in parent
 
 
 def _without(there: Any, steps: Sequence[str | int]) -> Any:

@@ -65,7 +65,6 @@ class Keywords(Config):
     in_: tuple[Annotated[MessagePath, AfterValidator(_place)], ...] = Field(
         default_factory=lambda: (MessagePath("title"), MessagePath("text")),
         alias="in",
-        min_length=1,
         description="Where to look, title and text if not given: fields, `labels.NAME`, `data.PATH`.",
     )
     case: bool = Field(default=False, description="Whether capital and small letters differ.")
@@ -79,6 +78,8 @@ class Keywords(Config):
     def _something(self) -> Self:
         if not self.any and not self.all:
             raise ValueError("any or all is required")
+        if not self.in_:
+            raise ValueError("in: a place to look is expected, such as title")
         list(self.checks())
         return self
 

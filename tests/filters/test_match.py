@@ -151,7 +151,7 @@ def test_a_reason_stays_short():
         ({"keywords": ["  "]}, "a word is expected"),
         ({"keywords": {"any": ["x"], "in": ["titel"]}}, "did you mean 'title'?"),
         ({"keywords": {"any": ["x"], "in": ["labels"]}}, "a label such as labels.team"),
-        ({"keywords": {"any": ["x"], "in": []}}, "at least 1"),
+        ({"keywords": {"any": ["x"], "in": []}}, "in: a place to look is expected"),
         ({"keywords": ["x"] * 1001}, "at most 1000"),
         ({"types": []}, "at least 1"),
     ],
