@@ -53,6 +53,7 @@ check: $(READY)  ## Format, lint, types, import contracts, generated files, exam
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/siftbell check --strict configs
+	$(BIN)/siftbell test --quiet configs
 	$(BIN)/check-jsonschema --schemafile docs/siftbell.schema.json configs/*.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 

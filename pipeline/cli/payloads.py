@@ -47,6 +47,8 @@ def payloads(now: datetime | None = None) -> Iterator[Payload]:
         yield _event("alerts/http", 1000 + number)
         if number % 3 == 0:
             yield _events("hello/http", 2000 + 10 * number, 10)
+            urgent = 3001 + 5 * number + number % 2  # by `_EVENTS` critical or an error: the others wait for the morning there
+            yield from [_event("team/http", urgent)] * 2  # what is said twice is told once
     for number, group in enumerate(groups):
         yield _alertmanager(group, number, now - timedelta(minutes=7), resolved=now)
 

@@ -211,7 +211,7 @@ def test_the_demo_accounts_for_every_message(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     rows = {tuple(line.split()[:2]): list(map(int, line.split()[2:])) for line in done.stdout.splitlines()[2:] if line.strip()}
-    assert {pipeline for pipeline, _ in rows} == {"alerts", "hello"}
+    assert {pipeline for pipeline, _ in rows} == {"alerts", "hello", "team"}
     for came_in, dropped, held, delivered, buried, missing, duplicates in rows.values():
         assert came_in == dropped + delivered + buried
         assert (missing, duplicates) == (0, 0)
