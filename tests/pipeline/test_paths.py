@@ -60,7 +60,7 @@ def test_a_list_as_payload_can_be_walked():
 
 
 @pytest.mark.parametrize(
-    "text", ["", ".a", "titel", "title.x", "labels.", "labels[0]", "data.", "data[x]", "data.a]", "data.a[1", "data[1]b", "data..a"]
+    "text", ["", ".a", "titel", "title.x", "labels.", "labels[0]", "data.", "data[x]", "data.a]", "data.a[1", "data[1]b"]
 )  # fmt: skip
 def test_what_is_no_path_is_refused(text):
     with pytest.raises(ValueError, match=r"^(no field|a label such|a path such)"):
