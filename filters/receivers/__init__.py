@@ -46,6 +46,9 @@ Nobody is lost by a name that nobody bears: those who are known get the message,
 letters, which tell whose name is missing. Add it and redrive the copy: they alone get it then, as its label `receiver_unknown`
 says.
 
+People may stand in a table as well, which other programs write: `file: people.csv`, beside the pipeline. Its first line names the
+columns: `name`, the channels, and `groups`, with commas or spaces between them. It is read when the pipeline is.
+
 Several pipelines share people as a step of `siftbell.yaml`: `filters: {people: {receivers: …}}` there, `- use: people` in each.
 """
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
-from pipeline import Config, Message, MessagePath, PermanentError, Template
+from filters.receivers.table import read_table
+from pipeline import Config, FileBeside, Message, MessagePath, PermanentError, Template
 
 OWN: Final = "name"
 """The channel of our own names, of users and of groups."""
@@ -81,8 +82,16 @@ class Entry(Config):
 class ReceiversConfig(Config):
     """The options of `receivers`."""
 
-    users: dict[Name, dict[Channel, Reached]] = Field(min_length=1, description="People: by your name, their names by channel.")
-    groups: dict[Name, tuple[Name, ...]] = Field(default_factory=dict, description="Groups: the names of their users.")
+    file: FileBeside | None = Field(
+        default=None,
+        description="A table of users (CSV): a column `name`, one for each channel, and `groups` where they are in some.",
+    )
+    users: dict[Name, dict[Channel, Reached]] = Field(
+        default_factory=dict, validate_default=True, description="People: by your name, their names by channel."
+    )
+    groups: dict[Name, tuple[Name, ...]] = Field(
+        default_factory=dict, validate_default=True, description="Groups: the names of their users."
+    )
     to: Annotated[
         tuple[Annotated[Entry, BeforeValidator(_entry, json_schema_input_type=str | Entry)], ...],
         BeforeValidator(_listed, json_schema_input_type=str | Entry | tuple[str | Entry, ...]),
@@ -96,9 +105,26 @@ class ReceiversConfig(Config):
     )
     each: bool = Field(default=True, description="A message for each receiver; false: one for all.")
 
+    @field_validator("users", mode="before")
+    @classmethod
+    def _of_file(cls, users: Any, info: ValidationInfo) -> Any:
+        file = info.data.get("file")
+        return users if file is None or not isinstance(users, Mapping) else {**read_table(file).users, **users}
+
+    @field_validator("groups", mode="before")
+    @classmethod
+    def _groups_of_file(cls, groups: Any, info: ValidationInfo) -> Any:
+        file = info.data.get("file")
+        if file is None or not isinstance(groups, Mapping) or not all(isinstance(some, list | tuple) for some in groups.values()):
+            return groups
+        found = read_table(file).groups if "users" in info.data else {}
+        return found | {name: unique([*found.get(name, ()), *some]) for name, some in groups.items()}
+
     @field_validator("users")
     @classmethod
     def _users(cls, users: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+        if not users:
+            raise ValueError("nobody is a user: give `users`, or a `file` of them")
         if any(OWN in channels for channels in users.values()):
             raise ValueError(f"no channel is called '{OWN}': it stands for your own names")
         return users

@@ -192,3 +192,45 @@ def test_everybody_who_is_named_is_a_receiver_once_or_told_of_as_unknown(names, 
     assert len(got) == (len(known) if each else bool(known))
     assert all(f"'{name}'" in "".join(why) for name in unknown)
     assert bool(why) == bool(unknown or not known)
+
+
+TABLES = {
+    "with commas": 'name,github,telegram,groups\nann,Ann-Dev,1234,"db, web"\nbob,bobby,,db\n\n,,,\n',
+    "as spreadsheets write it": "\ufeffname;github;telegram;groups\r\nann;Ann-Dev;1234;db web\r\nbob;bobby;;db\r\n",
+}
+
+
+@pytest.mark.parametrize("text", TABLES.values(), ids=TABLES)
+def test_users_come_from_a_table(tmp_path, text):
+    (tmp_path / "people.csv").write_text(text, encoding="utf-8", newline="")
+    config = ReceiversConfig(file=tmp_path / "people.csv", groups={"web": ["bob"]}, to="web", **{"as": "github"})
+    assert config.users == {"ann": {"github": "Ann-Dev", "telegram": "1234"}, "bob": {"github": "bobby"}}
+    assert config.groups == {"db": ("ann", "bob"), "web": ("ann", "bob")}
+
+
+def test_what_is_written_beside_a_table_comes_first(tmp_path):
+    (tmp_path / "people.csv").write_text("name,chat\nann,1\nbob,2\n")
+    config = ReceiversConfig(file=tmp_path / "people.csv", users={"ann": {"chat": 3}, "carl": {}}, to="ann")
+    assert config.users == {"ann": {"chat": "3"}, "bob": {"chat": "2"}, "carl": {}}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        ("", "needs a first line with the column `name`"),
+        ("who,chat\nann,1\n", "needs a first line with the column `name`"),
+        ("name,chat,chat\nann,1,2\n", "each column once"),
+        ("name,chat\n,1\n", "line 2 of its table of users has no name"),
+        ("name,chat\nann,1\nann,2\n", "line 3 of its table of users has a name that was there before"),
+        ("name\n", "nobody is a user"),
+        (f"name\n{'x' * 200_000}\n", "line 2 of its table of users cannot be read"),
+        ("name,Chat Id\nann,1\n", "match"),
+        ("name,chat\na:b,1\n", "match"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_told(tmp_path, text, words):
+    if text is not None:
+        (tmp_path / "people.csv").write_text(text)
+    with pytest.raises(ValidationError, match=words):
+        ReceiversConfig(file=tmp_path / "people.csv", to="labels.by")
