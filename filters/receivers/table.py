@@ -35,7 +35,7 @@ def read_table(file: Path) -> Table:
         for row in rows:
             _add(found, {column.strip(): (text or "").strip() for column, text in row.items() if column}, rows.line_num)
     except csv.Error as error:
-        raise ValueError(f"line {rows.line_num} of its table of users cannot be read: {error}") from None
+        raise ValueError(f"its table of users cannot be read: {error}") from None
     return found
 
 

@@ -224,7 +224,7 @@ def test_what_is_written_beside_a_table_comes_first(tmp_path):
         ("name,chat\n,1\n", "line 2 of its table of users has no name"),
         ("name,chat\nann,1\nann,2\n", "line 3 of its table of users has a name that was there before"),
         ("name\n", "nobody is a user"),
-        (f"name\n{'x' * 200_000}\n", "line 2 of its table of users cannot be read"),
+        (f"name\n{'x' * 200_000}\n", "its table of users cannot be read: field larger"),
         ("name,Chat Id\nann,1\n", "match"),
         ("name,chat\na:b,1\n", "match"),
     ],
