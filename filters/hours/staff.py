@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
+import msgspec
+
 from filters.hours.options import HoursConfig
 from pipeline import Memory, Message, OpeningHours, PermanentError
 
@@ -60,16 +62,20 @@ class Staff:
             name = (person.deputy or self._config.deputy) if person else None
 
     def _told(self, message: Message, memory: Memory) -> str | None:
-        return memory.recall(message.key) if self._deputies and message.key else None
+        return memory.recall(self._case(message)) if self._deputies and message.key else None
 
     def _remember(self, message: Message, name: str, memory: Memory) -> None:
         """Note which deputy is told of a firing, so that the resolve goes there as well."""
         if not self._deputies or not message.key or message.status == "resolved":
             return
         if name != self.receiver(message):
-            memory.remember(message.key, name, _DEPUTY_KNOWN)
-        elif memory.recall(message.key) is not None:
-            memory.forget(message.key)
+            memory.remember(self._case(message), name, _DEPUTY_KNOWN)
+        elif memory.recall(self._case(message)) is not None:
+            memory.forget(self._case(message))
+
+    def _case(self, message: Message) -> str:
+        """Name what a receiver is told of: others may be told of the same key."""
+        return msgspec.json.encode([self.receiver(message), message.key]).decode()
 
     def _for(self, name: str, message: Message) -> Message:
         receiver = self.receiver(message)

@@ -234,6 +234,14 @@ def test_a_resolve_goes_to_the_deputy_who_was_told(spec_of, options):
         assert receivers(simulation)[2:] == [("ann", None), ("ann", None)]
 
 
+def test_what_a_deputy_was_told_of_one_person_is_nothing_to_another(spec_of):
+    with Simulation(spec_of(STAFF), start=START) as simulation:
+        send(simulation, message(3 * HOUR, receiver="ann"), message(3 * HOUR, receiver="dee"))
+        send(simulation, *(message(4 * HOUR, "resolved", receiver=name) for name in ("ann", "dee")))
+        simulation.run_until(simulation.now + SECOND)
+        assert sorted(receivers(simulation)) == [("a-service", "dee")] * 2 + [("bob", "ann")] * 2
+
+
 def test_a_lost_memory_costs_no_message(spec_of):
     with Simulation(spec_of(STAFF), start=START) as simulation:
         send(simulation, message(3 * HOUR, receiver="ann"))
