@@ -276,6 +276,7 @@ class Simulation:
             return plugin.preview(message)
 
     def _accept(self, messages: Sequence[Message], producer: str) -> None:
+        self._looked = None  # what it leads to may be due at once
         if messages:
             runner = self._workers[0].runner
             runner.accept(runner.pipelines[self.spec.name], producer, messages)

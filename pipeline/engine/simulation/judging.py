@@ -77,8 +77,10 @@ class Judge:
                 return None
             rows = [Row("-", "", str(wanted)), Row("+", "", str(len(seen))), *(self._seen(one, ["title"], " ") for one in seen)]
             return Difference(subject=subject, rows=rows, place=place, seen=len(seen))
-        pairs = _aligned([[self._fits(one, other) for other in seen] for one in wanted], len(wanted), len(seen))
-        if all(one is not None and other is not None for one, other in pairs):
+        same = [[self._fits(one, other) for other in seen] for one in wanted]
+        pairs = _aligned(same, len(wanted), len(seen))
+        complete = all(one is not None and other is not None for one, other in pairs)
+        if complete or (len(wanted) == len(seen) and _any_order(same, [one.at for one in seen])):
             return None
         paths = list(dict.fromkeys(path for one in wanted for path in one.fields)) or ["title"]
         rows = []
@@ -196,6 +198,23 @@ def _aligned(same: Sequence[Sequence[bool]], rows: int, columns: int) -> list[tu
             pairs.append((None, column))
             column += 1
     return pairs
+
+
+def _any_order(same: Sequence[Sequence[bool]], times: Sequence[datetime]) -> bool:
+    """Say whether all is there, where what came at the same moment may stand in any order."""
+    begun, moments = times[0] if times else None, list[int]()
+    for at in times:
+        later = begun is not None and at - begun >= TOLERANCE
+        begun = at if later else begun
+        moments.append((moments[-1] if moments else 0) + later)
+    free, last = list(range(len(times))), 0
+    for row in same:
+        found = next((column for column in free if row[column]), None)
+        if found is None or moments[found] < last:
+            return False
+        free.remove(found)
+        last = moments[found]
+    return True
 
 
 def _line(fields: Any) -> str:
