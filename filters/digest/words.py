@@ -12,7 +12,7 @@ from filters.digest.rows import Entry, clean
 from pipeline import SEVERITIES, Message, headline, shorten
 
 _OVER: Final = "resolved"
-_OTHER: Final = "others"
+_OTHER: Final = "other"
 _LONGEST: Final = 200
 """Characters of a message's line."""
 
