@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import partial
-from textwrap import shorten
 from typing import Any, Final
 
 from pipeline.engine.batch import refuse_unreadable
@@ -17,6 +16,7 @@ from pipeline.message import Message, derived_id
 from pipeline.plugin import Buried, Dropped, Memory, RememberingFilter, WindowFilter
 from pipeline.spec.model import FilterStep, Retry
 from pipeline.store.rows import Outcome, Record, Why
+from pipeline.text import shorten
 
 MOST_OF_REASON: Final = 500
 """Characters of what a filter says when it drops a message."""
@@ -157,7 +157,7 @@ def until(due: datetime) -> str:
 
 def dropped_by(step: FilterStep, why: str) -> str:
     """Say which filter dropped a message, and why where it told."""
-    return f"by {step.plugin}{': ' if why else ''}{shorten(why, MOST_OF_REASON, placeholder=' …')} at {step.position}"
+    return f"by {step.plugin}{': ' if why else ''}{shorten(' '.join(why.split()), MOST_OF_REASON)} at {step.position}"
 
 
 def checked(label: str, out: Iterable[Message], *, known: Sequence[Message]) -> list[Message]:
