@@ -88,14 +88,20 @@ class Inhibition:
         """Say whether any rule may silence an alert with these labels."""
         return any(rule.is_target(labels) for rule in self.rules)
 
-    def by(self, labels: Mapping[str, str], memory: Memory) -> str:
-        """Say in a few words what silences an alert with these labels now; empty: nothing."""
+    def by(self, labels: Mapping[str, str], memory: Memory, asked: dict[str, Sequence[str]] | None = None) -> str:
+        """Say in a few words what silences an alert with these labels now; empty: nothing.
+
+        Who asks for many alerts at one moment hands over the same `asked`, in which the memory's answers are kept.
+        """
+        asked = {} if asked is None else asked
         for name, rule in zip(self._names, self.rules, strict=True):
             if not rule.is_target(labels):
                 continue
             for key in _keys(name, rule, labels):
-                if sources := memory.members(key):
-                    return f"inhibited by {sources[0]} ({rule})"
+                if key not in asked:
+                    asked[key] = memory.members(key)
+                if asked[key]:
+                    return f"inhibited by {asked[key][0]} ({rule})"
         return ""
 
 

@@ -41,7 +41,7 @@ How it compares with the real Alertmanager is told in docs/filters/group.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Final, Self
@@ -110,9 +110,9 @@ class Group(WindowFilter[GroupConfig]):
 
     def window(self, message: Message, now: datetime, memory: Memory) -> Window:
         """Let the alert wait with its group: until that is looked at next, or where it is new for as long as `wait`."""
-        known = _noted(message)
-        spell = spell_of(message, now, self.config.resolve_after)
+        known, waits = _noted(message), message
         if known is None:
+            spell = spell_of(message, now, self.config.resolve_after)
             if self._inhibition.rules:
                 self._inhibition.note(message, spell, now, memory)
             known = alert_of(message, spell, now)
@@ -120,8 +120,6 @@ class Group(WindowFilter[GroupConfig]):
                 id=derived_id(message.id, *("over", now.isoformat()) if known.over else (known.ends.isoformat(),)),
                 data={_ALERT: msgspec.to_builtins(known)},
             )
-        else:
-            waits = message
         key = self.config.by.key(message)
         looked_at = memory.recall(_due(key))
         if looked_at is not None:
@@ -141,7 +139,7 @@ class Group(WindowFilter[GroupConfig]):
             elif why:
                 yield Dropped(why, message)
         if opened.kept is None or max(opened.now, opened.due) >= state.due:
-            yield from self._look(state, opened, waiting=sum(alert.fires(opened.now) for alert, _ in full.values()))
+            yield from self._look(state, opened, waiting=sum(alert.fires(state.due) for alert, _ in full.values()))
         if state.is_over(opened.now, max(opened.now, opened.due)):
             opened.memory.forget(_due(opened.key))
         else:
@@ -168,23 +166,20 @@ class Group(WindowFilter[GroupConfig]):
         return alert_of(message, spell_of(message, now, self.config.resolve_after), now)
 
     def _look(self, state: State, opened: Opened, *, waiting: int) -> Iterator[Message]:
-        """Tell what is new, if anything is, and say when the group is looked at next."""
-        config, now = self.config, opened.now
-        on_time = state.due if now < state.due + config.interval else now
-        silenced: dict[str, str] = {}
+        """Tell what is new, if anything is, and say when the group is looked at next.
 
-        def silence(alert: Alert) -> str:
-            if alert.identity not in silenced:
-                silenced[alert.identity] = self._inhibition.by(alert.labels, opened.memory)
-            return silenced[alert.identity]
-
-        seen = state.seen(now, silence)
+        What fired when it was to be looked at is told, also where all clocks were down until its time had passed.
+        """
+        config, now, moment = self.config, opened.now, state.due
+        on_time = moment if now < moment + config.interval else now
+        asked: dict[str, Sequence[str]] = {}
+        seen = state.seen(moment, lambda alert: self._inhibition.by(alert.labels, opened.memory, asked))
         if state.has_news(seen, on_time, repeat=config.repeat, with_resolved=config.resolved):
             state.note(seen, on_time)
             told = seen if config.resolved else type(seen)(seen.firing, ())
             if told.firing or told.resolved:
-                yield written(notification(state.labels, told, now, waiting=waiting), config.title, config.text)
-        state.forget_resolved(now)
+                yield written(notification(state.labels, told, moment, waiting=waiting), config.title, config.text)
+        state.forget_resolved(moment)
         state.due = on_time + config.interval
         if state.due > now:
             opened.memory.remember(_due(opened.key), state.due.isoformat(), state.due - now)

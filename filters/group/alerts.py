@@ -34,9 +34,9 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     source: str = ""
     url: str = ""
 
-    def fires(self, now: datetime) -> bool:
-        """Say whether it fires at this moment."""
-        return self.ends > now
+    def fires(self, moment: datetime) -> bool:
+        """Say whether it fires at a moment; what is said to be over is, by whichever clock."""
+        return not self.over and self.ends > moment
 
 
 def alert_of(message: Message, spell: Spell, now: datetime) -> Alert:

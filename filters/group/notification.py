@@ -51,14 +51,14 @@ def group_key(labels: Mapping[str, str]) -> str:
     return blake2b(msgspec.json.encode(["group", *labels.items()]), digest_size=8).hexdigest()
 
 
-def notification(labels: Mapping[str, str], seen: Seen, now: datetime, *, waiting: int) -> Message:
+def notification(labels: Mapping[str, str], seen: Seen, moment: datetime, *, waiting: int) -> Message:
     """Give the message for a group, without a title and a text; `waiting` alerts had no room in it."""
     alerts = [*_sorted(seen.firing), *_sorted(seen.resolved)]
     grouped = {name.removeprefix("labels."): value for name, value in labels.items()}
     common = _common(alert.labels for alert in alerts)
     annotations = _common(alert.annotations for alert in alerts)
     titles = {_title(alert) for alert in alerts}
-    listed = [_listed(alert, now, common) for alert in alerts]
+    listed = [_listed(alert, moment, common) for alert in alerts]
     about = seen.firing or seen.resolved
     data = {
         "version": "4",
@@ -111,9 +111,9 @@ def _sorted(alerts: Iterable[Alert]) -> list[Alert]:
     return sorted(alerts, key=lambda alert: (-_RANKS.get(alert.severity, -1), alert.starts, alert.identity))
 
 
-def _listed(alert: Alert, now: datetime, common: Mapping[str, str]) -> dict[str, Any]:
+def _listed(alert: Alert, moment: datetime, common: Mapping[str, str]) -> dict[str, Any]:
     """Give an alert as Alertmanager's webhook has it, with what a text needs beside that."""
-    firing = alert.fires(now)
+    firing = alert.fires(moment)
     return {
         "status": "firing" if firing else "resolved",
         "labels": alert.labels,

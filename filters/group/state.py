@@ -61,11 +61,11 @@ class State(msgspec.Struct, omit_defaults=True):
         self.alerts[alert.identity] = new
         return ""
 
-    def seen(self, now: datetime, silenced: Callable[[Alert], str]) -> Seen:
+    def seen(self, moment: datetime, silenced: Callable[[Alert], str]) -> Seen:
         """Give the alerts that may be told. What was told as firing is told as resolved, whatever silences it by then."""
         firing, resolved = [], []
         for alert in self.alerts.values():
-            if alert.fires(now):
+            if alert.fires(moment):
                 if not silenced(alert):
                     firing.append(alert)
             elif alert.told or not silenced(alert):
@@ -102,6 +102,6 @@ class State(msgspec.Struct, omit_defaults=True):
             self.empty = now - (now - _EPOCH) % _SWEEP + _SWEEP
         return self.empty is not None and due >= self.empty
 
-    def forget_resolved(self, now: datetime) -> None:
+    def forget_resolved(self, moment: datetime) -> None:
         """Forget the alerts that are over: they were told, or nobody is to hear of them."""
-        self.alerts = {identity: alert for identity, alert in self.alerts.items() if alert.fires(now)}
+        self.alerts = {identity: alert for identity, alert in self.alerts.items() if alert.fires(moment)}

@@ -205,6 +205,26 @@ def test_an_opening_that_is_late_puts_nothing_off_and_makes_up_for_nothing():
     assert group.due == NOW + 22 * MINUTE, "a little late is on time"
 
 
+def test_what_fired_while_all_clocks_were_down_is_told_and_then_its_end():
+    group = Played()
+    group.hear(alert(1, starts=NOW, ends=NOW + 4 * MINUTE))
+    group.memory.now = NOW + 10 * MINUTE
+    group.open()
+    group.pass_on(6 * MINUTE)
+    assert group.told == [(600, "fk1"), (900, "rk1")]
+
+
+def test_what_is_over_is_over_by_a_slow_clock_too():
+    group = Played()
+    group.hear(alert(1))
+    group.pass_on(MINUTE)
+    group.memory.now = NOW + 5 * MINUTE + 32 * SECOND
+    group.hear(alert(1, "resolved", group.memory.now))
+    group.memory.now -= 2 * SECOND
+    group.open()
+    assert group.told == [(30, "fk1"), (330, "rk1")]
+
+
 def test_the_message_of_a_group():
     group = Played()
     group.hear(
@@ -343,10 +363,10 @@ DEVIATING = [28, 31, 89, 96, 112, 113, 172, 175, 184, 204, 242, 250, 251, 255, 2
 Alertmanager never does. Whoever was woken by it would wait for the end for ever."""
 
 
-def as_alertmanager(state, now, silenced):
+def as_alertmanager(state, moment, silenced):
     """Give what may be told as Alertmanager has it: nothing of what is silenced, whatever was told before."""
     alerts = [msgspec.structs.replace(one, told=False) for one in state.alerts.values() if not silenced(one)]
-    return Seen([one for one in alerts if one.fires(now)], [one for one in alerts if not one.fires(now)])
+    return Seen([one for one in alerts if one.fires(moment)], [one for one in alerts if not one.fires(moment)])
 
 
 @pytest.fixture(scope="module")
