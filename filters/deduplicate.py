@@ -28,13 +28,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from functools import cached_property
 from typing import ClassVar, Final
 
 import msgspec
 from pydantic import Field
 
-from pipeline import By, Config, Dropped, Duration, Memory, Message, RememberingFilter, TemporaryError, now
+from pipeline import By, Config, Dropped, Duration, Memory, Message, RememberingFilter, TemporaryError, format_duration, now
 
 KEY: Final = By("key")
 WITHOUT_KEY: Final = By("source", "title", "text")
@@ -82,10 +81,6 @@ _decoder: Final = msgspec.json.Decoder(_Told)
 class Deduplicate(RememberingFilter[DeduplicateConfig]):
     """Drops what was told a short while ago, and lets through what is new about it."""
 
-    @cached_property
-    def _within(self) -> str:
-        return str(self.config.model_dump()["within"])
-
     def filter(self, message: Message, memory: Memory) -> Iterable[Message | Dropped]:
         """Pass or drop the message. One that comes again, as its worker died, is no repeat of itself."""
         config, moment = self.config, now()
@@ -123,7 +118,7 @@ class Deduplicate(RememberingFilter[DeduplicateConfig]):
 
     def _dropped(self, told: _Told) -> Dropped:
         since = f"{told.since:%Y-%m-%d %H:%M:%S} UTC"
-        return Dropped(f"repeat {told.repeats} of {told.id} since {since}, within {self._within}")
+        return Dropped(f"repeat {told.repeats} of {told.id} since {since}, within {format_duration(self.config.within)}")
 
 
 def _read(known: str | None) -> _Told | None:

@@ -5,16 +5,15 @@ lasts `within`. The others are dropped, with a reason. At the window's end one m
 and severities that came first, under a key that stays the same from window to window; its severity is the highest of theirs.
 Without `by`, all messages share one window.
 
-`summary: false` leaves that message out. What is never to be dropped passes the filter by with `when:` beside it, and is not
-counted. Where what is remembered gets lost, a new window begins: up to `most` more pass, and the summary counts too few.
+`summary: false` leaves that message out. What `pass` holds for always passes, and is not counted. Where what is remembered gets
+lost, a new window begins: up to `most` more pass, and the summary counts too few.
 
 ```yaml
 name: at-most-ten-an-hour
 producers:
   - prometheus
 filters:
-  - throttle: {by: [labels.team], most: 10, within: 1h}
-    when: severity != "critical"
+  - throttle: {by: [labels.team], most: 10, within: 1h, pass: severity == "critical"}
 consumers:
   - log
 ```
@@ -24,13 +23,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from functools import cached_property
 from typing import ClassVar, Final
 
 from pydantic import Field
 
 from filters.throttle.counting import MOST_PASSED, Counter, Tally
-from pipeline import By, Config, Dropped, Duration, Memory, Message, Opened, Window, WindowFilter
+from pipeline import By, Condition, Config, Dropped, Duration, Memory, Message, Opened, Window, WindowFilter, format_duration
 
 MOST_IN_TITLE: Final = 3
 """So many of the titles that were dropped stand in that of the summary; its text has more."""
@@ -44,19 +42,20 @@ class ThrottleConfig(Config):
     by: By = Field(default=By(), description="Fields with a window of their own for each of their values, such as [labels.team].")
     most: int = Field(ge=1, le=MOST_PASSED, description="How many messages pass in a window.")
     within: Duration = Field(default=timedelta(hours=1), gt=timedelta(), description="How long a window lasts.")
+    pass_: Condition | None = Field(
+        default=None, alias="pass", description='What always passes, and is not counted, such as `severity == "critical"`.'
+    )
     summary: bool = Field(default=True, description="Say at a window's end how many were dropped.")
 
 
 class Throttle(WindowFilter[ThrottleConfig]):
     """Lets at most so many messages through in a while, and says at its end how many more there were."""
 
-    @cached_property
-    def _within(self) -> str:
-        return str(self.config.model_dump()["within"])
-
     def window(self, message: Message, now: datetime, memory: Memory) -> Window | Dropped | None:
         """Let the message pass, or drop it; the first that is too many waits for the window's end, and becomes the summary."""
         config = self.config
+        if config.pass_ is not None and config.pass_.matches(message):
+            return None
         key = config.by.key(message)
         place = self._counter(memory).place(message, key, now)
         if place.where == "passes":
@@ -64,7 +63,7 @@ class Throttle(WindowFilter[ThrottleConfig]):
         if place.where == "waits":  # two windows of a key never open as one
             return Window(f"{key} until {place.until:%Y-%m-%d %H:%M:%S.%f}", place.until)
         since = f"{place.until - config.within:%Y-%m-%d %H:%M:%S} UTC"
-        return Dropped(f"more than {config.most} since {since}, within {self._within}")
+        return Dropped(f"more than {config.most} since {since}, within {format_duration(config.within)}")
 
     def release(self, opened: Opened) -> Iterable[Message]:
         """Give the summary of what was dropped."""
@@ -81,7 +80,9 @@ class Throttle(WindowFilter[ThrottleConfig]):
         named = [f"{kind.title or 'no title'} ({kind.count})" for kind in kinds[:MOST_IN_TITLE]]
         named += ["…"] if others or len(kinds) > MOST_IN_TITLE else []
         about = ", ".join(f"{name.removeprefix('labels.')} {value}" for name, value in values.items() if value)
-        lines = [f"At most {self.config.most} within {self._within} pass{f' of {about}' if about else ''}."]
+        lines = [
+            f"At most {self.config.most} within {format_duration(self.config.within)} pass{f' of {about}' if about else ''}."
+        ]
         lines += [f"{kind.title or 'no title'}{f' ({kind.severity})' * bool(kind.severity)}: {kind.count}" for kind in kinds]
         lines += [f"others: {others}"] if others else []
         return carrier.replace(

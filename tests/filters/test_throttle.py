@@ -61,6 +61,15 @@ def test_so_many_pass_one_waits_and_the_others_are_dropped():
     assert [desk() for _ in range(3)] == ["passes", "passes", "waits"]
 
 
+def test_what_always_passes_is_not_counted():
+    desk = Desk(**{"pass": 'severity == "critical"'})
+    for _ in range(2):
+        assert [desk(severity="critical"), desk()] == ["passes"] * 2
+    assert [desk(), desk(severity="critical")] == ["waits", "passes"]
+    assert desk(severity="critical") == "passes"
+    assert desk.open().data["suppressed"] == 1
+
+
 def test_each_value_has_a_window_of_its_own():
     desk = Desk(by=["labels.team"])
     for team in ("db", "web", ""):
