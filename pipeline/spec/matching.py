@@ -46,6 +46,16 @@ def fits(wanted: Any, seen: Any) -> bool:
     return bool(wanted == seen) or (isinstance(wanted, int | float) and seen == str(wanted))
 
 
+def differing(wanted: Any, seen: Any, path: str) -> list[tuple[str, Any, Any]]:
+    """Give what does not fit: where, what was expected and what is there; as deep inside of mappings as it can be told."""
+    if fits(wanted, seen):
+        return []
+    if isinstance(wanted, Mapping) and isinstance(seen, Mapping) and _matcher(wanted) is None:
+        deeper = ((key, value, seen.get(key, MISSING)) for key, value in wanted.items())
+        return [one for key, value, there in deeper for one in differing(value, there, f"{path}.{key}")]
+    return [(path, wanted, seen)]
+
+
 def at_path(value: Any, path: str) -> Any:
     """Give what lies at a path such as `labels.team` or `data.alerts[0].id`; `MISSING` where there is nothing.
 

@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import zip_longest
 from typing import Any, Final, Literal
 
 from pipeline.engine.dryrun import plain
 from pipeline.engine.simulation import Simulation
 from pipeline.message import FIELDS, Message
 from pipeline.spec.cases import Expected, Wanted
-from pipeline.spec.matching import MISSING, at_path, fits
+from pipeline.spec.matching import MISSING, at_path, differing, fits
 from pipeline.store import Outcome, Record
 from pipeline.units import format_duration
 
@@ -83,14 +84,16 @@ class Judge:
         if complete or (len(wanted) == len(seen) and _any_order(same, [one.at for one in seen])):
             return None
         paths = list(dict.fromkeys(path for one in wanted for path in one.fields)) or ["title"]
-        rows = []
-        for one, other in pairs:
-            if one is not None and other is not None:
-                rows.append(self._seen(seen[other], paths, " "))
-            elif one is not None:
+        rows: list[Row] = []
+        for one, other in _side_by_side(pairs):
+            if one is None:
+                rows.append(self._seen(seen[other or 0], paths, "+"))
+            elif other is None:
                 rows.append(self._wanted(wanted[one]))
-            elif other is not None:
-                rows.append(self._seen(seen[other], paths, "+"))
+            elif same[one][other]:
+                rows.append(self._seen(seen[other], paths, " "))
+            else:
+                rows += self._both(wanted[one], seen[other])
         timed = not wanted or any(one.earliest or one.latest for one in wanted)
         written = [
             self._written(one, wanted[index] if index < len(wanted) else None, paths, timed) for index, one in enumerate(seen)
@@ -132,9 +135,22 @@ class Judge:
         return all(fits(value, seen.value(path)) for path, value in wanted.fields.items())
 
     def _wanted(self, wanted: Wanted) -> Row:
+        return Row("-", self._when(wanted), _line(wanted.fields.items()))
+
+    def _when(self, wanted: Wanted) -> str:
         ends = [self.since(moment.of(self._start)) if moment else "" for moment in (wanted.earliest, wanted.latest)]
-        when = ends[0] if ends[0] == ends[1] else f"{ends[0]}…{ends[1]}"
-        return Row("-", when, _line(wanted.fields.items()))
+        return ends[0] if ends[0] == ends[1] else f"{ends[0]}…{ends[1]}"
+
+    def _both(self, wanted: Wanted, seen: Seen) -> list[Row]:
+        """Give what was expected above what stands in its place: the title, and what is not the same."""
+        named = {path: seen.value(path) for path in wanted.fields}
+        unlike = [one for path, value in wanted.fields.items() for one in differing(value, named[path], path)]
+        known = any(path == "title" for path, _, _ in unlike) or seen.value("title") is MISSING
+        title = [] if known else [("title", seen.value("title"))]
+        return [
+            Row("-", self._when(wanted), _line([*title, *((path, value) for path, value, _ in unlike)])),
+            Row("+", self.since(seen.at), _line([*title, *((path, value) for path, _, value in unlike)])),
+        ]
 
     def _seen(self, seen: Seen, paths: Sequence[str], sign: Literal["+", " "]) -> Row:
         return Row(
@@ -200,6 +216,23 @@ def _aligned(same: Sequence[Sequence[bool]], rows: int, columns: int) -> list[tu
     return pairs
 
 
+def _side_by_side(pairs: Sequence[tuple[int | None, int | None]]) -> list[tuple[int | None, int | None]]:
+    """Put what is missing beside what came in its place, between two that are as they should be."""
+    found: list[tuple[int | None, int | None]] = []
+    missing: list[int] = []
+    extra: list[int] = []
+    for one, other in [*pairs, (-1, -1)]:
+        if one is not None and other is not None:
+            found += zip_longest(missing, extra)
+            found.append((one, other))
+            missing, extra = [], []
+        elif one is not None:
+            missing.append(one)
+        elif other is not None:
+            extra.append(other)
+    return found[:-1]
+
+
 def _any_order(same: Sequence[Sequence[bool]], times: Sequence[datetime]) -> bool:
     """Say whether all is there, where what came at the same moment may stand in any order."""
     begun, moments = times[0] if times else None, list[int]()
@@ -222,6 +255,8 @@ def _line(fields: Any) -> str:
 
 
 def _shown(value: Any) -> str:
+    if value is MISSING:
+        return "nothing"
     return json.dumps(plain(value), ensure_ascii=False)
 
 

@@ -52,8 +52,8 @@ FOR_PEOPLE = """configs/alerts.test.yaml
         'one' (+5m) was buried at fragile: ValueError: broken
         'asked' (+5m) was dropped by when: severity == "critical" at configs/alerts.yaml:16:5
       dropped by quiet
-        - reason: {"matches": "^nothing"}
-        + +0s  reason: "by change at configs/alerts.yaml:7:5"
+        -      title: "noise", reason: {"matches": "^nothing"}
+        + +0s  title: "noise", reason: "by change at configs/alerts.yaml:7:5"
       dead letters at fragile
         + +5m  title: "ONE"
 """

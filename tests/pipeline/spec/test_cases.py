@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from pipeline.spec.caseload import find_case_files, load_cases, stand_in
 from pipeline.spec.cases import Happening, Sending
 from pipeline.spec.caseupdate import update
-from pipeline.spec.matching import MISSING, at_path, fits, refuse_unusable
+from pipeline.spec.matching import MISSING, at_path, differing, fits, refuse_unusable
 from pipeline.spec.problems import render_text
 from pipeline.spec.schema import make_schema
 
@@ -159,6 +159,14 @@ def test_a_value_fits_itself(value) -> None:
 )
 def test_what_fits(wanted, seen, same) -> None:
     assert fits(wanted, seen) is same
+
+
+def test_what_differs_is_told_as_deep_as_it_can_be() -> None:
+    wanted = {"a": {"b": 1, "c": {"matches": "x"}}, "d": [1]}
+    seen = {"a": {"b": 2, "c": "y"}, "d": [1]}
+    assert differing(wanted, seen, "sent") == [("sent.a.b", 1, 2), ("sent.a.c", {"matches": "x"}, "y")]
+    assert differing({"e": 1}, seen, "sent") == [("sent.e", 1, MISSING)]
+    assert differing(wanted, wanted | {"a": {"b": 1, "c": "x"}}, "sent") == []
 
 
 def test_paths_lead_into_values() -> None:
