@@ -1,0 +1,117 @@
+"""A rule flaps, and a real Alertmanager tells of it to two pipelines: with `flap` it is three messages, without it dozens.
+
+Time runs twenty times as fast as in the pipeline that people would write: a change each second for half a minute stands for one
+every 20 seconds for ten minutes, and the filter's times are as much shorter.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from trees import Running, ask, free_port, siftbell_run, until
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(240),
+    pytest.mark.against("filter flap", "Alertmanager of Debian 12"),
+]
+
+FASTER = 20
+CHANGES = 30
+PIPELINE = """
+name: {name}
+producers: [prometheus]
+filters: {filters}
+consumers:
+  - file: {{path: {path}}}
+"""
+FLAP = f"[flap: {{within: {600 / FASTER:g}s, stable: {600 / FASTER:g}s, settle: {60 / FASTER:g}s}}]"
+
+
+@contextmanager
+def alertmanager_for(binary: str, siftbell: Running, directory: Path) -> Iterator[str]:
+    """Run an Alertmanager that posts to both pipelines, as soon as it may, and give its URL."""
+    directory.mkdir()
+    (directory / "key").write_text(siftbell.key)
+    hooks = "".join(
+        f"""
+      - url: {siftbell.url}/in/{name}/prometheus
+        http_config: {{authorization: {{credentials_file: {directory / "key"}}}}}"""
+        for name in ("all", "quiet")
+    )
+    (directory / "alertmanager.yml").write_text(f"""
+route: {{receiver: siftbell, group_by: [alertname], group_wait: 0s, group_interval: 1s, repeat_interval: 1h}}
+receivers:
+  - name: siftbell
+    webhook_configs:{hooks}
+""")
+    port = free_port()
+    options = {"config.file": directory / "alertmanager.yml", "storage.path": directory / "data"}
+    options |= {"web.listen-address": f"127.0.0.1:{port}", "cluster.listen-address": ""}
+    with (directory / "log").open("w") as log:
+        arguments = [binary, *(f"--{name}={value}" for name, value in options.items())]
+        started = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        until(lambda: started.poll() is not None or ready(f"http://127.0.0.1:{port}"), "Alertmanager is ready")
+        assert started.poll() is None, (directory / "log").read_text()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        started.terminate()
+        started.wait(30)
+
+
+def ready(url: str) -> bool:
+    try:
+        return ask(f"{url}/-/ready")[0] == 200
+    except OSError:
+        return False
+
+
+def flap(url: str) -> None:
+    """Change what Prometheus says of the rule, each second."""
+    begin, start = time.monotonic(), datetime.now(UTC)
+    for number in range(CHANGES):
+        time.sleep(max(0.0, begin + number * 20 / FASTER - time.monotonic()))  # the rule's own pace, which is what is tested
+        now = datetime.now(UTC)
+        fires = number % 2 == 0
+        start = now if fires else start
+        alert = {
+            "labels": {"alertname": "Swings", "instance": "db-1:9100", "severity": "warning"},
+            "annotations": {"summary": "the load is high"},
+            "startsAt": start.isoformat(),
+            "endsAt": (now + timedelta(minutes=5) if fires else now).isoformat(),
+        }
+        assert ask(f"{url}/api/v2/alerts", body=[alert])[0] == 200
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_rule_that_flaps_is_told_in_three_messages(require_binary: Callable[[str, str], str], tmp_path: Path) -> None:
+    binary = require_binary("prometheus-alertmanager", "prometheus-alertmanager")
+    configs = tmp_path / "configs"
+    configs.mkdir()
+    for name, filters in (("all", "[]"), ("quiet", FLAP)):
+        text = PIPELINE.format(name=name, filters=filters, path=tmp_path / f"{name}.jsonl")
+        (configs / f"{name}.yaml").write_text(text)
+    with siftbell_run(configs, tmp_path / "data") as running, alertmanager_for(binary, running, tmp_path / "am") as url:
+        flap(url)
+        until(lambda: len(lines(tmp_path / "quiet.jsonl")) >= 3, "it is stable again", seconds=90)
+        assert running.stats()["dead"] == []
+    everything, told = lines(tmp_path / "all.jsonl"), lines(tmp_path / "quiet.jsonl")
+    assert len(everything) >= 20
+    began, ended = "is flapping (4 changes in ", "is stable again after "
+    assert [one["title"][: len("the load is high")] for one in told] == ["the load is high"] * 3
+    assert told[0]["title"] == "the load is high"
+    assert began in told[1]["title"]
+    assert ended in told[2]["title"]
+    assert told[2]["title"].endswith(": resolved")
+    assert told[2]["status"] == everything[-1]["status"] == "resolved"
