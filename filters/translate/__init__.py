@@ -77,11 +77,9 @@ class _Lookup:
 class Translate(Filter[TranslateConfig]):
     """Looks values up in a table, and writes what stands there into fields and labels."""
 
-    _lookups: tuple[_Lookup, ...] = ()
-
-    def open(self) -> None:
-        """Make ready; a file is read and a database connected to with the first message."""
-        self._lookups = tuple(_lookups(self.config))
+    def __init__(self, config: TranslateConfig) -> None:
+        super().__init__(config)
+        self._lookups = tuple(_lookups(config))
 
     def close(self) -> None:
         """Close what is open."""

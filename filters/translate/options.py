@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pipeline import (
+    SEVERITIES,
     ChangeablePath,
     Config,
     Duration,
@@ -18,6 +19,7 @@ from pipeline import (
     SqlUrl,
     Statement,
     Template,
+    normal_severity,
 )
 
 MOST_ENTRIES = 10_000
@@ -110,6 +112,8 @@ class TranslateConfig(PathsConfig):
             return "default and missing: one of them says what to do where the table has no entry"
         if self.fields and (tables or self.from_ is not None or self.to is not None):
             return "what is translated in its place needs no from, to, table, csv or sql; write two steps"
+        if unseen := next(self._never_seen(), ""):
+            return unseen
         if self.fields:
             return ""
         if self.from_ is None or len(tables) != 1:
@@ -129,3 +133,13 @@ class TranslateConfig(PathsConfig):
         if unknown := sorted(columns - known):
             return f"to: the table has no column '{unknown[0]}'"
         return ""
+
+    def _never_seen(self) -> Iterator[str]:
+        """Name the words of severities that producers translate themselves, to something else than the table does."""
+        tables = [table for path, table in self.fields.items() if path.field == "severity"]
+        if self.from_ is not None and self.from_.field == "severity" and self.to is None:
+            tables.append({value: entry for value, entry in (self.table or {}).items() if isinstance(entry, str)})
+        for value, entry in ((value, entry) for table in tables for value, entry in table.items()):
+            known = normal_severity(value)
+            if known in SEVERITIES and known != value.lower() and normal_severity(entry) != known:
+                yield f"severity: {value} arrives as {known}, as producers know the word; write {known} for it"

@@ -77,7 +77,7 @@ HOSTS = {"db1": {"name": "Database 1", "room": "R1"}, "web1": {"name": "Web 1"}}
     ("options", "expected"),
     [
         ({"severity": {"blocker": "critical", "trivial": "debug"}}, {"severity": "critical"}),
-        ({"severity": {"BLOCKER": "CRIT"}}, {"severity": "critical"}),
+        ({"severity": {"BLOCKER": "CRIT", "P1": "critical", "critical": "error"}}, {"severity": "critical"}),
         ({"labels.env": {"prd": "production"}, "labels.x": {"a": "b"}}, {"labels": MESSAGE.labels | {"env": "production"}}),
         ({"labels.x": {"": "none"}}, {"labels": MESSAGE.labels | {"x": "none"}}),
         ({"data.code": {"404": "not found"}}, {"data": MESSAGE.data | {"code": "not found"}}),
@@ -127,6 +127,8 @@ def test_no_entry_is_what_the_option_says():
         ({"from": "key", "to": {}, "table": HOSTS}, "at least 1"),
         ({"severity": {"a": "b"}, "from": "key"}, "write two steps"),
         ({"severity": {}}, "at least 1"),
+        ({"severity": {"P1": "error"}}, "severity: P1 arrives as critical, as producers know the word; write critical for it"),
+        ({"from": "severity", "table": {"minor": "info"}}, "severity: minor arrives as warning"),
         ({"severty": {"a": "b"}}, "did you mean 'severity'?"),
         ({"severity": {"a": "b"}, "default": "x", "missing": "drop"}, "one of them says what to do"),
         ({"from": "key", "to": "title", "sql": {"url": "sqlite:////x", "query": "SELECT 1"}}, "the query has one place, :value"),
