@@ -14,7 +14,9 @@ _DEFAULT: Final = "<b>{{ title }}</b>{% if text %}\n{{ text }}{% endif %}{% if u
 
 
 def _as_text(chat: object) -> object:
-    return str(chat) if isinstance(chat, int) and not isinstance(chat, bool) else chat
+    if not isinstance(chat, int | str | Template) or isinstance(chat, bool):
+        raise ValueError("a whole number or a text is expected")  # noqa: TRY004 - pydantic's idiom
+    return str(chat) if isinstance(chat, int) else chat
 
 
 class TelegramConfig(Config):
