@@ -136,3 +136,12 @@ def test_every_name_of_every_message_is_a_delivery_or_stands_in_a_dead_letter(en
         unknown = {*names} - USERS.keys()
         assert len(told) == bool(unknown or not names)
         assert all(f"'{name}'" in told[0] for name in unknown)
+
+
+def test_the_parts_that_go_on_keep_their_order(engine, filter_step, consumer, apart, box, message):
+    run = engine(filters=[filter_step(apart)], consumers=[consumer(box, ordered=True)])
+    run.send(message(title="AbC", key="k"), message(title="xDE", key="k"), message(title="F", key="k"))
+    for _ in range(30):
+        run.later(seconds=30)
+    assert [m.title for m in box.got] == ["A", "C", "D", "E", "F"]
+    assert sorted(letter.message.title for letter in run.store.dead_letters()) == ["b", "x"]
