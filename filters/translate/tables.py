@@ -131,17 +131,17 @@ class CsvFile:
         reader = csv.reader(StringIO(raw.decode("utf-8-sig"), newline=""), delimiter=self._options.delimiter, strict=True)
         header = [name.strip() for name in next(reader, [])]
         place = self._checked(header)
+        wanted = [(name, header.index(name)) for name in self._columns] or [(ONLY, 1 - place)]
         rows: dict[str, Row] = {}
         for cells in reader:
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) != len(header):
                 raise ValueError(f"line {reader.line_num}: {len(header)} columns are expected, there are {len(cells)}")
-            row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
-            value = row.pop(header[place])
+            value = cells[place].strip()
             if value in rows:
                 raise ValueError(f"line {reader.line_num}: its entry is there already, in a line before")
-            rows[value] = row if self._columns else {ONLY: next(iter(row.values()))}
+            rows[value] = {name: cells[column].strip() for name, column in wanted}
             if len(rows) > MOST_ROWS:
                 raise ValueError(f"it has more than {MOST_ROWS} entries")
         return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -247,6 +248,19 @@ def test_before_there_was_a_good_file_messages_wait(hosts, text):
                 [*plugin.filter(MESSAGE)]
         write("host,owner,room\ndb1,Eve,R1\n")
         assert first(plugin).labels["owner"] == "Eve"
+
+
+def test_an_entry_of_a_file_takes_less_than_a_kilobyte(hosts):
+    """Whatever else its line holds: a hundred thousand of them, which is the most, take less than 100 MB."""
+    file, write = hosts
+    write("host,owner,room,rest\n" + "".join(f"host-{n}.example.com,o{n},r{n},{'x' * 200}\n" for n in range(10_000)))
+    with closing(opened(**TO_OWNER, csv=str(file))) as plugin:
+        tracemalloc.start()
+        first(plugin)
+        taken, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert first(plugin, MESSAGE.replace(labels={"instance": "host-7.example.com"})).labels["owner"] == "o7"
+    assert taken < 10_000 * 1000
 
 
 def test_one_place_needs_a_file_of_two_columns(hosts):
