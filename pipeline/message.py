@@ -161,7 +161,10 @@ def headline(message: Message) -> str:
 
 
 def shown_labels(message: Message, names: Iterable[str] | None = None) -> dict[str, str]:
-    """Give the labels that a message is shown with: these, in this order, or all; none without a name or a value."""
-    known = message.labels if names is None else names
+    """Give the labels that a message is shown with: these, in this order, or all; none without a name or a value.
+
+    Of all, those are left out that say how somebody is reached (`receiver_…`).
+    """
+    known = (name for name in message.labels if not name.startswith("receiver_")) if names is None else names
     labels = ((name.strip(), message.labels.get(name, "").strip()) for name in known)
     return {name: value for name, value in labels if name and value}

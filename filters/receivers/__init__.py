@@ -38,9 +38,9 @@ it names nobody. A message that names nobody at all is for `otherwise`, and with
 
 What leaves is a message for each receiver, with the label `receiver`, which is your name for them, and one for each channel:
 `receiver_telegram`, `receiver_email`. With `each: false` it is one message for all, and its labels have the names of all with
-commas between them, as `to` of `email` and of `sms` takes them. `channels: [telegram]` writes down this channel alone, and who
-has no name there counts as unknown. The `key` stays as it was: what goes by keys after this step (`deduplicate`, `group`) should
-go by `labels.receiver` as well.
+commas between them, as `to` of `email` and of `sms` takes them. `channels: [telegram]` writes down this channel alone, and
+who has no name there counts as unknown. Consumers that show a message's labels do not show those of channels. The `key` stays
+as it was: what goes by keys after this step (`deduplicate`, `group`) should go by `labels.receiver` as well.
 
 Nobody is lost by a name that nobody bears: those who are known get the message, and a copy of it for the others goes to the dead
 letters, which tell whose name is missing. Add it and redrive the copy: they alone get it then, as its label `receiver_unknown`

@@ -33,6 +33,9 @@ def test_a_message_has_a_headline(fields, line):
 def test_labels_are_shown_where_they_have_a_value():
     message = Message(source="t", labels={"a": "1", "b ": " 2\n", "c": " ", "": "4"})
     assert shown_labels(message) == {"a": "1", "b": "2"}
+    reached = Message(source="t", labels={"receiver": "ann", "receiver_email": "ann@example.com"})
+    assert shown_labels(reached) == {"receiver": "ann"}
+    assert shown_labels(reached, ["receiver_email"]) == {"receiver_email": "ann@example.com"}
     assert [*shown_labels(message, ("d", "b ", "a")).items()] == [("b", "2"), ("a", "1")]
     assert shown_labels(message, ()) == {}
 

@@ -23,7 +23,13 @@ ALERT = Message(
     title="disk full on db-1",
     text="2 % left\nof 100 GiB & <nothing> free",
     severity="critical",
-    labels={"alertname": "DiskFull", "mount": "/var|/srv", "note": "two\nlines", "empty": ""},
+    labels={
+        "alertname": "DiskFull",
+        "mount": "/var|/srv",
+        "note": "two\nlines",
+        "empty": "",
+        "receiver_email": "ann@example.com",
+    },
     key="c8ce2ad3ba2f9a9d",
     url="http://prometheus:9090/graph?g0.expr=(up)",
     data={
