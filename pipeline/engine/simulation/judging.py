@@ -76,8 +76,12 @@ class Judge:
         if isinstance(wanted, int):
             if wanted == len(seen):
                 return None
-            rows = [Row("-", "", str(wanted)), Row("+", "", str(len(seen))), *(self._seen(one, ["title"], " ") for one in seen)]
-            return Difference(subject=subject, rows=rows, place=place, seen=len(seen))
+            counted = [
+                Row("-", "", str(wanted)),
+                Row("+", "", str(len(seen))),
+                *(self._seen(one, ["title"], " ") for one in seen),
+            ]
+            return Difference(subject=subject, rows=counted, place=place, seen=len(seen))
         same = [[self._fits(one, other) for other in seen] for one in wanted]
         pairs = _aligned(same, len(wanted), len(seen))
         complete = all(one is not None and other is not None for one, other in pairs)
