@@ -64,8 +64,8 @@ def read_history(connection: Connection, message_id: str) -> list[Record]:
 def read_histories(connection: Connection, pipeline: str, message_ids: Sequence[str]) -> dict[str, list[Record]]:
     """Give all records of these messages in a pipeline."""
     found: dict[str, list[Record]] = {}
-    for some in chunks(message_ids):
-        query = select(records).where(records.c.message_id.in_(some), records.c.pipeline == pipeline)
+    for some in chunks([clean(message_id) for message_id in message_ids]):
+        query = select(records).where(records.c.message_id.in_(some), records.c.pipeline == clean(pipeline))
         for row in connection.execute(query):
             found.setdefault(row.message_id, []).append(_record(row))
     return found

@@ -32,6 +32,19 @@ def test_what_a_message_became_comes_back_as_it_was_written(store, make):
     assert store.history(record.message_id) == [record]
 
 
+def test_the_histories_of_many_messages_in_a_pipeline_are_one_look(store, make):
+    one, two, other, odd = new_id(), new_id(), new_id(), "half \ud800 and \0"
+    records = [make.record(one, step="a"), make.record(one, Outcome.REPLACED, step="b", became=(two,)), make.record(two)]
+    elsewhere = [make.record(one, pipeline="other"), make.record(other, pipeline="other")]
+    store.settle(records=[*records, *elsewhere])
+    found = store.histories("p", [one, two, other, odd, *(new_id() for _ in range(2500))])
+    assert {message_id: sorted(rows, key=lambda record: record.step) for message_id, rows in found.items()} == {
+        one: records[:2],
+        two: records[2:],
+    }
+    assert store.histories("p", []) == {}
+
+
 @pytest.mark.parametrize("outcome", [Outcome.DROPPED, Outcome.REPLACED, Outcome.PASSED])
 def test_what_has_left_its_window_is_not_put_there_again(store, make, outcome):
     left, waits = make.message(), make.message()
