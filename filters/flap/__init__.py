@@ -21,8 +21,9 @@ A resolve that comes sooner than `settle` after its firing message waits until t
 at once was not over, and neither is told, but counted. So what changes every 20 seconds is told in three messages, the first that
 fires, that it flaps, and how it ended. `settle: 0s` lets every resolve pass at once; the story has a message more then.
 
-`time` decides in which order messages were said. What is older than what is known already counts where it stands, and is dropped
-with that reason. A time in the future counts as a minute from now.
+`time` decides in which order messages were said. What is older than what is known already is dropped with that reason, and the
+changes that it tells of are counted as far as what lay around it is still kept. A time in the future counts as a minute from
+now.
 
 All that is in the store, so a lost memory changes nothing, and neither does the number of workers: a clock decides about all
 messages of a key, one after the other, within the quarter of a second in which it looks. What can differ is what comes in another
@@ -32,18 +33,12 @@ and what is kept has some 150 bytes, 3 kB at most; it is forgotten when nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta
-from typing import Final, Literal
+from collections.abc import Iterable
+from datetime import datetime
 
-import msgspec
-
-from filters.flap.course import Course, Known
+from filters.flap.case import Case
 from filters.flap.options import FlapConfig
-from pipeline import Dropped, Keep, Memory, Message, Opened, Released, Stay, Window, WindowFilter, format_duration, headline
-
-_AHEAD: Final = timedelta(minutes=1)
-"""Clocks differ by so much at most; a time farther ahead is a mistake that must not keep a message for years."""
+from pipeline import Memory, Message, Opened, Released, Window, WindowFilter
 
 
 class Flap(WindowFilter[FlapConfig]):
@@ -57,130 +52,7 @@ class Flap(WindowFilter[FlapConfig]):
 
     def release(self, opened: Opened) -> Iterable[Released]:
         """Go through what has come, in order of its time, and say what leaves, waits on or ends here."""
-        case = _Case(self.config, opened)
+        case = Case(self.config, opened)
         for message in sorted(opened.messages, key=lambda one: (one.time, one.id)):
             yield from case.take(message)
         yield from case.end()
-
-
-class _Case:
-    """What is known of a key while its window is open, and the message that waits."""
-
-    def __init__(self, config: FlapConfig, opened: Opened) -> None:
-        self._config = config
-        self._now = opened.now
-        self._known = msgspec.convert(opened.kept or {}, Known)
-        self._course = Course(self._known.course, config.within)
-        self._waiting = next((one for one in opened.messages if one.id == self._known.waits), None)
-        self._needed = bool(opened.messages) or self._known.began is not None
-
-    def take(self, message: Message) -> Iterator[Released]:
-        """Decide about a message."""
-        if message is self._waiting:
-            return
-        at = min(message.time, self._now + _AHEAD)
-        yield from self._go_to(at, self._course.since)
-        newest, since = self._course.newest, self._course.since
-        added = self._course.add(message, at)
-        if added:
-            self._known.seen = self._now
-        late = newest is not None and at < newest.time
-        if self._known.began is not None:
-            yield from self._flapping(message, added, late=late)
-        elif added and self._course.changes >= self._config.changes:
-            yield from self._begin(message)
-        elif newest is not None and late:
-            yield Dropped(f"older than what is known, of {newest.time:%Y-%m-%d %H:%M:%S %Z}", message)
-        elif message.status == "firing":
-            yield from self._firing(message)
-        else:
-            quick = self._known.told is True and since is not None and at - since < self._config.settle
-            yield from self._resolved(message, quick=quick)
-
-    def end(self) -> Iterator[Released]:
-        """Tell what has been stable up to now, and say what is kept until when."""
-        since, known = max(filter(None, (self._course.since, self._known.seen)), default=None), self._known
-        yield from self._go_to(self._now, since)
-        if not self._needed:
-            return  # nothing has come for so long that it is forgotten
-        due = self._now + self._config.within
-        if since is not None and (self._waiting is not None or known.began is not None):
-            due = since + self._patience
-        if self._waiting is not None:
-            yield Stay(self._waiting, due)
-        known.waits = self._waiting.id if self._waiting is not None else ""
-        known.course = self._course.moments
-        yield Keep(msgspec.to_builtins(known), due)
-
-    @property
-    def _patience(self) -> timedelta:
-        return self._config.settle if self._known.began is None else self._config.stable
-
-    def _go_to(self, moment: datetime, since: datetime | None) -> Iterator[Released]:
-        """Tell what is over by a moment: a resolve has waited long enough, or nothing has changed for long enough."""
-        known = self._known
-        if since is None or since + self._patience > moment:
-            return
-        if known.began is not None:
-            yield self._ended(self._waiting or Message(source="flap"), known.began)
-            known.told = self._course.newest is not None and self._course.newest.firing
-            known.began, known.changes = None, 0
-            self._course.begin_anew()
-        elif self._waiting is not None:
-            yield self._waiting
-            known.told = False
-        self._waiting = None
-
-    def _firing(self, message: Message) -> Iterator[Released]:
-        if self._waiting is None:
-            yield message
-            self._known.told = True
-            return
-        yield Dropped("it fired again at once", self._waiting)
-        yield Dropped("it fires again, and that it was over was not told", message)
-        self._waiting = None
-
-    def _resolved(self, message: Message, *, quick: bool) -> Iterator[Released]:
-        if self._waiting is not None:
-            yield Dropped(f"{message.id} is newer, and waits in its place", self._waiting)
-        elif not quick:
-            yield message
-            self._known.told = False
-            return
-        self._waiting = message
-
-    def _begin(self, message: Message) -> Iterator[Released]:
-        """Tell that it flaps. The message waits on as well: should nothing come after it, it says how it ended."""
-        known, course = self._known, self._course
-        known.began, known.changes, known.told = course.began, course.changes, True
-        if self._waiting is not None:
-            yield Dropped("it flaps", self._waiting)
-        yield _told(message, f"is flapping ({known.changes} changes in {_length(course.span)})", "began", status="firing")
-        self._waiting = message
-
-    def _flapping(self, message: Message, added: int, *, late: bool) -> Iterator[Released]:
-        self._known.changes += added
-        reason = f"it flaps, with {self._known.changes} changes so far"
-        if late:
-            yield Dropped(f"{reason}, and this is older than the newest", message)
-            return
-        if self._waiting is not None:
-            yield Dropped(reason, self._waiting)
-        self._waiting = message
-
-    def _ended(self, message: Message, began: datetime) -> Message:
-        newest, since = self._course.newest, self._course.since
-        status: Literal["firing", "resolved"] = "firing" if newest is not None and newest.firing else "resolved"
-        length = _length(max(began, since) - began) if since is not None else "0s"
-        return _told(
-            message, f"is stable again after {self._known.changes} changes in {length}: {status}", "ended", status=status
-        )
-
-
-def _told(message: Message, what: str, label: str, *, status: Literal["firing", "resolved"]) -> Message:
-    subject = headline(message.replace(status="firing"))
-    return message.replace(title=f"{subject} {what}", status=status, labels={**message.labels, "flapping": label})
-
-
-def _length(length: timedelta) -> str:
-    return format_duration(timedelta(seconds=length // timedelta(seconds=1)))

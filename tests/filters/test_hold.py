@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
 from pydantic import ValidationError
 
-from filters.hold import Hold, HoldConfig
+from filters.hold import Hold
+from filters.hold.options import HoldConfig
 from pipeline import Keep, Message, Opened
 from pipeline.engine.simulation import Simulation
 from pipeline.spec.loader import load

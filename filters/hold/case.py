@@ -1,80 +1,22 @@
-"""Tells what lasts: a firing message passes when it has fired for some time, and what is over by then is not told.
-
-```yaml
-name: what-lasts
-producers:
-  - prometheus
-filters:
-  - hold: {for: 5m, pass: severity == "critical"}
-consumers:
-  - log
-```
-
-`by` says which messages are about the same, else their `key` does; one in which all of that is empty passes at once. The first
-firing message begins the time, and its own `time` counts: what its sender knows since half an hour has lasted for five minutes.
-Later ones take its place, so that the newest is told. A resolve within the time ends it, and neither is told: the record of both
-says how long it lasted. Afterwards repeats pass at once, and so does the resolve. `pass` lets through at once what cannot wait,
-such as a severity that rises to critical; from then on it is told. `tell: text` adds a line about how long it has lasted to what
-passes, `tell: data` puts it as `lasted` into the payload, where that is an object.
-
-`time` decides what is newer, so that it does not matter in which order messages come: what is older than what is known already is
-dropped with that reason. A time in the future counts as a minute from now.
-
-A resolve of something of which nothing is known passes, rather than that an end is never told; one of what was over without
-having been told is dropped, for as long as that is known: `for`, an hour at least. That something was told is known for
-`remember` after its last message. All that is in the store, so a lost memory changes nothing, and neither does the number of
-workers: a clock decides about all messages of a key, one after the other, within the quarter of a second in which it looks. One
-message and some 200 bytes wait for each key.
-"""
+"""The case of a key: what is known of it while its window is open, and the message that waits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import ClassVar, Final, Literal
+from typing import Final
 
 import msgspec
-from pydantic import Field
 
-from pipeline import (
-    By,
-    Condition,
-    Config,
-    Dropped,
-    Duration,
-    Keep,
-    Memory,
-    Message,
-    Opened,
-    Released,
-    Stay,
-    Window,
-    WindowFilter,
-    format_duration,
-)
+from filters.hold.options import HoldConfig
+from pipeline import Dropped, Keep, Message, Opened, Released, Stay, format_duration
 
 _AHEAD: Final = timedelta(minutes=1)
 """Clocks differ by so much at most; a time farther ahead is a mistake that must not keep a message for years."""
 _OVER_KNOWN: Final = timedelta(hours=1)
 
 
-class HoldConfig(Config):
-    """The options of `hold`."""
-
-    shorthand: ClassVar[str | None] = "for"
-
-    for_: Duration = Field(alias="for", gt=timedelta(), description="How long it must last until it is told.")
-    by: By = Field(default=By("key"), description="Fields in which messages about the same agree, such as [labels.alertname].")
-    pass_: Condition | None = Field(default=None, alias="pass", description="Firing messages that pass at once (CEL).")
-    tell: Literal["text", "data"] | None = Field(
-        default=None, description="Where it is told how long it has lasted; else nowhere."
-    )
-    remember: Duration = Field(
-        default=timedelta(days=7), gt=timedelta(), description="How long after its last message it is known that it was told."
-    )
-
-
-class _Known(msgspec.Struct, omit_defaults=True):
+class Known(msgspec.Struct, omit_defaults=True):
     """What is kept of a key."""
 
     newest: datetime | None = None
@@ -89,30 +31,13 @@ class _Known(msgspec.Struct, omit_defaults=True):
     """The id of the message that waits."""
 
 
-class Hold(WindowFilter[HoldConfig]):
-    """Passes a firing message when it has fired for some time, and drops what is over by then."""
-
-    def window(self, message: Message, now: datetime, memory: Memory) -> Window | None:  # noqa: ARG002 - the store knows it all
-        """Have the message looked at together with what is known of its key."""
-        if not any(self.config.by.values(message).values()):
-            return None
-        return Window(self.config.by.key(message), now)
-
-    def release(self, opened: Opened) -> Iterable[Released]:
-        """Go through what has come, in order of its time, and say what leaves, waits on or ends here."""
-        case = _Case(self.config, opened)
-        for message in sorted(opened.messages, key=lambda one: (one.time, one.id)):
-            yield from case.take(message)
-        yield from case.end()
-
-
-class _Case:
+class Case:
     """What is known of a key while its window is open, and the message that waits."""
 
     def __init__(self, config: HoldConfig, opened: Opened) -> None:
         self._config = config
         self._now = opened.now
-        self._known = msgspec.convert(opened.kept or {}, _Known)
+        self._known = msgspec.convert(opened.kept or {}, Known)
         self._waiting = next((one for one in opened.messages if one.id == self._known.waits), None)
         self._needed = bool(opened.messages)
 
