@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -284,8 +284,11 @@ class _CaseReader:
             self._labels.setdefault(kind, []).extend((label, entry.key) for label, entry in node.entries.items())
 
 
-def refuse_unknown(case: Case, spec: PipelineSpec, problems: Problems) -> None:
-    """Tell of steps that a test names and its pipeline does not have, and of payloads for producers that take none."""
+def refuse_unknown(case: Case, spec: PipelineSpec, declared: Collection[str], problems: Problems) -> None:
+    """Tell of steps that a test names and its pipeline does not have, and of payloads for producers that take none.
+
+    `declared` are the labels of all its steps, of those that are not active too.
+    """
     consumers = [step.label for step in spec.consumers]
     producers = {step.label: step for step in spec.producers}
     known = {"producer": list(producers), "consumer": consumers, "step": [*(step.label for step in spec.filters), *consumers]}
@@ -297,7 +300,9 @@ def refuse_unknown(case: Case, spec: PipelineSpec, problems: Problems) -> None:
         for label, place in named:
             if label not in known[kind]:
                 what = "filter or consumer" if kind == "step" else kind
-                problems.error(place, f"the pipeline has no {what} '{label}'", suggestion(label, known[kind], none=""))
+                inactive = "it is not active here: where a variable switches it on, 'environment:' sets that"
+                hint = inactive if label in declared else suggestion(label, known[kind], none="")
+                problems.error(place, f"the pipeline has no {what} '{label}'", hint)
 
 
 def lone_file(path: Path, problems: Problems) -> None:

@@ -6,14 +6,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pipeline.networks import ANYWHERE, Networks
 from pipeline.spec.casefile import lone_file, read_cases, refuse_unknown
 from pipeline.spec.cases import SUFFIX, Case, CaseFile, pipeline_of, tests_of
+from pipeline.spec.document import read
 from pipeline.spec.loader import check
 from pipeline.spec.model import Configuration, PipelineSpec
 from pipeline.spec.problems import Place, Problems, Report, Source, SpecProblem
+from pipeline.spec.siblings import RESERVED
+from pipeline.spec.tree import Items, Mapping
 
 _NUMBER: Final = re.compile(r"(?i)(^|_)(chat|id|port|number|count|limit)(_?id)?$")
 _URL: Final = re.compile(r"(?i)(^|_)(url|uri|endpoint|server|host)$")
@@ -94,6 +97,7 @@ def with_tests(report: Report, loaded: Loaded) -> Report:
 def _load(file: CaseFile, problems: Problems, loaded: Loaded, networks: Networks) -> None:
     """Load the pipeline for each environment that its tests want."""
     reports: dict[tuple[tuple[str, str], ...], Report] = {}
+    declared = _declared(file.pipeline)
     for case in file.cases:
         wanted = tuple(sorted(case.environment.items()))
         if (report := reports.get(wanted)) is None:
@@ -106,9 +110,21 @@ def _load(file: CaseFile, problems: Problems, loaded: Loaded, networks: Networks
                 problems.error(Place(Source(file.path)), f"there is no pipeline in {file.pipeline.name}")
             continue
         before = len(problems)
-        refuse_unknown(case, spec, problems)
+        refuse_unknown(case, spec, declared, problems)
         if len(problems) == before:
             loaded.ready.append(Ready(case, spec, file.path))
+
+
+def _declared(pipeline: Path) -> set[str]:
+    """Give the labels of all steps of a pipeline, active or not."""
+    root = read(pipeline, Problems())
+    lists = [entry.value for entry in root.entries.values()] if isinstance(root, Mapping) else []
+    steps = [item for items in lists if isinstance(items, Items) for item in items.items]
+    return {label for step in steps if isinstance(step, Mapping) and (label := _label(step.plain()))}
+
+
+def _label(step: dict[str, Any]) -> str:
+    return str(step.get("as") or step.get("use") or next((key for key in step if key not in RESERVED), ""))
 
 
 def _hinted(problem: SpecProblem) -> SpecProblem:

@@ -11,6 +11,8 @@ from typing import Final
 _ORIGIN: Final = ".origin"
 """The file in a copied directory that holds the path of the directory it was copied from."""
 SHARED_FILE: Final = "siftbell.yaml"
+TESTS: Final = ".test.yaml"
+"""How files of tests end: what runs does not change with them."""
 PLUGINS: Final = "plugins"
 """The directory of plugins beside the files."""
 
@@ -61,4 +63,4 @@ def fingerprint(paths: Sequence[Path]) -> str:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path, path.parent / SHARED_FILE]
-    return sorted(file for file in path.glob("*.y*ml") if not file.name.startswith("."))
+    return sorted(file for file in path.glob("*.y*ml") if not file.name.startswith(".") and not file.name.endswith(TESTS))

@@ -114,6 +114,18 @@ def test_what_is_wrong_with_a_file(tmp_path: Path, text: str, told: str) -> None
     )
 
 
+def test_a_step_that_is_switched_off_is_told_as_that(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(
+        'producers: [http]\nconsumers:\n  - log\n  - log: {}\n    as: chat\n    active: "${CHAT_ACTIVE:-false}"\n'
+    )
+    (tmp_path / "p.test.yaml").write_text("tests: [{name: one, expect: {chat: 0, chad: 0}}]")
+    told = [(problem.text, problem.hint) for problem in load_cases([tmp_path]).problems]
+    inactive = "it is not active here: where a variable switches it on, 'environment:' sets that"
+    assert told == [("the pipeline has no consumer 'chat'", inactive), ("the pipeline has no consumer 'chad'", "there is log")]
+    (tmp_path / "p.test.yaml").write_text("tests: [{name: one, environment: {CHAT_ACTIVE: 'true'}, expect: {chat: 0}}]")
+    assert not load_cases([tmp_path]).problems
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -85,3 +85,11 @@ def test_the_fingerprint_changes_with_what_is_loaded_and_with_nothing_else(confi
     seen.add(fingerprint([configs]))
     assert len(seen) == 6
     assert fingerprint([configs / "siftbell.yaml"]) not in seen
+
+
+def test_tests_are_no_part_of_what_runs(configs: Path, tmp_path: Path) -> None:
+    before = fingerprint([configs])
+    (configs / "first.test.yaml").write_text("tests: [")
+    assert fingerprint([configs]) == before
+    (copied,) = copy([configs], tmp_path / "copy")
+    assert not (copied / "first.test.yaml").exists()
