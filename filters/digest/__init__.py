@@ -25,10 +25,10 @@ consumers:
 ```
 
 What leaves is a message of type `digest`: its title says how many there are of each severity, its text has a line for each,
-the gravest first. `title` and `text` are templates over `messages` that write something else. Its severity is the gravest,
-its status resolved where all are, its labels those in which all agree. `data` has `count`, `severities`, `resolved`, `first`
-and `last` (times), and the first 100 `messages` in short. With `latest: true` only the newest message of each key is shown,
-with how many there were.
+the gravest first. `title` and `text` are templates over `messages` that write something else. Its severity is the gravest of
+what is not over, its status resolved where all are, its labels those in which all agree. `data` has `count`, `severities`,
+`resolved`, `first` and `last` (times), and the first 100 `messages` in short. With `latest: true` only the newest message of
+each key is shown, with how many there were.
 
 ```yaml
 name: quiet

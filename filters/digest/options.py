@@ -28,6 +28,7 @@ from pipeline import (
 COUNT: Final = "count"
 """The column of how many messages of its key a message stands for."""
 _SHORTEST: Final = timedelta(seconds=1)
+_LONGEST: Final = timedelta(days=366)
 
 
 def _several(value: object) -> object:
@@ -114,8 +115,8 @@ class DigestConfig(Config):
     def _complete(self) -> Self:
         if (self.within is None) == (self.at is None):
             raise ValueError('give either `within`, such as 1h, or `at`, such as "@daily"')
-        if self.within is not None and self.within < _SHORTEST:
-            raise ValueError("`within` is one second or more")
+        if self.within is not None and not _SHORTEST <= self.within <= _LONGEST:
+            raise ValueError("`within` is one second or more, and a year at most")
         if self.at is not None:
             try:
                 read_schedule(self.at, self.zone)

@@ -22,9 +22,10 @@ def gravity(severity: str) -> int:
     return SEVERITIES.index(severity) if severity in SEVERITIES else -1
 
 
-def gravest(messages: Iterable[Message]) -> str:
-    """Give the gravest severity of several messages."""
-    return max((message.severity for message in messages), key=gravity, default="")
+def gravest(messages: Sequence[Message]) -> str:
+    """Give the gravest severity of those messages that are not over, or of all where all are."""
+    firing = [message.severity for message in messages if message.status == "firing"]
+    return max(firing or [message.severity for message in messages], key=gravity, default="")
 
 
 def title_of(entries: Sequence[Entry], about: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from filters.digest import Digest, DigestConfig
 from filters.digest.xlsx import sheet_names
 from pipeline import Keep, Message, Opened, PermanentError, Stay, Window, attachments_of, derived_id
+from pipeline.queue.sqs import LARGEST
 from pipeline.testing import Recollection, WindowFilterContract
 
 NOW = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
@@ -220,7 +221,7 @@ def test_of_each_key_the_newest_whatever_the_order():
         (out,) = release(order, latest=True)
         assert out.title == "4 messages about 3 things: 2 warning, 1 resolved"
         assert "08:32  disk full (2 times)" in out.text
-        assert (out.severity, out.data["count"]) == ("critical", 4)
+        assert (out.severity, out.data["count"]) == ("warning", 4)
 
 
 def test_without_severities_there_are_no_headings_and_days_are_told_where_there_are_several():
@@ -416,6 +417,10 @@ def test_ten_thousand_rows_are_one_digest():
     assert [part.data["count"] for part in parts] == [10_000]
 
 
+def test_every_queue_takes_a_digest_of_the_usual_size():
+    assert DigestConfig(within="1h").size < LARGEST - 1024
+
+
 def test_a_cell_is_no_longer_than_excel_has_it():
     (out,) = release([message(text="🐻" * 40_000)], attach=["csv", "xlsx"], columns=["text"])
     (sheet,) = book_of(files(out)["xlsx"]).worksheets
@@ -432,6 +437,7 @@ def test_a_cell_is_no_longer_than_excel_has_it():
         ({}, "give either `within`"),
         ({"within": "1h", "at": "@daily"}, "give either `within`"),
         ({"within": "0s"}, "one second or more"),
+        ({"within": "9999d"}, "a year at most"),
         ({"at": "8 o'clock"}, "at: "),
         ({"at": "@daily", "timezone": "Berlin"}, "a time zone such as"),
         ({"within": "1h", "empty": True}, "`empty` goes with `at`"),
