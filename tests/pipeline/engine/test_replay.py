@@ -20,9 +20,15 @@ from pipeline import (
     Window,
     WindowFilter,
 )
+from pipeline.engine.clock import Clock
+from pipeline.engine.pipeline import Pipelines
 from pipeline.engine.replay import replay
+from pipeline.engine.runner import Runner
 from pipeline.engine.simulation import Simulation
-from pipeline.spec.model import Keep
+from pipeline.engine.simulation.stage import ListQueue
+from pipeline.memory import open_memory
+from pipeline.spec.model import Configuration, Keep
+from pipeline.store import Store
 
 DAY = Keep(timedelta(days=1))
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -259,6 +265,31 @@ def test_it_tells_how_far_it_is(done, spec, consumer):
     kept, told = list(run.store.accepted.between("toy", newest=1000)), []
     replay(spec(consumers=[consumer(Box)]), kept, run.store, now=run.moment[0], progress=told.append)
     assert told == [1, 2, 3]
+
+
+def test_a_store_on_postgresql(empty_postgres, spec, filter_step, consumer, message):
+    store = Store(empty_postgres)
+    store.migrate()
+    steps = {"filters": [filter_step(Halves), filter_step(BatchOf)], "consumers": [consumer(Box)]}
+    pipelines = Pipelines(Configuration({"toy": spec(**steps, keep=DAY)}))
+    memory, queue, moment = open_memory(empty_postgres), ListQueue(), [START]
+    runner = Runner(pipelines, store, memory, queue, now=lambda: moment[0])
+    clock = Clock(runner, owner="test", retention=timedelta(days=7))
+    for title, severity in SENT:
+        runner.accept(pipelines["toy"], "in", [message(title=title, severity=severity)])
+        for minutes in (0, 5):
+            moment[0] += timedelta(minutes=minutes)
+            clock.tick()
+            while len(queue):
+                runner.run(queue.take())
+    kept = list(store.accepted.between("toy", newest=10))
+    same = replay(spec(**steps), kept, store, now=moment[0])
+    assert (len(kept), same.different, same.unknown, counted(same)) == (3, 0, 0, {"box": (3, 3)})
+    changed = replay(spec(filters=[filter_step(Only)], consumers=steps["consumers"]), kept, store, now=moment[0])
+    assert changes(changed) == {("box", "delivered", "dropped by only at toy.yaml:3:5"): 1}
+    pipelines.close()
+    memory.close()
+    store.close()
 
 
 STEPS = st.lists(st.sampled_from([Only, Once, Halves, BatchOf]), max_size=3, unique=True)
