@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email
 import email.policy
+import io
 import json
 import re
 import ssl
@@ -17,6 +18,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
+import openpyxl
 import pytest
 from aiosmtpd.smtp import SMTP as SMTP_SERVER
 from aiosmtpd.smtp import AuthResult
@@ -27,7 +29,8 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from consumers.email import Email, EmailConfig
-from pipeline import Attachment, ConfigError, Message, PermanentError, TemporaryError, attach, derived_id
+from filters.digest import Digest, DigestConfig
+from pipeline import Attachment, ConfigError, Message, Opened, PermanentError, TemporaryError, attach, derived_id
 from pipeline.registry import MissingExtraError, Registry
 from pipeline.testing import Answer, ConsumerContract, HttpConsumerContract, LoopbackServer, Recollection, sample_messages
 from pipeline.testing.consumers import deliver, run
@@ -419,6 +422,21 @@ def test_files_that_a_message_bears_go_along(smtp, office):
     assert [part.get_payload(decode=True) for part in files.values()] == [one.content for one in BORNE]
     deliver(smtp(carried=False), report.replace(id=derived_id(report.id, "other")))
     assert [*office.mail().iter_attachments()] == []
+
+
+def test_a_digest_s_spreadsheet_arrives(smtp, office):
+    came = [message(title=f"job {number % 2}", data={"seconds": number}) for number in range(5)]
+    digest = Digest(DigestConfig(within="1h", attach=["xlsx"], columns=["title", "data.seconds"]))
+    at = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
+    (report,) = digest.release(Opened(key="", messages=came, kept=None, due=at, now=at, memory=Recollection()))
+    deliver(smtp(), report)
+    (file,) = office.mail().iter_attachments()
+    assert (office.mail()["Subject"], file.get_filename()) == ("5 messages", "digest-2026-11-21-0830.xlsx")
+    book = openpyxl.load_workbook(io.BytesIO(file.get_payload(decode=True)))
+    assert {sheet.title: [row[1] for row in sheet.values] for sheet in book.worksheets} == {
+        "job 0": ["seconds", 0, 2, 4],
+        "job 1": ["seconds", 1, 3],
+    }
 
 
 def test_attachments(smtp, office):
