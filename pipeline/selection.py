@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, Final, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from pipeline.condition import Condition
 from pipeline.matchers import Matchers
@@ -73,6 +75,10 @@ class Keywords(Config):
     @classmethod
     def _listed(cls, value: Any) -> Any:
         return {"any": [value] if isinstance(value, str) else value} if isinstance(value, (str, list, tuple)) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [handler(schema), {"type": "array", "items": {"type": "string"}}, {"type": "string"}]}
 
     @model_validator(mode="after")
     def _something(self) -> Self:

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from pipeline import (
     SEVERITIES,
@@ -41,10 +43,6 @@ def _place(path: MessagePath) -> MessagePath:
     return path
 
 
-def _listed(value: Any) -> Any:
-    return {"file": value} if isinstance(value, str) else value
-
-
 Text = Annotated[str, BeforeValidator(_scalar, json_schema_input_type=str | int | float | bool)]
 """A text; a number is taken as one."""
 Columns = Annotated[dict[str, Text], Field(min_length=1)]
@@ -56,6 +54,15 @@ class CsvTable(Config):
     file: FileBeside = Field(description="The file, in UTF-8; relative to the file of the pipeline.")
     column: str | None = Field(default=None, min_length=1, description="The column that is looked up; else the first one.")
     delimiter: str = Field(default=",", min_length=1, max_length=1, description="What stands between two columns.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"file": value} if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [handler(schema), {"type": "string"}]}
 
 
 class SqlTable(Config):
@@ -92,7 +99,7 @@ class TranslateConfig(PathsConfig):
     table: Annotated[dict[str, Text | Columns], Field(min_length=1, max_length=MOST_ENTRIES)] | None = Field(
         default=None, description="The table itself; an entry is a value, or a mapping of columns."
     )
-    csv: Annotated[CsvTable, BeforeValidator(_listed, json_schema_input_type=str | CsvTable)] | None = Field(
+    csv: CsvTable | None = Field(
         default=None, description="The table in a file of comma-separated values, whose first line names the columns."
     )
     sql: SqlTable | None = Field(default=None, description="The table in a database.")
