@@ -28,7 +28,7 @@ now.
 All that is in the store, so a lost memory changes nothing, and neither does the number of workers: a clock decides about all
 messages of a key, one after the other, within the quarter of a second in which it looks. What can differ is what comes in another
 order and later than that: a firing message that is overtaken by its resolve is dropped as older. One message waits for each key,
-and what is kept has some 150 bytes, 3 kB at most; it is forgotten when nothing has come for as long as `within`.
+and what is kept has some 170 bytes, 3 kB at most; it is forgotten when nothing has come for as long as `within`.
 """
 
 from __future__ import annotations

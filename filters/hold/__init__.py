@@ -24,7 +24,7 @@ A resolve of something of which nothing is known passes, rather than that an end
 having been told is dropped, for as long as that is known: `for`, an hour at least. That something was told is known for
 `remember` after its last message. All that is in the store, so a lost memory changes nothing, and neither does the number of
 workers: a clock decides about all messages of a key, one after the other, within the quarter of a second in which it looks. One
-message and some 200 bytes wait for each key.
+message and some 240 bytes wait for each key.
 """
 
 from __future__ import annotations

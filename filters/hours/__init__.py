@@ -24,7 +24,7 @@ consumers:
 
 What comes outside of the hours waits until they begin, and leaves in the order of its time. `fold: true` lets only the newest
 message of each `key` leave. `cancel: true` drops what began and was resolved while it waited, the resolve with it; a resolve of
-what was told before is told as well. For that the store keeps what is told, some 200 bytes for each key that fires, and all
+what was told before is told as well. For that the store keeps what is told, some 120 bytes for each key that fires, and all
 messages take the quarter of a second that it takes to open a window. `otherwise: drop` drops what comes outside of the hours.
 What `pass` holds for passes at any time.
 
