@@ -17,6 +17,7 @@ from sqlalchemy import and_, bindparam, case, delete, func, or_, select, tuple_,
 from pipeline.errors import ConfigError, TemporaryError
 from pipeline.plugin import Memory
 from pipeline.store.database import Database
+from pipeline.store.direct import Direct
 from pipeline.store.tables import insert, members, memory, to_number
 
 PREFIX: Final = "siftbell:memory:"
@@ -236,19 +237,17 @@ class SqlMemory:
 
     def recall(self, digest: str) -> str | None:
         """Give the text, or None where there is none or its time is over."""
-        kept = select(memory.c.asker).where(memory.c.digest == digest, memory.c.until > to_number(self._now()))
         with self._database.reading() as connection:
-            return connection.execute(kept).scalar()
+            found = _RECALL.rows(connection, {"digest": digest, "now": to_number(self._now())})
+        return str(found[0][0]) if found else None
 
     def swap(self, digest: str, old: str | None, new: str, within: timedelta) -> bool:
         """Keep a text in place of the one that is expected there."""
         now = self._now()
         row = {"digest": digest, "until": to_number(now + within), "count": 0, "asker": new, "now": to_number(now)}
         with self._database.writing() as connection:
-            if old is None:
-                return connection.execute(_new_upsert(connection.dialect.name), row).scalar() is not None
-            there = and_(memory.c.digest == digest, memory.c.asker == old, memory.c.until > row["now"])
-            return connection.execute(update(memory).where(there).values(asker=new, until=row["until"])).rowcount == 1
+            found = _NEW.rows(connection, row) if old is None else _SWAPPED.rows(connection, row | {"old": old})
+        return bool(found)
 
     def forget(self, *digests: str) -> None:
         """Delete windows and texts."""
@@ -443,7 +442,16 @@ def _first_upsert(dialect: str) -> Any:
     )
 
 
-@cache
+def _recall(_dialect: str) -> Any:
+    return select(memory.c.asker).where(memory.c.digest == bindparam("digest"), memory.c.until > bindparam("now"))
+
+
+def _swap(_dialect: str) -> Any:
+    there = and_(memory.c.digest == bindparam("digest"), memory.c.asker == bindparam("old"), memory.c.until > bindparam("now"))
+    changed = {"asker": bindparam("asker"), "until": bindparam("until")}
+    return update(memory).where(there).values(changed).returning(memory.c.digest)
+
+
 def _new_upsert(dialect: str) -> Any:
     statement = insert(memory, dialect).values(_values())
     changed = {name: statement.excluded[name] for name in ("until", "count", "asker")}
@@ -481,6 +489,11 @@ def _members_now(digest: str, now: datetime) -> Any:
 
 def _texts(found: Any) -> list[str]:
     return [text.decode() if isinstance(text, bytes) else text for text in found]
+
+
+_RECALL: Final = Direct(_recall)
+_SWAPPED: Final = Direct(_swap)
+_NEW: Final = Direct(_new_upsert)
 
 
 def _values() -> dict[str, Any]:
