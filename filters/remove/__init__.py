@@ -16,6 +16,9 @@ consumers:
   - log
 ```
 
+`members` are names of members that go wherever they stand in the payload, with `*` and `?` as in labels:
+`members: [password, "*_token"]`.
+
 `redact` replaces by `***` what its patterns match in title, text and url, in the values of labels, and in every text of the
 payload; not in names of labels and members, in `key`, `source` and numbers. A word of small letters is the name of a pattern:
 
@@ -36,7 +39,7 @@ What is removed here is gone for the steps after this one. Messages that wait or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar, Self
 
@@ -59,14 +62,17 @@ class RemoveConfig(Config):
     fields: Annotated[tuple[RemovablePath, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str])] = Field(
         default=(), description="What goes: `labels.NAME` (with `*` and `?`), `data.PATH`, or a field that may be empty."
     )
+    members: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_listed, json_schema_input_type=str | list[str])
+    ] = Field(default=(), description="Members that go wherever they stand in the payload: their names, with `*` and `?`.")
     redact: tuple[Pattern, ...] = Field(
         default=(), description="What is replaced by `***` in all texts: names of patterns, and regular expressions (RE2)."
     )
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if not self.fields and not self.redact:
-            raise ValueError("fields or redact is required")
+        if not self.fields and not self.members and not self.redact:
+            raise ValueError("fields, members or redact is required")
         return self
 
 
@@ -76,6 +82,7 @@ class Remove(Filter[RemoveConfig]):
     def __init__(self, config: RemoveConfig) -> None:
         super().__init__(config)
         self._paths = tuple(path for path in config.fields if not _is_glob(path))
+        self._members = tuple(_glob(name) for name in config.members)
         self._globs = tuple(_glob(path.label or "") for path in config.fields if _is_glob(path))
 
     def filter(self, message: Message) -> Iterable[Message]:
@@ -86,6 +93,8 @@ class Remove(Filter[RemoveConfig]):
             named = (name for name in message.labels if any(glob(name) for glob in self._globs))
             draft.remove(*(MessagePath(f"labels.{name}") for name in named))
         left = draft.done()
+        if self._members and (kept := _without(self._members, data := left.data)) is not data:
+            left = left.replace(data=kept)
         yield left if not self.config.redact else _redacted(left, partial(redacted, self.config.redact))
 
 
@@ -93,6 +102,17 @@ def _redacted(message: Message, replaced: Callable[[Any], Any]) -> Message:
     fields: Mapping[str, Any] = {name: getattr(message, name) for name in ("title", "text", "url", "labels", "data")}
     changes = {name: new for name, value in fields.items() if (new := replaced(value)) is not value}
     return message.replace(**changes) if changes else message
+
+
+def _without(members: Sequence[Callable[[str], bool]], value: Any) -> Any:
+    """Give a value of JSON without these members, at any depth: the value itself where there are none."""
+    if isinstance(value, list):
+        items = [_without(members, inner) for inner in value]
+        return value if all(new is old for new, old in zip(items, value, strict=True)) else items
+    if not isinstance(value, dict):
+        return value
+    kept = {name: _without(members, inner) for name, inner in value.items() if not any(member(name) for member in members)}
+    return value if len(kept) == len(value) and all(kept[name] is inner for name, inner in value.items()) else kept
 
 
 def _is_glob(path: MessagePath) -> bool:

@@ -49,7 +49,7 @@ thousand entries take about 50 MB in each worker. Write the new file beside the 
 
 **A database** (`sql`) is asked by one query whose `:value` is bound, in a read-only transaction; the first row counts. An answer,
 also that there is none, is kept in memory for `refresh`, 10,000 of them in each worker. Where the database is away the message is
-filtered again later; with `on_error: pass` it passes as it is.
+filtered again later, with `on_error: pass` it passes as it is; the log says so, and the database is left alone for ten seconds.
 """
 
 from __future__ import annotations

@@ -19,8 +19,12 @@ MOST_ROWS: Final = 100_000
 MOST_BYTES: Final = 32 * 1024 * 1024
 MOST_KEPT: Final = 10_000
 """Answers of a database that are kept in memory; the oldest go first."""
+AWAY: Final = 10.0
+"""Seconds for which a database that was away is not asked again: each connection that fails may take as long."""
 ONLY: Final = ""
 """The column of an entry that has but one value, and no name for it."""
+
+_MEANWHILE: Final = {"retry": "they wait until it answers", "pass": "they pass as they are"}
 
 Row = Mapping[str, Any]
 log = structlog.get_logger()
@@ -171,6 +175,7 @@ class SqlRows:
         self._database = SqlDatabase(options.url, timeout=options.timeout, read_only=True)
         self._lock = Lock()
         self._kept: OrderedDict[str, tuple[float, Row | None]] = OrderedDict()
+        self._away: tuple[float, str] = (0.0, "")
 
     def find(self, value: str) -> Row | None:
         """Give the row of a value, as the database had it within the last `refresh`."""
@@ -198,7 +203,15 @@ class SqlRows:
         self._database.close()
 
     def _asked(self, value: str) -> Row | None:
-        rows = self._database.read(self._query, {VALUE: value}, 1)
+        until, problem = self._away
+        if monotonic() < until:
+            raise TemporaryError(problem)
+        try:
+            rows = self._database.read(self._query, {VALUE: value}, 1)
+        except TemporaryError as error:
+            self._away = monotonic() + AWAY, str(error)
+            log.warning("translate.database_away", problem=str(error), messages=_MEANWHILE[self._options.on_error])
+            raise
         if not rows:
             return None
         row = {name: SqlDatabase.plain(cell) for name, cell in rows[0].items()}

@@ -37,8 +37,8 @@ MESSAGE = Message(
 )
 
 
-def left(message=MESSAGE, *, fields=(), redact=()):
-    (out,) = Remove(RemoveConfig.model_validate({"fields": fields, "redact": redact})).filter(message)
+def left(message=MESSAGE, **options):
+    (out,) = Remove(RemoveConfig.model_validate(options)).filter(message)
     return out
 
 
@@ -64,8 +64,24 @@ def test_what_is_named_goes(fields, expected):
     assert left(fields=fields) == MESSAGE.replace(**expected)
 
 
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ("headers", {"list": MESSAGE.data["list"], "request": {"path": "/"}}),
+        (["a"], {"list": [1, {"b": 3}, 3], "request": {"headers": {}, "path": "/"}}),
+        (["?", "pa*"], {"list": [1, {}, 3], "request": {"headers": {}}}),
+        (["*"], {}),
+        (["A", "b.*", "header"], MESSAGE.data),
+    ],
+)
+def test_members_go_wherever_they_are(members, expected):
+    out = left(members=members)
+    assert out == MESSAGE.replace(data=expected)
+    assert (out is MESSAGE) == (expected is MESSAGE.data)
+
+
 def test_where_nothing_is_to_be_done_the_message_is_given_itself():
-    assert left(fields=["labels.x", "labels.y*", "data.x"], redact=["email"]) is MESSAGE
+    assert left(fields=["labels.x", "labels.y*", "data.x"], members=["x"], redact=["email"]) is MESSAGE
 
 
 @pytest.mark.parametrize(
@@ -108,7 +124,7 @@ def test_patterns_are_applied_one_after_another():
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({}, "fields or redact is required"),
+        ({}, "fields, members or redact is required"),
         ({"fields": ["lables.x"]}, "did you mean 'labels'?"),
         ({"fields": ["status"]}, "a message always has one"),
         ({"fields": ["id"]}, "a message always has one"),
@@ -171,3 +187,25 @@ def test_a_long_text_is_looked_at_once(pattern):
     """Texts that make other engines try for ever: it comes to an end, which the suite's time limit watches."""
     text = "a" * 100_000 + "1 " * 20_000 + "://a:" * 20_000 + "1234." * 20_000 + "bearer " * 10_000
     assert left(Message(source="t", text=text), redact=[pattern]).text == text
+
+
+JSON = st.recursive(
+    st.none() | st.integers(0, 9) | st.text("xy", max_size=2),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=20,
+)
+
+
+def members(value):
+    """Give the ways to all members of objects in a payload, with the numbers of elements left out."""
+    inside = value.items() if isinstance(value, dict) else ((None, inner) for inner in value) if isinstance(value, list) else ()
+    for name, inner in inside:
+        yield from ([(name,)] if name else [])
+        yield from ((*filter(None, (name,)), *way) for way in members(inner))
+
+
+@settings(max_examples=300, deadline=None)
+@given(JSON)
+def test_no_member_of_a_name_is_left_and_all_others_are(data):
+    out = left(Message(source="t", data=data), members=["a"])
+    assert sorted(members(out.data)) == sorted(way for way in members(data) if "a" not in way)

@@ -366,6 +366,24 @@ def test_a_database_that_is_away_has_messages_wait_or_pass(tmp_path, lookup):
             [*plugin.filter(MESSAGE.replace(labels={"instance": "other"}))]
 
 
+def test_a_database_that_was_away_is_left_alone_for_a_while(lookup, monkeypatch):
+    """So that messages do not wait for a connection each; the log says it once."""
+    now = [1000.0]
+    monkeypatch.setattr("filters.translate.tables.monotonic", lambda: now[0])
+    sql = {"url": f"sqlite:///{lookup}", "query": QUERY, "on_error": "pass"}
+    hidden = lookup.with_suffix(".hidden")
+    lookup.rename(hidden)
+    options = {"from": "labels.instance", "to": "labels.owner", "sql": sql}
+    with closing(opened(**options)) as plugin, structlog.testing.capture_logs() as logs:
+        assert first(plugin) is MESSAGE
+        hidden.rename(lookup)
+        now[0] += 9.9
+        assert first(plugin) is MESSAGE
+        now[0] += 0.1
+        assert first(plugin).labels["owner"] == "Ada"
+    assert [(said["event"], said["messages"]) for said in logs] == [("translate.database_away", "they pass as they are")]
+
+
 @pytest.mark.parametrize(
     ("query", "to", "reason"),
     [
