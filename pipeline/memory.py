@@ -448,7 +448,7 @@ def _recall(_dialect: str) -> Any:
 
 def _swap(_dialect: str) -> Any:
     there = and_(memory.c.digest == bindparam("digest"), memory.c.asker == bindparam("old"), memory.c.until > bindparam("now"))
-    changed = {"asker": bindparam("asker"), "until": bindparam("until")}
+    changed: dict[str, Any] = {name: bindparam(name) for name in ("asker", "until")}
     return update(memory).where(there).values(changed).returning(memory.c.digest)
 
 
