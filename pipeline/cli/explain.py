@@ -10,7 +10,7 @@ import typer
 
 from pipeline.cli.failures import Exit, Failure
 from pipeline.cli.options import ConfigOption, DataOption, OutputOption, open_store, settings_for
-from pipeline.cli.output import Output, cell, clean, console, print_data, say
+from pipeline.cli.output import Output, cell, clean, console, near, print_data, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -187,7 +187,7 @@ def told(entry: Entry, now: datetime, day: Any, zone: tzinfo | None) -> str:
         lines.append(f"{_MARKS[result.arrived]}: {told} ({result.reference}, {_clock(result.at, day, zone)})")
     if entry.kind == "gone":
         lines.append("the configuration has no such step any more")
-    return "\n".join(line for line in lines if line)
+    return near("\n".join(line for line in lines if line))
 
 
 def _due(entry: Entry, now: datetime, day: Any, zone: tzinfo | None) -> str:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ def say(text: str) -> None:
 def clean(text: str) -> str:
     """Give a text with its control characters made visible, but for line ends and tabs."""
     return text.translate(_CONTROLS)
+
+
+def near(text: str) -> str:
+    """Give a text with files named from the working directory on: what a server records has their whole paths."""
+    return text.replace(f"{Path.cwd()}/", "")
 
 
 def cell(value: object, style: str = "") -> Text:

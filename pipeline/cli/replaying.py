@@ -7,14 +7,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from pipeline.cli.failures import Exit, Failure
 from pipeline.cli.options import ConfigOption, DataOption, OutputOption, log_to_stderr, open_store, settings_for
-from pipeline.cli.output import Output, cell, console, print_data, say
+from pipeline.cli.output import Output, cell, console, near, print_data, say
 from pipeline.cli.selecting import moment, plural
 from pipeline.cli.trying import pipeline_of
 
@@ -152,7 +151,7 @@ def _summary(found: Replay) -> Iterator[Any]:
     changes = Table.grid(padding=(0, 2, 0, 0))
     changes.add_column(justify="right")
     for change in found.changes:
-        changes.add_row(f"  {change.count:,}", cell(f"{', '.join(change.consumers)}: {_near(f'{change.then} → {change.now}')}"))
+        changes.add_row(f"  {change.count:,}", cell(f"{', '.join(change.consumers)}: {near(f'{change.then} → {change.now}')}"))
     if found.changes:
         yield changes
     told = (f"{one.consumer} {_then_now(one.then, one.now)}" for one in found.notifications)
@@ -189,12 +188,7 @@ def told(message: Replayed) -> str:
     for one in message.ends:
         if one.different:
             found.setdefault(f"{said(one.then)} → {said(one.now)}", []).append(one.consumer)
-    return "\n".join(f"{', '.join(consumers)}: {_near(text)}" for text, consumers in found.items())
-
-
-def _near(text: str) -> str:
-    """Name files from the working directory on, as `siftbell run` records their whole paths."""
-    return text.replace(f"{Path.cwd()}/", "")
+    return "\n".join(f"{', '.join(consumers)}: {near(text)}" for text, consumers in found.items())
 
 
 def said(end: End) -> str:

@@ -84,6 +84,7 @@ def plural(count: int, word: str = "message") -> str:
 
 
 def moment(option: str, text: str | None, now: datetime) -> datetime | None:
+    """Read the time that an option gives, if it does; fails with the option's name where it is none."""
     if text is None:
         return None
     from pipeline.units import parse_moment

@@ -119,6 +119,12 @@ def _replaced(entry: Entry, became: Sequence[Explanation]) -> str:
     if not count:
         return f"replaced at {entry.step}"
     answers = {one.answer for one in became if one.id in entry.became}
+    if (
+        count == 1
+        and len(answers) == 1
+        and (only := next(iter(answers))).startswith((f"went on from {entry.step} ", f"{entry.step}: "))
+    ):
+        return only  # it waited there in another one's shape
     together = f"{'each ' if count > 1 else ''}{answers.pop()}" if len(answers) == 1 else "which fared differently"
     number = f"{MOST_NAMED} or more" if count == MOST_NAMED else str(count)
     return f"went on from {entry.step} as {number} other{'s' if count > 1 else ''}: {together}"

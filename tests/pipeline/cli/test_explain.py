@@ -80,6 +80,16 @@ def test_programs_get_all_of_it_with_times_in_utc(siftbell, store, output):
         assert "!!" not in done.out
 
 
+def test_files_are_named_from_the_working_directory_on(siftbell, store, project):
+    message_id, why = new_id(), f"by match: it is no alert at {project}/configs/alerts.yaml:5:5"
+    record = Record(
+        message_id=message_id, pipeline="alerts", step="quiet", outcome=Outcome.DROPPED, at=datetime.now(UTC), reason=why
+    )
+    store.settle(records=[record])
+    assert "  by match: it is no alert at configs/alerts.yaml:5:5" in siftbell("explain", message_id).out
+    assert siftbell("explain", message_id, "-o", "json").json["entries"][0]["reason"] == why
+
+
 def test_the_beginning_of_an_id_will_do_where_it_is_the_only_one(siftbell, store):
     message_id = new_id()
     deliver(store, message_id)

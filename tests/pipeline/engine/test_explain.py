@@ -128,6 +128,14 @@ class Digest(WindowFilter[NoOptions]):
         return [Message(source="digest", title=" + ".join(m.title for m in messages))] if len(messages) > 1 else messages
 
 
+class Group(Digest):
+    """Lets another message wait in the place of each."""
+
+    def window(self, message, now, memory):
+        other = message.replace(id=derived_id(message.id, "waits"))
+        return Window(message.key, now + timedelta(seconds=30), other)
+
+
 def is_told(text, *lines):
     assert text.splitlines() == list(lines)
 
@@ -392,6 +400,15 @@ def test_a_window_and_what_became_of_the_digest(engine, filter_step, boxes, send
     )
     lines = told(run, Message(id=digest, source=""), width=120).splitlines()
     assert lines[4:6] == [f"12:00:35  digest  came of    {of.id}: left the window with 1 more as 1 message" for of in (one, two)]
+
+
+def test_a_message_in_whose_place_another_one_waits_is_told_of_in_one_sentence(engine, filter_step, boxes, send, told):
+    run = engine(filters=[filter_step(Group)], consumers=boxes(oncall=[]))
+    one, _ = send(run, "a", "b", key="db1")
+    run.work()
+    assert told(run, one).splitlines()[1] == "group: waiting, due in 30 s"
+    run.later(seconds=31)
+    assert told(run, one).splitlines()[1] == "went on from group as 1 other: delivered to oncall"
 
 
 def test_a_message_that_leaves_a_window_as_itself_goes_on(engine, filter_step, boxes, send, told):
