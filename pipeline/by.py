@@ -35,6 +35,9 @@ class By:
         self.names = tuple(dict.fromkeys(names))
         self._parts = tuple((name, found[1] if (found := _LABEL.fullmatch(name)) else None) for name in self.names)
 
+    def __str__(self) -> str:
+        return f"[{', '.join(self.names)}]"
+
     def __repr__(self) -> str:
         return f"By{self.names!r}"
 

@@ -185,6 +185,10 @@ def test_what_makes_no_sense_is_refused(options):
         HoldConfig.model_validate(options)
 
 
+def test_the_manual_shows_a_default_as_it_is_written():
+    assert str(HoldConfig.model_validate({"for": "5m"}).by) == "[key]"
+
+
 def test_what_is_kept_is_small():
     """What the store keeps for a key: bytes of JSON."""
     config = HoldConfig.model_validate({"for": "5m"})
