@@ -43,7 +43,8 @@ consumers:
         - {name: chart.png, content: "{{ data.chart | default('') }}", base64: true}
 ```
 
-Files that a message bears itself, such as those of a `digest`, go along; `carried: false` leaves them out.
+Files that a message bears itself go along: those of a `digest`, and what a sender of JSON put into `attachments`, as
+`{"name": "rows.csv", "type": "text/csv", "base64": "…"}`. `carried: false` leaves them out.
 
 Later messages with the `key` of an earlier mail answer it, under its subject, so that mail programs show them as one thread;
 what was resolved ends it. `threads: false` sends each by itself. A message has the same Message-ID in each attempt. All mails
