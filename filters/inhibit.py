@@ -115,7 +115,11 @@ class Inhibit(WindowFilter[InhibitConfig]):
         for message in ended:
             yield Dropped("it is over, and was told before" if passed else "it was over while it was held back", message)
         for end in ends:
-            yield Dropped("it was over while it was held back: nobody had heard of it", end) if ended and not passed else end
+            if ended and not passed:
+                yield Dropped("it was over while it was held back: nobody had heard of it", end)
+            else:
+                _end(self._spell(end, opened), opened.memory)
+                yield end
         why = self._inhibition.by(firing[0].labels, opened.memory) if held else ""
         for message in held:
             if why:
@@ -138,14 +142,27 @@ class Inhibit(WindowFilter[InhibitConfig]):
         return spell_of(message, opened.now, self.config.resolve_after)
 
     def _may_have_passed(self, message: Message, opened: Opened) -> bool:
-        """Say whether an alert passed before it was held back, for all that is known: the memory may have been lost since."""
+        """Say whether somebody was told that an alert fires, and not that it is over, before this message was held back.
+
+        The memory may have been lost: what began before it did may have passed.
+        """
         spell, memory = self._spell(message, opened), opened.memory
-        since = memory.recall(_SINCE)
-        if since is None or datetime.fromisoformat(since) + SLACK > spell.starts:
+        since = _moment(memory.recall(_SINCE))
+        if since is None or since + SLACK > spell.starts:
             return True
-        return memory.recall(f"passed {spell.identity}") is not None
+        passed, ended = _moment(memory.recall(f"passed {spell.identity}")), _moment(memory.recall(f"ended {spell.identity}"))
+        return passed is not None and not (ended is not None and passed <= ended < spell.starts)
 
 
 def _pass(spell: Spell, memory: Memory) -> None:
     """Remember that an alert passed."""
-    memory.remember(f"passed {spell.identity}", "", _KNOWN)
+    memory.remember(f"passed {spell.identity}", spell.starts.isoformat(), _KNOWN)
+
+
+def _end(spell: Spell, memory: Memory) -> None:
+    """Remember that the end of an alert passed."""
+    memory.remember(f"ended {spell.identity}", spell.ends.isoformat(), _KNOWN)
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

@@ -1,4 +1,4 @@
-"""Timelines of alerts, as Prometheus would post them, played to a real Alertmanager and to the filter `group`.
+"""Timelines of alerts, as Prometheus would post them, played to a real Alertmanager and to `group` or `inhibit`.
 
 A timeline is a handful of alerts with the times for which each fires. All timelines are played at once, told apart by a label
 that they are grouped by. Alerts are posted on full seconds, groups are looked at on half ones, so that none overtakes the other.
@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -27,6 +27,7 @@ from typing import Any, Final
 from trees import ask, free_port, until
 
 from filters.group import Group, GroupConfig
+from filters.inhibit import Inhibit, InhibitConfig
 from pipeline import Dropped, Keep, Message, Opened, Request, Stay, Window, foreign_id, parse_time
 from pipeline.present import Pretence, pretending
 from pipeline.testing import Recollection
@@ -73,17 +74,17 @@ class Line:
 
 @dataclass
 class Timeline:
-    """Some alerts, and whether their ends are told."""
+    """Some alerts: grouped, with their ends (`told`) or without (`untold`), or each `alone`, as the filter `inhibit` has them."""
 
     seed: int
-    resolved: bool
+    kind: str
     lines: list[Line]
 
     def labels(self, index: int) -> dict[str, str]:
         line = self.lines[index]
         labels = {"alertname": "A", "timeline": str(self.seed), "group": str(line.group), "instance": str(index)}
         labels |= {name: value for name, value in (("role", line.role), ("zone", line.zone)) if value}
-        return labels | ({} if self.resolved else {"ends": "untold"})
+        return labels | {"kind": self.kind}
 
     def posts(self) -> list[tuple[float, int, float, float | None]]:
         """Give when which alert is posted, with its start and its end, in seconds since the beginning."""
@@ -129,7 +130,22 @@ def generated(seed: int) -> Timeline:
             Line(line.group, "", "", [Spell(max(1, one.start), max(2, one.end), one.how) for one in line.spells])
             for line in lines[1:]
         ]
-    return Timeline(seed, chance.random() < 0.8, lines)
+    return Timeline(seed, "told" if chance.random() < 0.8 else "untold", lines)
+
+
+def generated_alone(seed: int) -> Timeline:
+    """Give a timeline for alerts that are told one by one: no two things happen at once."""
+    chance = random.Random(seed)
+    free = list(range(1, END - 2))
+    chance.shuffle(free)
+    lines = []
+    for index in range(chance.randint(2, 5)):
+        role = chance.choice(("", "cause", "cause", "effect", "effect", "both"))
+        moments = sorted(free.pop() for _ in range(2 * chance.choice((1, 1, 2, 3))))
+        ends = ("told", "silent", "open") if role == "cause" else ("told",)
+        spells = [Spell(start, end, chance.choice(ends)) for start, end in zip(moments[::2], moments[1::2], strict=True)]
+        lines.append(Line(index, role, chance.choice(("", "a", "a", "b")), spells))
+    return Timeline(seed, "alone", lines)
 
 
 @dataclass
@@ -143,6 +159,9 @@ class Told:
 
 RECORDED: Final = Path(__file__).parents[1] / "filters" / "alertmanager" / "timelines.json"
 COUNT: Final = 300
+ALONE: Final = 1001
+"""The first seed of those that are told one by one."""
+COUNT_ALONE: Final = 150
 
 
 def chosen() -> list[Timeline]:
@@ -150,11 +169,11 @@ def chosen() -> list[Timeline]:
     found: list[Timeline] = []
     for seed in count(1):
         timeline = generated(seed)
-        if not play_group(timeline).is_a_race:
+        if not play(timeline).is_a_race:
             found.append(timeline)
         if len(found) == COUNT:
             break
-    return found
+    return found + [generated_alone(seed) for seed in range(ALONE, ALONE + COUNT_ALONE)]
 
 
 def write_recorded(version: str, timelines: Sequence[Timeline], told: Sequence[Sequence[Told]]) -> None:
@@ -164,7 +183,7 @@ def write_recorded(version: str, timelines: Sequence[Timeline], told: Sequence[S
             [line.group, line.role, line.zone, [[*vars(spell).values()] for spell in line.spells]] for line in timeline.lines
         ]
         answers = [[one.at, one.group, {str(index): status[0] for index, status in sorted(one.alerts.items())}] for one in some]
-        rows.append(json.dumps([timeline.seed, timeline.resolved, lines, answers], separators=(",", ":")))
+        rows.append(json.dumps([timeline.seed, timeline.kind, lines, answers], separators=(",", ":")))
     text = f'{{"alertmanager": "{version}", "timelines": [\n' + ",\n".join(rows) + "\n]}\n"
     RECORDED.write_text(text, encoding="utf-8")
 
@@ -173,8 +192,8 @@ def read_recorded() -> list[tuple[Timeline, list[Told]]]:
     """Give the recorded timelines, with what Alertmanager told of each."""
     found = []
     statuses = {"f": "firing", "r": "resolved"}
-    for seed, resolved, lines, answers in json.loads(RECORDED.read_text(encoding="utf-8"))["timelines"]:
-        timeline = Timeline(seed, resolved, [Line(*line[:3], [Spell(*spell) for spell in line[3]]) for line in lines])
+    for seed, kind, lines, answers in json.loads(RECORDED.read_text(encoding="utf-8"))["timelines"]:
+        timeline = Timeline(seed, kind, [Line(*line[:3], [Spell(*spell) for spell in line[3]]) for line in lines])
         told = [Told(at, group, {int(index): statuses[one] for index, one in alerts.items()}) for at, group, alerts in answers]
         found.append((timeline, told))
     return found
@@ -208,7 +227,9 @@ route:
   group_interval: {INTERVAL:g}s
   repeat_interval: {REPEAT:g}s
   routes:
-    - {{receiver: firing, matchers: ['ends="untold"']}}
+    - {{receiver: firing, matchers: ['kind="untold"']}}
+    - {{receiver: all, matchers: ['kind="alone"'], group_by: ["..."], group_wait: 500ms, group_interval: 500ms,
+       repeat_interval: 1h}}
 receivers:
   - {{name: all, webhook_configs: [{{url: "http://127.0.0.1:{port}/", send_resolved: true}}]}}
   - {{name: firing, webhook_configs: [{{url: "http://127.0.0.1:{port}/", send_resolved: false}}]}}
@@ -330,13 +351,30 @@ def options(*, resolved: bool) -> dict[str, Any]:
     }
 
 
+ALONE_OPTIONS: Final[dict[str, Any]] = {
+    "rules": [{"source": SOURCE, "target": TARGET, "equal": EQUAL}],
+    "check": timedelta(seconds=1),
+    "resolve_after": timedelta(seconds=RESOLVE_AFTER),
+}
+
+
 @dataclass
 class Play:
-    """What `group` made of a timeline."""
+    """What the filter made of a timeline."""
 
     told: list[Told] = field(default_factory=list)
     looked: list[float] = field(default_factory=list)
     """When a group was looked at."""
+    ids: set[str] = field(default_factory=set)
+    """What a consumer has had, and would not get again."""
+
+    def passed(self, at: float, message: Message) -> None:
+        """Note what a consumer gets: a group, or an alert alone."""
+        if "version" in message.data:
+            self.told.append(told_of(message.data, at))
+        elif message.id not in self.ids:
+            self.ids.add(message.id)
+            self.told.append(Told(at, int(message.labels["group"]), {int(message.labels["instance"]): message.status}))
 
     @property
     def is_a_race(self) -> bool:
@@ -344,13 +382,17 @@ class Play:
         return any(abs(at % 1 - 0.5) > 0.01 for at in self.looked)
 
 
-def play_group(timeline: Timeline, *, late: float = 0.05) -> Play:
-    """Play a timeline to the filter, with a clock that opens each window a little `late`."""
+def play(timeline: Timeline, *, late: float = 0.05) -> Play:
+    """Play a timeline to its filter, with a clock that opens each window a little `late`."""
     moment = [BEGIN]
     memory = Recollection()
-    plugin = Group(GroupConfig.model_validate(options(resolved=timeline.resolved)))
+    plugin = Group(GroupConfig.model_validate(options(resolved=timeline.kind == "told")))
+    if timeline.kind == "alone":
+        plugin = Inhibit(InhibitConfig.model_validate(ALONE_OPTIONS))
     producer = Prometheus(PrometheusConfig())
-    play, waiting = Play(), _Waiting()
+    played, waiting = Play(), _Waiting()
+    before = BEGIN - timedelta(minutes=1)  # `inhibit` knows whom it let pass since it began
+    plugin.window(Message(source="before", time=before, labels={"role": "cause"}), before, memory)
     with pretending(Pretence(lambda: moment[0], lambda: foreign_id(moment[0], "timelines"), lambda low, _: low)):
         for at, posts in [*scheduled([timeline]), (float(END), [])]:
             now = BEGIN + timedelta(seconds=at)
@@ -358,11 +400,15 @@ def play_group(timeline: Timeline, *, late: float = 0.05) -> Play:
                 key, messages, kept, due = opened
                 memory.now = moment[0] = due + timedelta(seconds=late)
                 given = Opened(key, messages, kept, due, moment[0], memory)
-                _take(play, waiting, given, [*plugin.release(given)])
+                _take(played, waiting, given, [*plugin.release(given)])
             memory.now = moment[0] = now
             for message in _received(producer, body([timeline], posts, BEGIN)):
-                waiting.put(message, plugin.window(message, now, memory))
-    return play
+                window = plugin.window(message, now, memory)
+                if isinstance(window, Window):
+                    waiting.put(message, window)
+                else:
+                    played.passed(at, message)
+    return played
 
 
 def _received(producer: Prometheus, alerts: list[Any]) -> list[Message]:
@@ -370,16 +416,18 @@ def _received(producer: Prometheus, alerts: list[Any]) -> list[Message]:
     return [message for message in producer.receive(request) if isinstance(message, Message)] if alerts else []
 
 
-def _take(play: Play, waiting: _Waiting, opened: Opened, out: list[Any]) -> None:
+def _take(played: Play, waiting: _Waiting, opened: Opened, out: list[Any]) -> None:
     at = (opened.now - BEGIN).total_seconds()
     if opened.kept is None or opened.due >= parse_time(opened.kept["due"]):
-        play.looked.append((opened.due - BEGIN).total_seconds())
-    play.told += [told_of(one.data, at) for one in out if isinstance(one, Message)]
-    kept = next((one for one in out if isinstance(one, Keep)), None)
-    assert not [one for one in out if isinstance(one, Stay)]
-    assert [one for one in out if isinstance(one, Message | Keep | Dropped)], "nothing ends without a word"
-    if kept is not None:
-        waiting.keep(opened.key, json.loads(json.dumps(kept.value)), kept.due)
+        played.looked.append((opened.due - BEGIN).total_seconds())
+    assert [one for one in out if isinstance(one, Message | Keep | Dropped | Stay)], "nothing ends without a word"
+    for one in out:
+        if isinstance(one, Message):
+            played.passed(at, one)
+        elif isinstance(one, Keep):
+            waiting.keep(opened.key, json.loads(json.dumps(one.value)), one.due)
+        elif isinstance(one, Stay):
+            waiting.stay(opened.key, one)
 
 
 class _Waiting:
@@ -399,6 +447,10 @@ class _Waiting:
         self._messages.setdefault(window.key, {})[waits.id] = waits
         self._dues[window.key] = min(window.due, self._dues.get(window.key, window.due))
 
+    def stay(self, key: str, stays: Stay) -> None:
+        self._messages.setdefault(key, {})[stays.message.id] = stays.message
+        self._dues[key] = min(stays.due, self._dues.get(key, stays.due))
+
     def keep(self, key: str, value: Any, due: datetime) -> None:
         self._kept[key] = (value, due)
 
@@ -416,10 +468,40 @@ class _Waiting:
         return key, [messages[one] for one in sorted(messages)], kept, due
 
 
-def differences(told: Sequence[Told], expected: Sequence[Told]) -> list[str]:
+def is_silenced(timeline: Timeline, index: int, at: int) -> bool:
+    """Say whether another alert of the timeline silences this one at a moment."""
+    mine = timeline.lines[index]
+    sources = ("cause",) if mine.role == "both" else ("cause", "both") if mine.role == "effect" else ()
+    return any(
+        line.role in sources and line.zone == mine.zone and any(spell.start <= at < _until(spell) for spell in line.spells)
+        for line in timeline.lines
+    )
+
+
+def _until(spell: Spell) -> int:
+    """Give the moment from which a spell is over for those who heard of it last."""
+    return spell.end if spell.how != "silent" else range(spell.start, spell.end, RESEND)[-1] + VALID
+
+
+def ends_silenced(timeline: Timeline) -> bool:
+    """Say whether an alert that was told is over while another one silences it: there Alertmanager does not tell its end."""
+    return any(
+        is_silenced(timeline, index, spell.end)
+        and any(not is_silenced(timeline, index, at) for at in range(spell.start, spell.end))
+        for index, line in enumerate(timeline.lines)
+        for spell in line.spells
+    )
+
+
+def ends_by_itself(timeline: Timeline) -> set[int]:
+    """Give the alerts that end without a word: `group` and Alertmanager make an end of that, `inhibit` does not."""
+    return {index for index, line in enumerate(timeline.lines) if any(spell.how == "silent" for spell in line.spells)}
+
+
+def differences(told: Sequence[Told], expected: Sequence[Told], *, but: Collection[int] = ()) -> list[str]:
     """Say in what two sequences of notifications differ, group by group; what comes in the last seconds is not looked at."""
     found = []
-    for group in sorted({one.group for one in (*told, *expected)}):
+    for group in sorted({one.group for one in (*told, *expected)}.difference(but)):
         ours, theirs = ([one for one in some if one.group == group and one.at < END - TICK] for some in (told, expected))
         for one, other in zip(ours, theirs, strict=False):
             if abs(one.at - other.at) > TICK or one.alerts != other.alerts:
@@ -440,7 +522,8 @@ def main() -> None:
         told, late = play_alertmanager(binary, timelines, Path(directory))
     assert late < 0.3, f"alerts were posted {late:.2f} s late"
     write_recorded(version, timelines, told)
-    apart = [timeline.seed for timeline, some in read_recorded() if differences(play_group(timeline).told, some)]
+    pairs = [(line, some, ends_by_itself(line) if line.kind == "alone" else ()) for line, some in read_recorded()]
+    apart = [line.seed for line, some, but in pairs if differences(play(line).told, some, but=but)]
     print(f"{len(timelines)} timelines, {sum(map(len, told))} notifications of Alertmanager {version}; other ones here: {apart}")
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from pydantic import ValidationError
+from timelines import differences, ends_by_itself, ends_silenced, read_recorded
+from timelines import play as play_timeline
 
 from filters.inhibit import Inhibit, InhibitConfig
 from pipeline import Inhibition, InhibitionRule, Message, Window, spell_of
@@ -277,3 +280,23 @@ def run(simulation, timeline, *, seed=None, troubles=()):
     simulation.chaos(None)
     simulation.run_until(simulation.now + 5 * MINUTE)
     return states
+
+
+RECORDED = [(timeline, told) for timeline, told in read_recorded() if timeline.kind == "alone"]
+
+
+def test_it_lets_pass_what_alertmanager_tells():
+    """The one rule in which they differ: what was told is told to be over, also where another alert silences it by then."""
+    same = [(timeline, told) for timeline, told in RECORDED if not ends_silenced(timeline)]
+    found = {line.seed: differences(play_timeline(line).told, told, but=ends_by_itself(line)) for line, told in same}
+    assert {seed: wrong for seed, wrong in found.items() if wrong} == {}
+    assert len(same) >= 100
+
+
+def test_the_ends_that_alertmanager_does_not_tell_pass_here():
+    for line in (timeline for timeline, _ in RECORDED if ends_silenced(timeline)):
+        told = play_timeline(line).told
+        for index in {*range(len(line.lines))} - ends_by_itself(line):
+            statuses = [one.alerts[index] for one in told if one.group == index]
+            assert statuses[-1:] in ([], ["resolved"])
+            assert all(one != other for one, other in pairwise(statuses)), "in turns"
