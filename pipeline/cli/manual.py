@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from pipeline.by import By
 from pipeline.condition import Condition
 from pipeline.plugin import Plugin
 from pipeline.template import Template
@@ -30,6 +31,7 @@ WORDS: Final[dict[Any, str]] = {
     SecretStr: "secret",
     timedelta: "duration",
     Path: "path",
+    By: "names of fields",
     Condition: "condition",
     Template: "template",
     Any: "anything",
@@ -146,6 +148,8 @@ def plain(value: Any) -> Any:
     """Give an option's value as YAML has it; a secret's is masked."""
     if isinstance(value, BaseModel | Mapping):
         return {str(name): plain(inner) for name, inner in (value.items() if isinstance(value, Mapping) else value)}
+    if isinstance(value, By):
+        return list(value.names)
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(inner) for inner in value]
     return _scalar(value)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, BeforeValidator, Field, SecretStr
 
-from pipeline import Condition, Config, Duration, Filter, NoOptions, Size, Template
+from pipeline import By, Condition, Config, Duration, Filter, NoOptions, Size, Template
 from pipeline.cli.manual import example, manual, options, plain, summary, type_words
 
 ROOT = Path(__file__).parents[3]
@@ -206,6 +206,8 @@ def test_type_words_of_what_is_seldom() -> None:
     assert type_words(Annotated[int, "x"]) == "number"
     assert type_words(tuple[str, ...]) == "list of text"
     assert type_words(bytes) == "bytes"
+    assert type_words(By | None) == "names of fields"
+    assert plain(By("labels.team", "...")) == ["labels.team", "..."]
     assert plain((1, "x")) == [1, "x"]
 
 
