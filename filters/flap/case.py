@@ -21,7 +21,7 @@ class Case:
 
     def __init__(self, config: FlapConfig, opened: Opened) -> None:
         self._config = config
-        self._now = opened.now
+        self._now, self._key = opened.now, opened.key
         self._known = msgspec.convert(opened.kept or {}, Known)
         self._course = Course(self._known.course, config.within)
         self._waiting = next((one for one in opened.messages if one.id == self._known.waits), None)
@@ -75,7 +75,7 @@ class Case:
         if since is None or since + self._patience > moment:
             return
         if known.began is not None:
-            yield self._ended(self._waiting or Message(source="flap"), known.began)
+            yield self._ended(self._waiting or Message(source="flap", title=self._key, key=self._key), known.began)
             known.told = self._course.newest is not None and self._course.newest.firing
             known.began, known.changes = None, 0
             self._course.begin_anew()

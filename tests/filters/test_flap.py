@@ -196,6 +196,18 @@ def test_what_is_kept_and_what_waits_is_bounded():
     assert len(msgspec.json.encode(kept)) < 3000
 
 
+def test_how_it_ended_is_told_even_where_the_message_that_waited_is_gone():
+    """Somebody may have buried it: then what is kept is enough to say so."""
+    filter_, changes = Flap(FlapConfig(changes=2)), [message(0), message(1, "resolved"), message(2)]
+    now = START + 2 * SECOND
+    kept = next(
+        one.value for one in filter_.release(Opened('["disk"]', changes, None, now, now, Recollection())) if isinstance(one, Keep)
+    )
+    later = now + HOUR
+    told, _ = filter_.release(Opened('["disk"]', [], kept, later, later, Recollection()))
+    assert (told.title, told.status) == ('["disk"] is stable again after 2 changes in 1s: firing', "firing")
+
+
 # What may happen: at each moment, in steps of ten seconds, a key fires (again) or is resolved.
 stories = some.lists(
     some.tuples(some.integers(0, 120), some.booleans(), some.sampled_from("ab")),

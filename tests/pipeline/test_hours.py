@@ -68,6 +68,13 @@ def test_dates_are_read():
     assert TypeAdapter(Dates).dump_json(read_dates("2026-12-25..2026-12-26")) == b'"2026-12-25..2026-12-26"'
 
 
+def test_an_editor_is_told_what_they_look_like():
+    assert TypeAdapter(Shift).json_schema()["type"] == "string"
+    assert "2026-12-24" in TypeAdapter(Dates).json_schema()["examples"]
+    assert TypeAdapter(list[Shift]).validate_python([read_shift("MON 08:00-09:00")]) == [read_shift("MON 08:00-09:00")]
+    assert TypeAdapter(list[Dates]).validate_python([read_dates("2026-12-24")]) == [read_dates("2026-12-24")]
+
+
 @pytest.mark.parametrize(
     ("moment", "open_"),
     [
