@@ -37,6 +37,7 @@ from pipeline import (
 )
 from pipeline.engine.dryrun import changes, dry_run, dry_runs, plain
 from pipeline.engine.journey import Change, Trace
+from pipeline.engine.throwaway import ThrowawayMemory
 from pipeline.plugin import Plugin, Released
 from pipeline.secrecy import MASK, masker, secrets_in
 from pipeline.spec.model import ConsumerStep, FilterStep, PipelineSpec, Position, ProducerStep
@@ -473,3 +474,19 @@ def test_changes_tell_of_labels_that_went_and_of_data() -> None:
 
 def test_what_json_has_no_form_for_is_told_as_text() -> None:
     assert plain({"path": Path("/x"), 1: {2}}) == {"path": "/x", "1": [2]}
+
+
+def test_the_memory_of_a_dry_run_is_one_until_it_ends_and_knows_whether_it_was_asked() -> None:
+    memory, day = ThrowawayMemory(), timedelta(days=1)
+    memory.remember("k", "a text", day)
+    memory.remove("k", "nobody")
+    assert not memory.asked
+    assert (memory.first("k", day), memory.count("k", day), memory.recall("k")) == (True, 2, "a text")
+    assert memory.asked
+    assert not memory.swap("k", None, "other", day)
+    assert memory.swap("k", "a text", "other", day)
+    assert [*memory.add("k", "b", day), *memory.add("k", "a", day)] == ["b", "a", "b"]
+    memory.remove("k", "b")
+    assert memory.members("k") == ["a"]
+    memory.forget("k")
+    assert (memory.first("k", day), memory.recall("k"), memory.members("k")) == (True, None, [])
