@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from pydantic import ValidationError
 
+from filters import deduplicate
 from filters.deduplicate import Deduplicate, DeduplicateConfig
 from pipeline import Dropped, Message, TemporaryError
 from pipeline.present import Pretence, pretending
@@ -205,6 +206,28 @@ def test_a_memory_that_is_away_decides_nothing():
         desk()
     desk.memory.away = []
     assert desk() == "id-2"
+
+
+class Busy(Recollection):
+    """A memory in which somebody else is faster, so many times."""
+
+    times = 2
+
+    def swap(self, key, old, new, within):
+        self.times -= 1
+        return self.times < 0 and super().swap(key, old, new, within)
+
+
+def test_who_is_slower_than_another_worker_looks_again(monkeypatch):
+    desk = Desk()
+    desk.memory = Busy()
+    assert desk() == "id-1"
+    assert desk().startswith("repeat 1 of id-1")
+    desk.memory.times = 3
+    monkeypatch.setattr(deduplicate, "TRIES", 3)
+    with pytest.raises(TemporaryError, match="none could be counted"):
+        desk()
+    assert desk().startswith("repeat 2 of id-1")
 
 
 @pytest.mark.parametrize("options", [{"within": "0s"}, {"within": 5}, {"by": ["team"]}, {"changes": ["labels"]}, {"sliding": 3}])
