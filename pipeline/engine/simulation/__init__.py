@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
 from pipeline.engine.batch import Batch
 from pipeline.engine.clock import TICK, Clock
 from pipeline.engine.pipeline import Pipeline, Pipelines
 from pipeline.engine.runner import Runner
+from pipeline.engine.simulation.asking import Asking, NoPolls
 from pipeline.engine.simulation.deaths import Fate, KilledError, MortalQueue, Where, mortal
 from pipeline.engine.simulation.files import give_back, take
 from pipeline.engine.simulation.stage import Attempt, ListQueue, Outage, Outside, Unhurried, fake_consumer, fake_producer
@@ -34,12 +35,12 @@ from pipeline.spec.model import Configuration, ConsumerStep, PipelineSpec, Produ
 from pipeline.store import DeadLetter, Record
 from pipeline.store.rows import CircuitState, Why
 
+T = TypeVar("T")
+
 LONGEST: Final = timedelta(days=31)
 """For how long a simulation goes on where something waits and nobody says how long."""
 RETENTION: Final = timedelta(days=36_500)
 """Records are kept: at the end somebody asks for them."""
-POLL_LIMIT: Final = 60.0
-"""Seconds, real ones, that a producer may take to be asked."""
 PUT_BACK: Final = 1000
 """So often batches may go back to the queue before somebody should look at it."""
 
@@ -66,20 +67,14 @@ class _Runner(Runner):
 
 
 class _Clock(Clock):
-    """A clock of which one can wait until it has asked whom it asks."""
+    """A clock that asks no producers, and forgets nothing."""
 
-    def look(self) -> None:
-        """Do all that is due, and wait for the polls that are under way."""
-        while self.tick():
-            pass
-        self._polls.wait(POLL_LIMIT)
+    def __init__(self, runner: Runner, *, owner: str) -> None:
+        super().__init__(runner, owner=owner, retention=RETENTION)
+        self._polls = NoPolls(runner, owner)
 
     def _purge(self, now: datetime) -> None:
         """Forget nothing: at the end somebody asks for it."""
-
-    def stop(self) -> None:
-        """End its threads."""
-        self._polls.finish()
 
 
 @dataclass(slots=True)
@@ -116,6 +111,7 @@ class Simulation:
         self._outside = Outside(lambda: self.now)
         self._fakes = _with_fakes(self.spec, self._outside)
         self._real = {step.label for step in self.spec.producers if _stays(step)}
+        self._asking = Asking(self._fakes, self._real, self._outside, start)
         self._queue = ListQueue()
         self._numbers = count(1)
         self._turns = count()
@@ -126,6 +122,9 @@ class Simulation:
         self._accepted: list[tuple[datetime, str, Message]] = []
         self._put_back = 0
         self._looked: datetime | None = None
+        self._changes = 0
+        """Counts what may have changed the store, so that it is looked at anew only then."""
+        self._known: dict[str, tuple[int, Any]] = {}
         self.mask = masker(
             secret
             for step in (*self.spec.producers, *self.spec.filters, *self.spec.consumers)
@@ -163,12 +162,17 @@ class Simulation:
     @property
     def idle(self) -> bool:
         """Whether nothing is on the queue, nothing is held, nothing stands in line, and nothing waits to be asked for."""
-        return not len(self._queue) and not self.held and not any(self._unasked(step) for step in self._polled())
+        return not len(self._queue) and not self.held and not self._asking.unasked
+
+    @property
+    def failures(self) -> Sequence[tuple[datetime, str, str]]:
+        """When asking a producer failed, which one, and how."""
+        return self._asking.failures
 
     @property
     def held(self) -> int:
         """How many messages wait in the store; what a filter keeps for a key is none."""
-        return sum(count for (_, _, why), count in self.store.held_counts().items() if why is not Why.KEPT)
+        return self._once("held", self._count_held)
 
     def attempts(self, consumer: str) -> list[Attempt]:
         """Give what a consumer was given, in order, with what it failed with."""
@@ -212,7 +216,7 @@ class Simulation:
             return
         with pretending(self._pretence):
             step = self._producer(producer)
-            self._tick()  # or a time that has passed would be made up for with what comes now
+            self._asking.news(producer, self.now)
             self._outside.given.setdefault(producer, []).extend(messages)
             if step.schedule is None:
                 runner = self._workers[0].runner
@@ -265,6 +269,7 @@ class Simulation:
 
     def fail(self, consumer: str, error: Exception, *, for_: timedelta | None = None, after: timedelta = timedelta()) -> None:
         """Let a consumer raise this from now on, or `after` a while; `for_` a time, or for ever."""
+        self._changes += 1
         start = self.now + after
         self._outside.outages.append(Outage(consumer, error, start, None if for_ is None else start + for_))
 
@@ -282,6 +287,7 @@ class Simulation:
             runner.accept(runner.pipelines[self.spec.name], producer, messages)
 
     def _note(self, producer: str, messages: Sequence[Message]) -> None:
+        self._changes += 1
         self._accepted += [(self.now, producer, message) for message in messages]
 
     def _received(self, step: ProducerStep, request: Request) -> tuple[Answer, list[Message | Note]]:
@@ -337,11 +343,10 @@ class Simulation:
         store, queue = mortal(self.store, fate), MortalQueue(self._queue, fate)
         runner = _Runner(pipelines, store, memory, queue, now=now)
         runner.noted = self._note
-        return _Worker(skew, fate, runner, _Clock(runner, owner=f"clock {index}", retention=RETENTION))
+        return _Worker(skew, fate, runner, _Clock(runner, owner=f"clock {index}"))
 
     def _stop(self) -> None:
         for worker in self._workers:
-            worker.clock.stop()
             worker.runner.pipelines.close()
         self._workers = []
 
@@ -349,6 +354,7 @@ class Simulation:
     def _as(self, worker: _Worker, job: str) -> Iterator[None]:
         """Let a worker do something, by its own clock; where it dies over that, another one takes its place."""
         self._who = worker.skew
+        self._changes += job != "poll"  # of a poll it is known what it accepts
         worker.fate.begin(job)
         try:
             yield
@@ -386,21 +392,47 @@ class Simulation:
         for worker in list(self._workers):
             try:
                 with self._as(worker, "tick"):
-                    worker.clock.look()
+                    while worker.clock.tick():
+                        pass
             except KilledError:
                 continue
 
+    def _ask(self) -> None:
+        worker = self._workers[0]
+        with suppress(KilledError), self._as(worker, "poll"):
+            self._asking.ask(worker.runner, worker.runner.pipelines[self.spec.name], self.now)
+
     def _go_to(self, moment: datetime) -> None:
-        """Let it be this moment, and have the clocks look."""
-        self.now = self._looked = moment
-        self._tick()
+        """Let it be this moment, and do what is due."""
+        self.now = moment
+        if (due := self._due_in_store()) is not None and due <= moment:
+            self._looked = moment
+            self._tick()
+        if (due := self._asking.next()) is not None and due <= moment:
+            self._ask()
         self._work()
 
     def _next(self) -> datetime | None:
         """Give when something happens next; what should have happened already does at the clocks' next look. None: never."""
-        first = min(self._moments(), default=None)
-        next_look = self.now if self._looked != self.now else self.now + timedelta(seconds=TICK)
-        return None if first is None else max(first, next_look)
+        due, asked = self._due_in_store(), self._asking.next()
+        if due is not None:
+            due = max(due, self.now if self._looked != self.now else self.now + timedelta(seconds=TICK))
+        return min((moment for moment in (due, asked) if moment is not None), default=None)
+
+    def _due_in_store(self) -> datetime | None:
+        """Give when the fastest clock finds something to do; looked up when something may have changed."""
+        return self._once("due", lambda: min(self._moments(), default=None))
+
+    def _once(self, name: str, look: Callable[[], T]) -> T:
+        """Give what a look at the store tells; as it was told before, where nothing can have changed."""
+        known = self._known.get(name)
+        if known is None or known[0] != self._changes:
+            known = self._known[name] = (self._changes, look())
+        found: T = known[1]
+        return found
+
+    def _count_held(self) -> int:
+        return sum(count for (_, _, why), count in self.store.held_counts().items() if why is not Why.KEPT)
 
     def _moments(self) -> Iterator[datetime]:
         ahead = max(self._skews)
@@ -409,18 +441,6 @@ class Simulation:
         if self._outside.outages and self.held:  # nobody tries a service that nothing waits for
             broken = (circuit for circuit in self.store.circuits() if circuit.state is not CircuitState.CLOSED)
             yield from (circuit.until - ahead for circuit in broken if circuit.until - ahead > self.now)
-        for step in self._polled():
-            if step.schedule is not None and (step.label in self._real or self._unasked(step)):
-                yield step.schedule.after(self.now + ahead) - ahead
-
-    def _polled(self) -> list[ProducerStep]:
-        known = self._real | set(self._outside.given)
-        return [step for step in self._fakes.producers if step.polls and step.label in known]
-
-    def _unasked(self, step: ProducerStep) -> bool:
-        """Say whether somebody who asks this producer would be given something."""
-        there = len(self._outside.given.get(step.label, ()))
-        return there > int(self.store.cursor(self.spec.name, step.label) or 0) if there else False
 
     def _new_id(self) -> str:
         """Give ids that sort by time and by the order in which they were asked for."""

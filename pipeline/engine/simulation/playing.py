@@ -175,6 +175,8 @@ class _Play:
 
     def _judged(self) -> Iterator[Difference]:
         case = self._case
+        for label, told in self._failures().items():
+            yield Difference(subject=f"asking {label}", rows=[Row("+", when, text) for when, text in told])
         for label in self._consumers():
             yield from self._consumer(label)
         if case.dropped:
@@ -188,6 +190,13 @@ class _Play:
         if case.held is not None and case.held != self._simulation.held:
             rows = [Row("-", "", str(case.held)), Row("+", "", str(self._simulation.held))]
             yield Difference(subject="held", rows=rows, place=("held",), seen=self._simulation.held)
+
+    def _failures(self) -> dict[str, list[tuple[str, str]]]:
+        """Give by producer how asking it failed, each text when it was heard first."""
+        found: dict[str, dict[str, str]] = {}
+        for at, label, text in self._simulation.failures:
+            found.setdefault(label, {}).setdefault(text, self._judge.since(at))
+        return {label: [(when, text) for text, when in told.items()] for label, told in found.items()}
 
     def _consumers(self) -> list[str]:
         """Give the consumers to be looked at; in a test without any expectation all, so that it says what there is."""

@@ -191,3 +191,66 @@ def test_an_order_among_moments_is_kept(order, seconds) -> None:
     same = [[column == place for column in range(5)] for place in order]
     moments = [times[place] for place in order]
     assert _any_order(same, times) == (moments == sorted(moments))
+
+
+def test_what_happens_between_the_steps(played) -> None:
+    pipeline = PIPELINE.replace('match: severity != "debug"', "deduplicate: {by: [title], within: 1h}")
+    text = """
+send:
+  - http: {json: {title: a}}
+  - {restart: true}
+  - http: {json: {title: a}}
+    after: 1m
+  - {forget: true}
+  - http: {json: {title: a}}
+    after: 1m
+expect: {log: [{at: +0s}, {at: +2m}]}
+dropped: {deduplicate: [{at: +1m, title: a}]}
+"""
+    verdict = played(text, pipeline)
+    assert verdict.passed, verdict.differences
+
+
+def test_payloads_of_all_kinds(played) -> None:
+    verdict = played(
+        """
+send:
+  - http: {text: '{"title": "text"}', content_type: application/json}
+  - http: {form: {title: form}}
+  - http: {json: {title: json}, headers: {X-Test: "{{ n }}"}, method: POST}
+  - http: {json: {title: elsewhere}, path: /elsewhere}
+    answer: {status: 404, reason: {contains: elsewhere}}
+  - http: {json: 5}
+    answer: {status: 422, reason: nothing like it}
+expect: {log: [text, form, json]}
+"""
+    )
+    (difference,) = verdict.differences
+    assert difference.subject == "step 5: http, answer"
+    assert difference.rows[0].text == "422 nothing like it"
+
+
+def test_what_makes_no_message_is_told(played) -> None:
+    verdict = played('send: [{http: {message: {title: a, time: "{{ n }}"}}}]')
+    assert subjects(verdict) == ["step 1: http"]
+    assert verdict.differences[0].rows[0].text.startswith("this makes no message: ")
+
+
+def test_what_waits_for_ever_is_told(played) -> None:
+    pipeline = "producers: [http]\nconsumers:\n  - log\n  - log: {}\n    as: second\n    retry: {for: 40d, longest: 1d}\n"
+    verdict = played("send: [{http: {json: {title: a, severity: critical}}}]\nfail: {second: {}}\nexpect: {log: 1}", pipeline)
+    assert subjects(verdict) == ["the end"]
+    assert verdict.differences[0].rows[0].text == "1 still wait after 31d; 'until:' says when to look"
+
+
+def test_a_producer_that_cannot_be_asked_is_told(tmp_path: Path, played) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "watch.py").write_text(
+        '"""Watches."""\n\nfrom pipeline import NoOptions, PollingProducer, WebhookProducer\n\n\n'
+        'class Watch(WebhookProducer[NoOptions], PollingProducer[NoOptions]):\n    """Watches."""\n\n'
+        "    def receive(self, request):\n        return []\n\n    def poll(self, cursor):\n        raise KeyError(5)\n"
+    )
+    pipeline = "producers: [{watch: {}, schedule: 10s}]\nconsumers: [log]\n"
+    verdict = played("until: 1m\nexpect: {log: []}", pipeline)
+    assert subjects(verdict) == ["asking watch"]
+    assert [(row.when, row.text) for row in verdict.differences[0].rows] == [("+10s", "KeyError: 5")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -321,3 +321,82 @@ def test_the_same_calls_give_the_same(simulate, filter_step, consumer):
         return [[(at, message.id) for at, message in simulation.deliveries[label]] for label in ("mail", "bulk")]
 
     assert run() == run()
+
+
+class Both(WebhookProducer[NoOptions], PollingProducer[NoOptions]):
+    """Is posted to, and would ask another system as well."""
+
+    asks_for = "url"
+    opened: ClassVar[list[str]] = []
+
+    @classmethod
+    def asks(cls, config: NoOptions) -> bool:
+        return True
+
+    def open(self) -> None:
+        self.opened.append("open")
+
+    def close(self) -> None:
+        self.opened.append("closed")
+
+    def receive(self, request: Request) -> Iterable[Message]:
+        errors = {b"busy": TemporaryError("later"), b"odd": PermanentError("not this"), b"teapot": RequestError("no", status=700)}
+        if request.body in errors:
+            raise errors[request.body]
+        yield Message(source="both", title=request.body.decode())
+
+    def poll(self, cursor: str | None) -> Iterable[tuple[Message, str]]:
+        raise AssertionError("nobody asks another system")
+
+
+def test_a_producer_that_asks_as_well_is_posted_to_and_given_messages(simulate, producer, consumer):
+    Both.opened.clear()
+    simulation = simulate(producers=[producer(Both, schedule=read_schedule("30s"))], consumers=[consumer(Mail)])
+    assert simulation.send("both", Request(body=b"posted")).status == 202
+    assert Both.opened == ["open", "closed"]
+    simulation.provide("both", messages("asked"))
+    assert simulation.run_until_idle()
+    assert got(simulation) == [(0, "posted"), (30, "asked")]
+    for body, status in {b"busy": 503, b"odd": 422, b"teapot": 422}.items():
+        assert simulation.send("both", Request(body=body)).status == status
+
+
+def test_messages_are_made_at_the_simulated_moment(simulate, consumer):
+    simulation = simulate(consumers=[consumer(Mail)])
+    simulation.run_until(START + HOUR)
+    first, second = simulation.message(source="x"), simulation.message(source="x")
+    assert first.time == START + HOUR
+    assert first.id < second.id, "ids are in the order in which they were made"
+    assert now() - datetime.now(UTC) < MINUTE, "it is over as soon as the simulation has answered"
+
+
+def test_files_may_be_looked_at(simulate, consumer, tmp_path):
+    simulation = simulate(consumers=[consumer(Mail)], directory=tmp_path)
+    simulation.accept(messages("a"))
+    assert simulation.run_until_idle()
+    assert (tmp_path / "store.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_two_simulations_at_once_know_nothing_of_one_another(simulate, consumer):
+    one, other = simulate(consumers=[consumer(Mail)]), simulate(consumers=[consumer(Mail)], start=START + HOUR)
+    one.accept(messages("one"))
+    other.accept(messages("other"))
+    assert one.run_until_idle()
+    assert other.run_until_idle()
+    assert got(one) == [(0, "one")]
+    assert got(other) == [(3600, "other")]
+
+
+class Stubborn(Filter[NoOptions]):
+    def filter(self, message: Message) -> Iterable[Message]:
+        raise TemporaryError("the server is away")
+
+
+def test_what_never_ends_is_told(simulate, filter_step, consumer):
+    simulation = simulate(filters=[filter_step(Stubborn)], consumers=[consumer(Mail)])
+    simulation.accept(messages("a"))
+    assert not simulation.run_until_idle(HOUR)
+    assert simulation.held == 1
+    assert simulation.run_until_idle()
+    (letter,) = simulation.dead_letters()
+    assert "the server is away" in letter.error
