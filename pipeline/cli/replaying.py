@@ -18,6 +18,8 @@ from pipeline.cli.selecting import moment, plural
 from pipeline.cli.trying import pipeline_of
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from pipeline.engine.ends import End
     from pipeline.engine.replay import Replay, Replayed
     from pipeline.spec.model import PipelineSpec
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 MOST_LINES: Final = 100
 """Messages that a person is shown; `-o json` has all of them."""
 WIDEST_TITLE: Final = 40
+WIDE: Final = 150
+"""Columns from which on a line has room for the message's id."""
 
 
 def replay(
@@ -137,7 +141,7 @@ def print_replay(found: Replay, more: int) -> None:
     if not different:
         return
     where.print()
-    where.print(_lines(different[:MOST_LINES], found))
+    where.print(_lines(different[:MOST_LINES], found, where))
     if len(different) > MOST_LINES:
         where.print(cell(f"… {len(different) - MOST_LINES:,} more: -o json has them"))
 
@@ -168,17 +172,20 @@ def _then_now(then: int, now: int) -> str:
     return f"{then:,} as then" if then == now else f"{then:,} → {now:,}"
 
 
-def _lines(messages: list[Replayed], found: Replay) -> Any:
+def _lines(messages: list[Replayed], found: Replay, where: Console) -> Any:
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2, 0, 0))
+    wide = where.width >= WIDE
     one_day = found.since.date() == found.until.date()
     table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True, max_width=WIDEST_TITLE, overflow="ellipsis")
+    if wide:
+        table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, max_width=WIDEST_TITLE if where.is_terminal else None, overflow="ellipsis")
     table.add_column(ratio=1, overflow="fold")
     for one in messages:
         at = f"{one.at:%H:%M:%S}" if one_day else f"{one.at:%m-%d %H:%M:%S}"
-        table.add_row(cell(at), cell(one.title), cell(told(one)))
+        table.add_row(cell(at), *([cell(one.id, "dim")] if wide else []), cell(one.title), cell(told(one)))
     return table
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pipeline import Message
 from pipeline.cli import replaying
@@ -70,7 +71,7 @@ def lines(done):
 
 
 def test_a_person_sees_what_would_be_different_first_then_the_messages(siftbell, record):
-    record()
+    ids = record()
     Path("configs/team.yaml").write_text(CHANGED)
     done = siftbell("replay", "team", "--since", "24h", "--dry-run")
     first, last = (f"{BEGAN + timedelta(minutes=minute):%Y-%m-%d %H:%M:%S}" for minute in (0, 2))
@@ -86,8 +87,8 @@ def test_a_person_sees_what_would_be_different_first_then_the_messages(siftbell,
         "  1  oncall, archive: dropped by match at configs/team.yaml:5:5 → delivered",
         "notifications: oncall 2 as then, archive 2 as then",
         "",
-        f"{clock[0]}  disk slow  oncall, archive: delivered → dropped by match: {why} at configs/team.yaml:5:5",
-        f"{clock[1]}  noise      oncall, archive: dropped by match: {was} at configs/team.yaml:5:5 → delivered",
+        f"{clock[0]}  {ids[1]}  disk slow  oncall, archive: delivered → dropped by match: {why} at configs/team.yaml:5:5",
+        f"{clock[1]}  {ids[2]}  noise      oncall, archive: dropped by match: {was} at configs/team.yaml:5:5 → delivered",
     ]
     assert (done.code, done.err) == (0, "nothing was sent\n")
 
@@ -211,6 +212,15 @@ def test_where_there_is_nothing_to_run(siftbell, record, arguments, text, code):
     done = siftbell("replay", *arguments)
     assert text in done.err
     assert (done.code, done.out) == (code, "")
+
+
+def test_a_narrow_terminal_has_no_room_for_ids_and_long_titles(siftbell, record, monkeypatch):
+    (message_id,) = record(sent=[("a title that is longer than anybody needs to know it by", "warning")])
+    Path("configs/team.yaml").write_text(CHANGED)
+    monkeypatch.setattr(replaying, "console", lambda: Console(force_terminal=True, width=100, no_color=True, highlight=False))
+    done = siftbell("replay", "team", "--dry-run")
+    assert message_id not in done.out
+    assert "a title that is longer than anybody nee…  oncall" in done.out
 
 
 def test_on_a_terminal_it_shows_how_far_it_is(record, monkeypatch, capsys):
