@@ -34,7 +34,7 @@ from functools import cached_property
 from typing import ClassVar, Final
 
 import msgspec
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipeline import (
     SLACK,
@@ -67,11 +67,18 @@ class InhibitConfig(Config):
 
     shorthand: ClassVar[str | None] = "rules"
 
-    rules: tuple[InhibitionRule, ...] = Field(min_length=1, description="Which alerts hold back others.")
+    rules: tuple[InhibitionRule, ...] = Field(description="Which alerts hold back others.")
     check: Duration = Field(default=timedelta(minutes=1), description="How often what waits is looked at.")
     resolve_after: Duration = Field(
         default=timedelta(days=1), description="For how long an alert fires of which nothing is heard, and that names no end."
     )
+
+    @field_validator("rules")
+    @classmethod
+    def _some(cls, rules: tuple[InhibitionRule, ...]) -> tuple[InhibitionRule, ...]:
+        if not rules:
+            raise ValueError("at least one rule is expected")
+        return rules
 
 
 class Inhibit(WindowFilter[InhibitConfig]):

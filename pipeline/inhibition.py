@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import Annotated, Any, Final
 
 import msgspec
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from pipeline.matchers import Matchers
 from pipeline.message import Message
@@ -23,10 +23,16 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _some(matchers: tuple[Matchers, ...]) -> tuple[Matchers, ...]:
+    if not any(one.matchers for one in matchers):
+        raise ValueError('label matchers such as severity="critical" are expected')
+    return matchers
+
+
 MatcherList = Annotated[
     tuple[Matchers, ...],
     BeforeValidator(_listed, json_schema_input_type=Matchers | list[Matchers]),
-    Field(min_length=1),
+    AfterValidator(_some),
 ]
 
 

@@ -213,8 +213,9 @@ def test_a_source_ends_by_a_word_or_by_itself_and_what_was_overtaken_does_not_br
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"rules": []}, "at least 1 item"),
+        ({"rules": []}, "at least one rule"),
         ({"rules": [{"source": "a=b"}]}, "target"),
+        ({"rules": [{"source": "{}", "target": "a=b"}]}, "label matchers such as"),
         ({"rules": [{"source": "a=b", "target": "b=~["}]}, "not a regular expression"),
         ({"rules": [{"source": "a=b", "target": "b=c", "equals": ["x"]}]}, "equals"),
     ],
