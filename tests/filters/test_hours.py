@@ -41,7 +41,7 @@ STAFF = """
         dee: {deputy: a-service}
 """
 DEATHS = ("filtering", "settled", "worked", "claimed", "opening", "opened", "releasing")
-SLOW = settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SLOW = settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class TestHours(WindowFilterContract):
