@@ -19,7 +19,8 @@ import pytest
 from sqlalchemy import text
 
 from pipeline import ConfigError, TemporaryError
-from pipeline.memory import PREFIX, RedisMemory, SqlMemory, open_memory
+from pipeline.memory import RedisMemory, SqlMemory, open_memory
+from pipeline.memory.redis import PREFIX
 from pipeline.store import StoreAway
 
 MINUTE = timedelta(minutes=1)
@@ -259,7 +260,8 @@ def test_a_member_may_be_given_an_earlier_end(memory, moment, backend):
 
 
 def test_of_a_thousand_members_the_one_that_would_end_first_goes(memory, monkeypatch):
-    monkeypatch.setattr("pipeline.memory._MEMBERS", 10)
+    for kind in ("sql", "redis"):
+        monkeypatch.setattr(f"pipeline.memory.{kind}.MOST_MEMBERS", 10)
     for number in range(25):
         found = memory.add("k", f"{number:02}", MINUTE + number * timedelta(seconds=1))
         assert len(found) == min(10, number + 1)
@@ -290,7 +292,7 @@ def test_threads_that_add_and_remove_leave_what_should_be_there(memory):
 
 @pytest.mark.parametrize("url", ["sqlite", "postgres"], indirect=True)
 def test_members_that_are_over_are_deleted_with_all_else(backend, memory, moment, monkeypatch):
-    monkeypatch.setattr("pipeline.memory._CHUNK", 10)
+    monkeypatch.setattr("pipeline.memory.sql._CHUNK", 10)
     moment.now += timedelta(days=1)  # what other tests left is over
     backend.purge()
     for number in range(25):
@@ -402,7 +404,7 @@ def sql(backend, statement):
 
 @pytest.mark.parametrize("url", ["sqlite", "postgres"], indirect=True)
 def test_what_is_over_is_deleted_in_chunks(backend, memory, moment, monkeypatch):
-    monkeypatch.setattr("pipeline.memory._CHUNK", 10)
+    monkeypatch.setattr("pipeline.memory.sql._CHUNK", 10)
     backend.purge()
     sql_before = len(sql(backend, "SELECT 1 FROM memory"))
     for key in range(25):
@@ -417,8 +419,8 @@ def test_what_is_over_is_deleted_in_chunks(backend, memory, moment, monkeypatch)
 
 @pytest.mark.parametrize("url", ["sqlite", "postgres"], indirect=True)
 def test_deleting_ends_at_a_bound(backend, memory, moment, monkeypatch):
-    monkeypatch.setattr("pipeline.memory._CHUNK", 10)
-    monkeypatch.setattr("pipeline.memory._MOST", 20)
+    monkeypatch.setattr("pipeline.memory.sql._CHUNK", 10)
+    monkeypatch.setattr("pipeline.memory.sql._MOST", 20)
     for key in range(25):
         memory.first(str(key), MINUTE)
     moment.now += MINUTE
