@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import zip_longest
 from typing import Any, Final, Literal
@@ -99,9 +99,8 @@ class Judge:
             else:
                 rows += self._both(wanted[one], seen[other])
         timed = not wanted or any(one.earliest or one.latest for one in wanted)
-        written = [
-            self._written(one, wanted[index] if index < len(wanted) else None, paths, timed) for index, one in enumerate(seen)
-        ]
+        beside = {other: wanted[one] for one, other in _side_by_side(pairs) if one is not None and other is not None}
+        written = [self._written(one, beside.get(index), paths, timed) for index, one in enumerate(seen)]
         return Difference(subject=subject, rows=rows, place=place, seen=written)
 
     def since(self, moment: datetime) -> str:
@@ -138,6 +137,14 @@ class Judge:
             return False
         return all(fits(value, seen.value(path)) for path, value in wanted.fields.items())
 
+    def _time_of(self, seen: Seen, wanted: Wanted | None) -> Any:
+        """Give the time that would be written: where what is expected has room for it, that."""
+        ends = [] if wanted is None else [("from", wanted.earliest), ("to", wanted.latest)]
+        span = {name: self.since(moment.of(self._start)) for name, moment in ends if moment is not None}
+        if wanted is None or not span or not self._fits(replace(wanted, fields={}), seen):
+            return self.since(seen.at)
+        return span["from"] if span.get("from") == span.get("to") else span
+
     def _wanted(self, wanted: Wanted) -> Row:
         return Row("-", self._when(wanted), _line(wanted.fields.items()))
 
@@ -164,7 +171,7 @@ class Judge:
     def _written(self, seen: Seen, wanted: Wanted | None, paths: Sequence[str], timed: bool) -> dict[str, Any]:
         """Give what would be written into the test for this: what fits there already stays as it is."""
         named = paths if wanted is None else list(wanted.fields)
-        found: dict[str, Any] = {"at": self.since(seen.at)} if timed else {}
+        found: dict[str, Any] = {"at": self._time_of(seen, wanted)} if timed else {}
         for path in named:
             value = seen.value(path)
             if wanted is not None and fits(wanted.fields[path], value):

@@ -57,7 +57,7 @@ FOR_PEOPLE = """configs/alerts.test.yaml
       dead letters at fragile
         + +5m  title: "ONE"
 """
-UPDATED = """    expect: {oncall: [{at: +16m, title: ASKED}], tell: 0}
+UPDATED = """    expect: {oncall: [{at: {from: +10m, to: +21m}, title: ASKED}], tell: 0}
     dropped:
       quiet:
         - {reason: "by change at configs/alerts.yaml:7:5"}

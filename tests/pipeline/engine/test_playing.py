@@ -254,3 +254,27 @@ def test_a_producer_that_cannot_be_asked_is_told(tmp_path: Path, played) -> None
     verdict = played("until: 1m\nexpect: {log: []}", pipeline)
     assert subjects(verdict) == ["asking watch"]
     assert [(row.when, row.text) for row in verdict.differences[0].rows] == [("+10s", "KeyError: 5")]
+
+
+def test_what_would_be_written_keeps_what_was_right(played) -> None:
+    verdict = played(
+        """
+send:
+  - http: {json: {title: extra}}
+  - http: {json: {title: first, text: new}}
+    after: 10s
+expect:
+  log:
+    - {title: {matches: ^first$}, text: new, at: {from: +5s, to: +15s}}
+    - {title: second, at: +1h}
+"""
+    )
+    (difference,) = verdict.differences
+    assert difference.seen == [
+        {"at": "+0s", "title": "extra", "text": ""},
+        {"at": {"from": "+5s", "to": "+15s"}, "title": {"matches": "^first$"}, "text": "new"},
+    ]
+    verdict = played(
+        "send: [{http: {json: {title: first}}}]\nexpect: {log: [{title: {matches: ^f}, text: x, at: {from: +0s, to: +5s}}]}"
+    )
+    assert verdict.differences[0].seen == [{"at": {"from": "+0s", "to": "+5s"}, "title": {"matches": "^f"}, "text": ""}]
