@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -17,15 +16,15 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
-from pipeline.engine.batch import Batch
-from pipeline.engine.clock import TICK, Clock
-from pipeline.engine.pipeline import Pipeline, Pipelines
-from pipeline.engine.runner import Runner
-from pipeline.engine.simulation.asking import Asking, NoPolls
-from pipeline.engine.simulation.deaths import Fate, KilledError, MortalQueue, Where, mortal
+from pipeline.engine.clock import TICK
+from pipeline.engine.simulation.asking import Asking
+from pipeline.engine.simulation.crew import Crew
+from pipeline.engine.simulation.deaths import Where
 from pipeline.engine.simulation.files import give_back, take
-from pipeline.engine.simulation.stage import Attempt, ListQueue, Outage, Outside, Unhurried, fake_consumer, fake_producer
-from pipeline.errors import PermanentError, Problem, RequestError, TemporaryError
+from pipeline.engine.simulation.posting import Answer as Answer
+from pipeline.engine.simulation.posting import post
+from pipeline.engine.simulation.stage import Attempt, ListQueue, Outage, Outside, fake_consumer, fake_producer
+from pipeline.errors import PermanentError
 from pipeline.message import Message
 from pipeline.plugin import Note, PollingProducer, WebhookProducer
 from pipeline.present import Pretence, pretending
@@ -39,52 +38,6 @@ T = TypeVar("T")
 
 LONGEST: Final = timedelta(days=31)
 """For how long a simulation goes on where something waits and nobody says how long."""
-RETENTION: Final = timedelta(days=36_500)
-"""Records are kept: at the end somebody asks for them."""
-PUT_BACK: Final = 1000
-"""So often batches may go back to the queue before somebody should look at it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What the sender of a payload is answered, and the messages of it that were accepted."""
-
-    status: int
-    reason: str = ""
-    problems: tuple[Problem, ...] = ()
-    messages: tuple[Message, ...] = ()
-
-
-class _Runner(Runner):
-    """A runner that tells what it accepts."""
-
-    noted: Callable[[str, Sequence[Message]], None]
-
-    def accept(self, pipeline: Pipeline, producer: str, messages: Sequence[Message]) -> None:
-        """Put a producer's messages on the queue."""
-        super().accept(pipeline, producer, messages)
-        self.noted(producer, messages)
-
-
-class _Clock(Clock):
-    """A clock that asks no producers, and forgets nothing."""
-
-    def __init__(self, runner: Runner, *, owner: str) -> None:
-        super().__init__(runner, owner=owner, retention=RETENTION)
-        self._polls = NoPolls(runner, owner)
-
-    def _purge(self, now: datetime) -> None:
-        """Forget nothing: at the end somebody asks for it."""
-
-
-@dataclass(slots=True)
-class _Worker:
-    """A worker with a clock beside it: the objects of one machine."""
-
-    skew: timedelta
-    fate: Fate
-    runner: Runner
-    clock: _Clock
 
 
 class Simulation:
@@ -107,43 +60,36 @@ class Simulation:
         self.now = start
         self._skews = [*skew, *[timedelta()] * (workers - len(skew))]
         self._directory = directory
-        self._who = timedelta()
         self._outside = Outside(lambda: self.now)
         self._fakes = _with_fakes(self.spec, self._outside)
         self._real = {step.label for step in self.spec.producers if _stays(step)}
         self._asking = Asking(self._fakes, self._real, self._outside, start)
         self._queue = ListQueue()
         self._numbers = count(1)
-        self._turns = count()
         self._chance = random.Random(0)  # noqa: S311 - jitter that is the same each time
-        self._pretence = Pretence(lambda: self.now + self._who, self._new_id, self._chance.uniform)
-        self._workers: list[_Worker] = []
-        self._dying: Where | None = None
+        self._pretence = Pretence(lambda: self.now + self._crew.skew, self._new_id, self._chance.uniform)
         self._accepted: list[tuple[datetime, str, Message]] = []
-        self._put_back = 0
         self._looked: datetime | None = None
-        self._changes = 0
-        """Counts what may have changed the store, so that it is looked at anew only then."""
         self._known: dict[str, tuple[int, Any]] = {}
+        """What was seen in the store, and how much had changed it by then."""
         self.mask = masker(
             secret
             for step in (*self.spec.producers, *self.spec.filters, *self.spec.consumers)
             for secret in secrets_in(step.config)
         )
         """Hides the secrets of the pipeline's plugins in a text."""
-        self.died = 0
-        """How many workers and clocks have died."""
 
     def __enter__(self) -> Self:
         self._files = take(len(self._skews), self._directory)
         self._files.begin([lambda skew=skew: self.now + skew for skew in self._skews])  # type: ignore[misc]  # mypy takes no default
         self.store = self._files.store
+        self._crew = Crew(self._fakes, self._skews, self._queue, self._outside, self._files, self._note)
         with pretending(self._pretence):
-            self._workers = [self._worker(index) for index in range(len(self._skews))]
+            self._crew.start()
         return self
 
     def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
-        self._stop()
+        self._crew.stop()
         give_back(self._files, len(self._skews), self._directory)
 
     @property
@@ -163,6 +109,11 @@ class Simulation:
     def idle(self) -> bool:
         """Whether nothing is on the queue, nothing is held, nothing stands in line, and nothing waits to be asked for."""
         return not len(self._queue) and not self.held and not self._asking.unasked
+
+    @property
+    def died(self) -> int:
+        """How many workers and clocks have died."""
+        return self._crew.died
 
     @property
     def failures(self) -> Sequence[tuple[datetime, str, str]]:
@@ -189,7 +140,8 @@ class Simulation:
     def send(self, producer: str, request: Request) -> Answer:
         """Post a payload to a producer, as the intake takes it; what it makes of it is on the queue when this returns."""
         with pretending(self._pretence):
-            answer, told = self._received(self._producer(producer), request)
+            step = self._producer(producer)
+            answer, told = post(self._crew.pipeline, step, request, real=producer in self._real)
             messages = [one for one in told if not isinstance(one, Note)]
             if notes := {one.name: one.text for one in told if isinstance(one, Note)}:
                 self.store.write_notes(self.spec.name, producer, notes)
@@ -219,13 +171,12 @@ class Simulation:
             self._asking.news(producer, self.now)
             self._outside.given.setdefault(producer, []).extend(messages)
             if step.schedule is None:
-                runner = self._workers[0].runner
-                runner.poll(runner.pipelines[self.spec.name], producer)
+                self._crew.runner.poll(self._crew.pipeline, producer)
 
     def run_until(self, moment: datetime) -> None:
         """Let time pass until `moment`, and do what is to be done up to then."""
         with pretending(self._pretence):
-            self._work()
+            self._crew.work()
             while (due := self._next()) is not None and due <= moment:
                 self._go_to(due)
             self.now = max(self.now, moment)
@@ -234,7 +185,7 @@ class Simulation:
         """Let time pass until nothing waits any more; false where something still does after `limit`."""
         with pretending(self._pretence):
             end = self.now + limit
-            self._work()
+            self._crew.work()
             while (due := self._next()) is not None and not self.idle:
                 if due > end:
                     return False
@@ -244,14 +195,14 @@ class Simulation:
     def work(self) -> None:
         """Do what is on the queue, without letting time pass."""
         with pretending(self._pretence):
-            self._work()
+            self._crew.work()
 
     def restart(self) -> None:
         """End all processes in an orderly way, and start them again on the same files and the same queue."""
         with pretending(self._pretence):
-            self._stop()
+            self._crew.stop()
             self._files.close()
-            self._workers = [self._worker(index) for index in range(len(self._skews))]
+            self._crew.start()
 
     def forget(self) -> None:
         """Lose the memory, as when a Redis is flushed."""
@@ -263,13 +214,11 @@ class Simulation:
 
     def kill_next(self, where: Where) -> None:
         """Let the next worker or clock that comes there die; another takes its place, and gets what it was working on."""
-        self._dying = where
-        for worker in self._workers:
-            worker.fate.die(where)
+        self._crew.kill_next(where)
 
     def fail(self, consumer: str, error: Exception, *, for_: timedelta | None = None, after: timedelta = timedelta()) -> None:
         """Let a consumer raise this from now on, or `after` a while; `for_` a time, or for ever."""
-        self._changes += 1
+        self._crew.changes += 1
         start = self.now + after
         self._outside.outages.append(Outage(consumer, error, start, None if for_ is None else start + for_))
 
@@ -283,47 +232,11 @@ class Simulation:
     def _accept(self, messages: Sequence[Message], producer: str) -> None:
         self._looked = None  # what it leads to may be due at once
         if messages:
-            runner = self._workers[0].runner
-            runner.accept(runner.pipelines[self.spec.name], producer, messages)
+            self._crew.runner.accept(self._crew.pipeline, producer, messages)
 
     def _note(self, producer: str, messages: Sequence[Message]) -> None:
-        self._changes += 1
+        self._crew.changes += 1
         self._accepted += [(self.now, producer, message) for message in messages]
-
-    def _received(self, step: ProducerStep, request: Request) -> tuple[Answer, list[Message | Note]]:
-        with self._open(step) as plugin:
-            return self._asked(plugin, step, request)
-
-    @contextmanager
-    def _open(self, step: ProducerStep) -> Iterator[WebhookProducer[Any]]:
-        """Give a producer that can be posted to: the pipeline's own, or where that has a fake, a real one for this once."""
-        if not issubclass(step.type, WebhookProducer):
-            raise PermanentError(f"producer '{step.label}' of pipeline '{self.spec.name}' takes no payloads")
-        if step.label in self._real:
-            plugin: Any = self._workers[0].runner.pipelines[self.spec.name].plugin(step)
-            yield plugin
-            return
-        plugin = step.build()
-        plugin.open()
-        try:
-            yield plugin
-        finally:
-            plugin.close()
-
-    def _asked(self, plugin: WebhookProducer[Any], step: ProducerStep, request: Request) -> tuple[Answer, list[Message | Note]]:
-        root = f"/in/{self.spec.name}/{step.label}"
-        status = plugin.status_for(request.path.removeprefix(root) if request.path.startswith(root) else "")
-        if status is None:
-            return Answer(status=404, reason=f"there is nothing at {request.path}"), []
-        try:
-            return Answer(status=status), list(plugin.receive(request))
-        except RequestError as error:
-            code = error.status if 400 <= error.status < 500 else 422
-            return Answer(status=code, reason=str(error), problems=tuple(error.problems)), list(error.accepted)
-        except PermanentError as error:
-            return Answer(status=422, reason=str(error)), []
-        except TemporaryError as error:
-            return Answer(status=503, reason=str(error)), []
 
     def _producer(self, label: str) -> ProducerStep:
         found = next((step for step in self.spec.producers if step.label == label), None)
@@ -331,86 +244,15 @@ class Simulation:
             raise PermanentError(f"pipeline '{self.spec.name}' has no producer '{label}'")
         return found
 
-    def _worker(self, index: int) -> _Worker:
-        skew, fate = self._skews[index], Fate()
-        fate.die(self._dying)
-
-        def now() -> datetime:
-            return self.now + skew
-
-        pipelines = Pipelines(Configuration({self.spec.name: self._fakes}))
-        memory = Unhurried(self._files.memory(index), self._outside)
-        store, queue = mortal(self.store, fate), MortalQueue(self._queue, fate)
-        runner = _Runner(pipelines, store, memory, queue, now=now)
-        runner.noted = self._note
-        return _Worker(skew, fate, runner, _Clock(runner, owner=f"clock {index}"))
-
-    def _stop(self) -> None:
-        for worker in self._workers:
-            worker.runner.pipelines.close()
-        self._workers = []
-
-    @contextmanager
-    def _as(self, worker: _Worker, job: str) -> Iterator[None]:
-        """Let a worker do something, by its own clock; where it dies over that, another one takes its place."""
-        self._who = worker.skew
-        self._changes += job != "poll"  # of a poll it is known what it accepts
-        worker.fate.begin(job)
-        try:
-            yield
-            worker.fate.end()
-        except KilledError:
-            self.died += 1
-            self._dying = None
-            for other in self._workers:
-                other.fate.die(None)
-            index = self._workers.index(worker)
-            self._workers[index] = self._worker(index)
-            raise
-        finally:
-            self._who = timedelta()
-
-    def _work(self) -> None:
-        while len(self._queue):
-            batch = self._queue.take()
-            worker = self._workers[next(self._turns) % len(self._workers)]
-            try:
-                with self._as(worker, batch.job):
-                    worker.runner.run(batch)
-            except KilledError:
-                self._workers[next(self._turns) % len(self._workers)].runner.lost(batch)
-            except TemporaryError:
-                self._back(batch)
-
-    def _back(self, batch: Batch) -> None:
-        self._put_back += 1
-        if self._put_back > PUT_BACK:
-            raise RuntimeError(f"batches went back to the queue {PUT_BACK} times")
-        self._queue.publish([batch])
-
-    def _tick(self) -> None:
-        for worker in list(self._workers):
-            try:
-                with self._as(worker, "tick"):
-                    while worker.clock.tick():
-                        pass
-            except KilledError:
-                continue
-
-    def _ask(self) -> None:
-        worker = self._workers[0]
-        with suppress(KilledError), self._as(worker, "poll"):
-            self._asking.ask(worker.runner, worker.runner.pipelines[self.spec.name], self.now)
-
     def _go_to(self, moment: datetime) -> None:
         """Let it be this moment, and do what is due."""
         self.now = moment
         if (due := self._due_in_store()) is not None and due <= moment:
             self._looked = moment
-            self._tick()
+            self._crew.tick()
         if (due := self._asking.next()) is not None and due <= moment:
-            self._ask()
-        self._work()
+            self._crew.ask(self._asking, self.now)
+        self._crew.work()
 
     def _next(self) -> datetime | None:
         """Give when something happens next; what should have happened already does at the clocks' next look. None: never."""
@@ -426,8 +268,8 @@ class Simulation:
     def _once(self, name: str, look: Callable[[], T]) -> T:
         """Give what a look at the store tells; as it was told before, where nothing can have changed."""
         known = self._known.get(name)
-        if known is None or known[0] != self._changes:
-            known = self._known[name] = (self._changes, look())
+        if known is None or known[0] != self._crew.changes:
+            known = self._known[name] = (self._crew.changes, look())
         found: T = known[1]
         return found
 
@@ -444,7 +286,7 @@ class Simulation:
 
     def _new_id(self) -> str:
         """Give ids that sort by time and by the order in which they were asked for."""
-        moment = int((self.now + self._who).timestamp() * 1000) & 0xFFFFFFFFFFFF
+        moment = int((self.now + self._crew.skew).timestamp() * 1000) & 0xFFFFFFFFFFFF
         number = next(self._numbers)
         return str(UUID(int=moment << 80 | 7 << 76 | (number >> 62 & 0xFFF) << 64 | 2 << 62 | number & (1 << 62) - 1))
 
