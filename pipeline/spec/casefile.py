@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +11,6 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from pipeline.message import FIELDS
-from pipeline.plugin import WebhookProducer
 from pipeline.registry import did_you_mean, suggestion
 from pipeline.schedule import read_zone
 from pipeline.spec.casekeys import AnswerKeys, CaseKeys, FailKeys, FileKeys, MessageKeys, PayloadKeys, SpanKeys, StepKeys
@@ -19,9 +18,8 @@ from pipeline.spec.cases import Answered, Broken, Case, CaseFile, Expected, Happ
 from pipeline.spec.cases import pipeline_of as pipeline_of  # noqa: PLC0414 - who reads tests asks for it as well
 from pipeline.spec.document import read
 from pipeline.spec.matching import refuse_unusable
-from pipeline.spec.model import PipelineSpec
 from pipeline.spec.options import validate
-from pipeline.spec.problems import Place, Problems, Source
+from pipeline.spec.problems import Place, Problems
 from pipeline.spec.tree import Entry, Items, Mapping, Node, Scalar
 from pipeline.units import parse_duration
 
@@ -282,35 +280,6 @@ class _CaseReader:
     def _name_all(self, kind: str, node: Node) -> None:
         if isinstance(node, Mapping):
             self._labels.setdefault(kind, []).extend((label, entry.key) for label, entry in node.entries.items())
-
-
-def refuse_unknown(case: Case, spec: PipelineSpec, declared: Collection[str], problems: Problems) -> None:
-    """Tell of steps that a test names and its pipeline does not have, and of payloads for producers that take none.
-
-    `declared` are the labels of all its steps, of those that are not active too.
-    """
-    consumers = [step.label for step in spec.consumers]
-    producers = {step.label: step for step in spec.producers}
-    known = {"producer": list(producers), "consumer": consumers, "step": [*(step.label for step in spec.filters), *consumers]}
-    for timed in case.steps:
-        step = producers.get(timed.step.producer) if isinstance(timed.step, Sending) and timed.step.payload else None
-        if step is not None and isinstance(timed.step, Sending) and not issubclass(step.type, WebhookProducer):
-            problems.error(timed.step.place, f"producer '{step.label}' takes no payloads", "give it a message: {title: …}")
-    for kind, named in case.labels.items():
-        for label, place in named:
-            if label not in known[kind]:
-                what = "filter or consumer" if kind == "step" else kind
-                inactive = "it is not active here: where a variable switches it on, 'environment:' sets that"
-                hint = inactive if label in declared else suggestion(label, known[kind], none="")
-                problems.error(place, f"the pipeline has no {what} '{label}'", hint)
-
-
-def lone_file(path: Path, problems: Problems) -> None:
-    """Tell of a file of tests that lies beside no pipeline."""
-    beside = [file.name for file in path.parent.glob("*.yaml") if not file.name.endswith(".test.yaml")]
-    wanted = pipeline_of(path).name
-    hint = did_you_mean(wanted, beside) or "tests lie beside their pipeline: NAME.test.yaml beside NAME.yaml"
-    problems.error(Place(Source(path)), f"there is no {wanted} beside it", hint)
 
 
 def _places(node: Mapping) -> list[Place]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from pipeline.networks import ANYWHERE, Networks
-from pipeline.spec.casefile import lone_file, read_cases, refuse_unknown
-from pipeline.spec.cases import SUFFIX, Case, CaseFile, pipeline_of, tests_of
+from pipeline.plugin import WebhookProducer
+from pipeline.registry import did_you_mean, suggestion
+from pipeline.spec.casefile import read_cases
+from pipeline.spec.cases import SUFFIX, Case, CaseFile, Sending, pipeline_of, tests_of
 from pipeline.spec.document import read
 from pipeline.spec.loader import check
 from pipeline.spec.model import Configuration, PipelineSpec
@@ -76,7 +78,7 @@ def load_cases(paths: Sequence[Path], *, networks: Networks = ANYWHERE) -> Loade
         file = read_cases(path, problems)
         loaded.files.append(file or CaseFile(path, pipeline_of(path), ()))
         if not pipeline_of(path).is_file():
-            lone_file(path, problems)
+            _lone_file(path, problems)
         elif file is not None:
             _load(file, problems, loaded, networks)
         loaded.problems += problems.sorted([path])
@@ -110,9 +112,38 @@ def _load(file: CaseFile, problems: Problems, loaded: Loaded, networks: Networks
                 problems.error(Place(Source(file.path)), f"there is no pipeline in {file.pipeline.name}")
             continue
         before = len(problems)
-        refuse_unknown(case, spec, declared, problems)
+        _refuse_unknown(case, spec, declared, problems)
         if len(problems) == before:
             loaded.ready.append(Ready(case, spec, file.path))
+
+
+def _refuse_unknown(case: Case, spec: PipelineSpec, declared: Collection[str], problems: Problems) -> None:
+    """Tell of steps that a test names and its pipeline does not have, and of payloads for producers that take none.
+
+    `declared` are the labels of all its steps, of those that are not active too.
+    """
+    consumers = [step.label for step in spec.consumers]
+    producers = {step.label: step for step in spec.producers}
+    known = {"producer": list(producers), "consumer": consumers, "step": [*(step.label for step in spec.filters), *consumers]}
+    for timed in case.steps:
+        step = producers.get(timed.step.producer) if isinstance(timed.step, Sending) and timed.step.payload else None
+        if step is not None and isinstance(timed.step, Sending) and not issubclass(step.type, WebhookProducer):
+            problems.error(timed.step.place, f"producer '{step.label}' takes no payloads", "give it a message: {title: …}")
+    for kind, named in case.labels.items():
+        for label, place in named:
+            if label not in known[kind]:
+                what = "filter or consumer" if kind == "step" else kind
+                inactive = "it is not active here: where a variable switches it on, 'environment:' sets that"
+                hint = inactive if label in declared else suggestion(label, known[kind], none="")
+                problems.error(place, f"the pipeline has no {what} '{label}'", hint)
+
+
+def _lone_file(path: Path, problems: Problems) -> None:
+    """Tell of a file of tests that lies beside no pipeline."""
+    beside = [file.name for file in path.parent.glob("*.yaml") if not file.name.endswith(".test.yaml")]
+    wanted = pipeline_of(path).name
+    hint = did_you_mean(wanted, beside) or "tests lie beside their pipeline: NAME.test.yaml beside NAME.yaml"
+    problems.error(Place(Source(path)), f"there is no {wanted} beside it", hint)
 
 
 def _declared(pipeline: Path) -> set[str]:
