@@ -14,8 +14,20 @@ from pipeline.message import FIELDS
 from pipeline.registry import did_you_mean, suggestion
 from pipeline.schedule import read_zone
 from pipeline.spec.casekeys import AnswerKeys, CaseKeys, FailKeys, FileKeys, MessageKeys, PayloadKeys, SpanKeys, StepKeys
-from pipeline.spec.cases import Answered, Broken, Case, CaseFile, Expected, Happening, Moment, Payload, Sending, Timed, Wanted
-from pipeline.spec.cases import pipeline_of as pipeline_of  # noqa: PLC0414 - who reads tests asks for it as well
+from pipeline.spec.cases import (
+    Answered,
+    Broken,
+    Case,
+    CaseFile,
+    Expected,
+    Happening,
+    Moment,
+    Payload,
+    Sending,
+    Timed,
+    Wanted,
+    pipeline_of,
+)
 from pipeline.spec.document import read
 from pipeline.spec.matching import refuse_unusable
 from pipeline.spec.options import validate
