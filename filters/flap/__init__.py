@@ -22,13 +22,14 @@ at once was not over, and neither is told, but counted. So what changes every 20
 fires, that it flaps, and how it ended. `settle: 0s` lets every resolve pass at once; the story has a message more then.
 
 `time` decides in which order messages were said. What is older than what is known already is dropped with that reason, and the
-changes that it tells of are counted as far as what lay around it is still kept. A time in the future counts as a minute from
-now.
+changes that it tells of are counted as far as what lay around it is still kept. A firing message that comes more than a minute
+after the newest counts in any case, or a sender whose clock is put back would be silenced: the changes are counted anew from
+there. A time in the future counts as a minute from now.
 
 All that is in the store, so a lost memory changes nothing, and neither does the number of workers: a clock decides about all
 messages of a key, one after the other, within the quarter of a second in which it looks. What can differ is what comes in another
 order and later than that: a firing message that is overtaken by its resolve is dropped as older. One message waits for each key,
-and what is kept has some 170 bytes, 3 kB at most; it is forgotten when nothing has come for as long as `within`.
+and what is kept has some 210 bytes, 3 kB at most; it is forgotten when nothing has come for as long as `within`.
 """
 
 from __future__ import annotations
@@ -53,6 +54,6 @@ class Flap(WindowFilter[FlapConfig]):
     def release(self, opened: Opened) -> Iterable[Released]:
         """Go through what has come, in order of its time, and say what leaves, waits on or ends here."""
         case = Case(self.config, opened)
-        for message in sorted(opened.messages, key=lambda one: (one.time, one.id)):
+        for message in sorted(opened.messages, key=lambda one: (one.time, one.status == "resolved", one.id)):
             yield from case.take(message)
         yield from case.end()

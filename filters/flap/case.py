@@ -14,6 +14,8 @@ from pipeline import Dropped, Keep, Message, Opened, Released, Stay, format_dura
 
 _AHEAD: Final = timedelta(minutes=1)
 """Clocks differ by so much at most; a time farther ahead is a mistake that must not keep a message for years."""
+_OVERTAKEN: Final = timedelta(minutes=1)
+"""What fires and comes so much later than the newest was not overtaken by it: its sender's clock was put back."""
 
 
 class Case:
@@ -24,20 +26,25 @@ class Case:
         self._now, self._key = opened.now, opened.key
         self._known = msgspec.convert(opened.kept or {}, Known)
         self._course = Course(self._known.course, config.within)
-        self._waiting = next((one for one in opened.messages if one.id == self._known.waits), None)
+        self._waited = self._known.waits
+        self._waiting = next((one for one in opened.messages if one.id == self._waited), None)
         self._needed = bool(opened.messages) or self._known.began is not None
 
     def take(self, message: Message) -> Iterator[Released]:
         """Decide about a message."""
-        if message is self._waiting:
+        if message.id == self._waited:
             return
         at = min(message.time, self._now + _AHEAD)
         yield from self._go_to(at, self._course.since)
+        if self._is_anew(message, at):
+            self._course, self._known.seen = Course([], self._config.within), self._now
         newest, since = self._course.newest, self._course.since
         added = self._course.add(message, at)
         if added:
             self._known.seen = self._now
         late = newest is not None and at < newest.time
+        if not late:
+            self._known.heard = self._now
         if self._known.began is not None:
             yield from self._flapping(message, added, late=late)
         elif added and self._course.changes >= self._config.changes:
@@ -64,6 +71,13 @@ class Case:
         known.waits = self._waiting.id if self._waiting is not None else ""
         known.course = self._course.moments
         yield Keep(msgspec.to_builtins(known), due)
+
+    def _is_anew(self, message: Message, at: datetime) -> bool:
+        """Say whether what is older than the newest counts all the same: nothing that fires is silenced for long."""
+        newest, heard = self._course.newest, self._known.heard
+        if message.status == "resolved" or newest is None or heard is None:
+            return False
+        return at < newest.time and self._now - heard >= _OVERTAKEN
 
     @property
     def _patience(self) -> timedelta:

@@ -38,6 +38,8 @@ class Known(msgspec.Struct, omit_defaults=True):
     """How often the status has changed since."""
     seen: datetime | None = None
     """When it was seen here that the status had changed."""
+    heard: datetime | None = None
+    """When the newest message came."""
 
 
 class Course:

@@ -18,13 +18,15 @@ such as a severity that rises to critical; from then on it is told. `tell: text`
 passes, `tell: data` puts it as `lasted` into the payload, where that is an object.
 
 `time` decides what is newer, so that it does not matter in which order messages come: what is older than what is known already is
-dropped with that reason. A time in the future counts as a minute from now.
+dropped with that reason, and what is resolved at the time at which it fires is over. A firing message that comes more than a
+minute after the newest counts in any case, or a sender whose clock is put back would be silenced. A time in the future counts as
+a minute from now.
 
 A resolve of something of which nothing is known passes, rather than that an end is never told; one of what was over without
 having been told is dropped, for as long as that is known: `for`, an hour at least. That something was told is known for
 `remember` after its last message. All that is in the store, so a lost memory changes nothing, and neither does the number of
 workers: a clock decides about all messages of a key, one after the other, within the quarter of a second in which it looks. One
-message and some 240 bytes wait for each key.
+message and some 280 bytes wait for each key.
 """
 
 from __future__ import annotations
@@ -49,6 +51,6 @@ class Hold(WindowFilter[HoldConfig]):
     def release(self, opened: Opened) -> Iterable[Released]:
         """Go through what has come, in order of its time, and say what leaves, waits on or ends here."""
         case = Case(self.config, opened)
-        for message in sorted(opened.messages, key=lambda one: (one.time, one.id)):
+        for message in sorted(opened.messages, key=lambda one: (one.time, one.status == "resolved", one.id)):
             yield from case.take(message)
         yield from case.end()

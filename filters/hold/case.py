@@ -13,6 +13,8 @@ from pipeline import Dropped, Keep, Message, Opened, Released, Stay, format_dura
 
 _AHEAD: Final = timedelta(minutes=1)
 """Clocks differ by so much at most; a time farther ahead is a mistake that must not keep a message for years."""
+_OVERTAKEN: Final = timedelta(minutes=1)
+"""What fires and comes so much later than the newest was not overtaken by it: its sender's clock was put back."""
 _OVER_KNOWN: Final = timedelta(hours=1)
 
 
@@ -21,6 +23,8 @@ class Known(msgspec.Struct, omit_defaults=True):
 
     newest: datetime | None = None
     """The time of the newest message."""
+    heard: datetime | None = None
+    """When that came."""
     since: datetime | None = None
     """Since when it fires; None where it does not, as far as is known."""
     over: datetime | None = None
@@ -38,21 +42,23 @@ class Case:
         self._config = config
         self._now = opened.now
         self._known = msgspec.convert(opened.kept or {}, Known)
-        self._waiting = next((one for one in opened.messages if one.id == self._known.waits), None)
+        self._waited = self._known.waits
+        self._waiting = next((one for one in opened.messages if one.id == self._waited), None)
         self._needed = bool(opened.messages)
 
     def take(self, message: Message) -> Iterator[Released]:
         """Decide about a message."""
-        if message is self._waiting:
+        if message.id == self._waited:
             return
         known, at = self._known, min(message.time, self._now + _AHEAD)
         yield from self._pass_what_lasts(at)
-        if known.newest is not None and at < known.newest:
-            yield Dropped(f"older than what is known, of {known.newest:%Y-%m-%d %H:%M:%S %Z}", message)
+        since = max(known.newest or at, at)
+        if at < since and not self._is_anew(message):
+            yield Dropped(f"older than what is known, of {since:%Y-%m-%d %H:%M:%S %Z}", message)
             self._learn(message, at)
             return
-        known.newest = at
-        yield from self._resolved(message, at) if message.status == "resolved" else self._firing(message, at)
+        known.newest, known.heard = at, self._now
+        yield from self._resolved(message, at) if message.status == "resolved" else self._firing(message, since)
 
     def end(self) -> Iterator[Released]:
         """Pass what has lasted by now, and say what is kept until when."""
@@ -67,6 +73,11 @@ class Case:
         else:
             return  # nothing has come for so long that it is forgotten
         yield Keep(msgspec.to_builtins(known), due)
+
+    def _is_anew(self, message: Message) -> bool:
+        """Say whether what bears an older time than the newest counts all the same: nothing that fires is silenced for long."""
+        heard = self._known.heard
+        return message.status != "resolved" and heard is not None and self._now - heard >= _OVERTAKEN
 
     def _firing(self, message: Message, at: datetime) -> Iterator[Released]:
         known = self._known
@@ -84,7 +95,7 @@ class Case:
     def _resolved(self, message: Message, at: datetime) -> Iterator[Released]:
         known = self._known
         if self._waiting is not None and known.since is not None:
-            lasted, limit = format_duration(_whole(at - known.since)), format_duration(self._config.for_)
+            lasted, limit = format_duration(_whole(max(at, known.since) - known.since)), format_duration(self._config.for_)
             reason = f"over after {lasted}, before {limit}"
             yield Dropped(reason, self._waiting)
             yield Dropped(reason, message)

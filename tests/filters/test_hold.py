@@ -159,6 +159,51 @@ def test_what_was_told_is_remembered_for_a_while(spec_of):
         assert told(simulation) == [(300, "disk firing 0"), (80_000, "disk firing 80000"), (200_300, "disk firing 200000")]
 
 
+@pytest.mark.parametrize("repeated", [False, True])
+def test_what_fires_and_is_over_at_one_time_is_over_whichever_id_comes_first(spec_of, repeated):
+    """As heartbeats have it, whose ids sort by chance."""
+    began, over = message(0, id="f" * 32), message(0, "resolved", id="0" * 32)
+    with Simulation(spec_of(FIVE), start=START) as simulation:
+        simulation.accept([began] if repeated else [began, over])
+        simulation.run_until(START + 10 * SECOND)
+        simulation.accept([over])
+        simulation.run_until_idle()
+        assert told(simulation) == []
+        assert {reason(simulation, one) for one in (began, over)} == {"over after 0s, before 5m"}
+
+
+def test_what_waits_with_a_time_that_is_years_ahead_is_over_all_the_same(spec_of):
+    with Simulation(spec_of(FIVE), start=START) as simulation:
+        simulation.accept([message(10**9)])
+        simulation.run_until(START + 2 * MINUTE)
+        simulation.accept([message(120, "resolved")])
+        simulation.run_until_idle()
+        assert told(simulation) == []
+
+
+def test_a_sender_whose_clock_is_put_back_is_not_silenced(spec_of):
+    """At 20 minutes it says that it is over; a minute later it is an hour earlier, and fires."""
+    with Simulation(spec_of(FIVE), start=START) as simulation:
+        send(simulation, message(0), message(1200, "resolved"))
+        simulation.run_until(START + 1261 * SECOND)
+        simulation.accept([anew := message(1261 - 3600)])
+        simulation.run_until(START + 1800 * SECOND)
+        simulation.accept([message(1800 - 3600, "resolved")])
+        simulation.run_until_idle()
+        assert [title for _, title in told(simulation)][2:] == [anew.title, "disk resolved -1800"]
+        assert 1261 < told(simulation)[2][0] <= 1261 + 300
+
+
+def test_what_was_overtaken_by_its_end_is_over(spec_of):
+    with Simulation(spec_of(FIVE), start=START) as simulation:
+        simulation.accept([message(10, "resolved")])
+        simulation.run_until(START + 50 * SECOND)
+        simulation.accept([late := message(0)])
+        simulation.run_until_idle()
+        assert [title for _, title in told(simulation)] == ["disk resolved 10"]
+        assert reason(simulation, late) == "older than what is known, of 2026-03-29 00:30:10 UTC"
+
+
 def test_a_restart_changes_nothing(spec_of):
     with Simulation(spec_of(FIVE), start=START) as simulation:
         send(simulation, message(0), message(1, key="cpu"))
