@@ -18,13 +18,14 @@ _FEWEST_DIGITS: Final = 13
 _MOST_DIGITS: Final = 19
 _DOUBLED: Final = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 """The sum of the digits of twice a digit."""
-_OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])"
+_OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|[01]?[0-9]?[0-9])"
 NAMED: Final = {
-    "email": r"[\pL\pN._%+-]+@[\pL\pN-]+(?:\.[\pL\pN-]+)+",
+    "email": r"[\pL\pM\pN._%+-]+@[\pL\pM\pN-]+(?:\.[\pL\pM\pN-]+)+",
     "ipv4": rf"\b(?:{_OCTET}\.){{3}}{_OCTET}\b",
-    "card": r"[0-9](?:[ -]?[0-9]){12,}",
+    "card": r"[0-9](?:[\pZ\p{Pd}]?[0-9]){12,}",
     "bearer": r"(?i)\bbearer\s+(?P<secret>[a-z0-9._~+/=-]{8,})",
-    "password-in-url": r"://[^\s/:@?#]*:(?P<secret>[^\s/?#]+)@",
+    # the second form has a / in it that nobody escaped; what is only digits before it is a port
+    "password-in-url": r"://[^\s/:@?#]*:(?P<secret>[^\s/?#]+|[0-9]*[^\s/?#@0-9][^\s/?#@]*[/?#][^\s@]*)@",
 }
 """The patterns that have names."""
 
@@ -86,13 +87,14 @@ class Pattern:
 def _without_cards(run: str) -> str:
     """Replace the card numbers in a run of digits, beside which other numbers may stand."""
     groups = [match.span() for match in re.finditer("[0-9]+", run)]
-    made, end, first = "", 0, 0
-    while first < len(groups):
+    made, end = "", 0
+    for first, (begin, _) in enumerate(groups):
         last = _last_of_card(run, groups, first)
-        if last >= first:
-            made += f"{run[end : groups[first][0]]}{MARK}"
-            end = groups[last][1]
-        first = max(first, last) + 1
+        if last < first:
+            continue
+        if begin >= end:  # else it goes with the one before: of two that overlap either may be the card
+            made += f"{run[end:begin]}{MARK}"
+        end = max(end, groups[last][1])
     return made + run[end:]
 
 
