@@ -29,16 +29,19 @@ Where the order of the list changes from time to time, the number says nothing: 
 for the same message, so that a repeat is no second message; a part that is alone keeps the message's id.
 
 An empty list leaves nothing to tell: the message is dropped, or what `empty` says. Where there is no list, something is
-wrong: the message is buried, or what `missing` says. More than `most` elements, a template that fails, and an element that
-cannot be read put the whole message into the dead letters, and no part goes on.
+wrong: the message is buried, or what `missing` says. More than `most` elements, a template that fails, an element that
+cannot be read, and parts that are too much together (64 MiB, or ten seconds of work) put the whole message into the dead
+letters, and no part goes on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from time import thread_time
+from typing import Annotated, Any, ClassVar, Final, Literal
 
+import msgspec
 from pydantic import AfterValidator, Field
 
 from pipeline import (
@@ -57,6 +60,11 @@ from pipeline import (
     read_fields,
     rendered,
 )
+
+MOST_BYTES: Final = 64 * 2**20
+"""What all parts of a message may take together: each has the whole text of the message, if it says nothing else."""
+MOST_SECONDS: Final = 10.0
+"""Of a thread's CPU time, for all parts: a template that looks at the whole list for each element is one of them times itself."""
 
 
 def _in_data(path: MessagePath) -> MessagePath:
@@ -105,11 +113,16 @@ class Split(Filter[SplitConfig]):
 
     def _parts(self, whole: Message, items: Iterable[Any]) -> Iterator[Message]:
         keyed = "key" in self.config.fields or any(path.text == "key" for path in self.config.set)
+        left, ends = MOST_BYTES, thread_time() + MOST_SECONDS
         for index, item in enumerate(items):
             try:
                 part = self._part(whole, item, index)
             except PermanentError as error:
                 raise PermanentError(f"{self.config.list}[{index}]: {error}") from None
+            left -= len(msgspec.json.encode(part))
+            if left < 0 or thread_time() > ends:
+                much = f"{MOST_BYTES // 2**20} MiB together" if left < 0 else f"{MOST_SECONDS:.0f} seconds of work"
+                raise PermanentError(f"{self.config.list}: its first {index + 1} parts are more than {much}")
             yield part if keyed and part.key else part.replace(key=f"{whole.key or whole.id}/{index}")
 
     def _part(self, whole: Message, item: Any, index: int) -> Message:

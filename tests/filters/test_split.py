@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from datetime import UTC, datetime
 
@@ -157,6 +158,19 @@ def test_nothing_of_a_list_is_lost(elements, keyed):
     assert len({part.key for part in parts}) == len(elements)
     assert parts == split(message, title="{{ item }}")
     assert all(part.replace(title="", key="", data=None) == MESSAGE.replace(title="", key="", data=None) for part in parts)
+
+
+def test_parts_that_are_too_much_together_are_none():
+    """A text of 70 kB a thousandfold is more than anybody meant, or a queue takes at once."""
+    with pytest.raises(PermanentError, match=r"^data\.alerts: its first \d+ parts are more than 64 MiB together$"):
+        split(MESSAGE.replace(text="x" * 70_000, data={"alerts": [0] * 1000}))
+
+
+def test_parts_that_take_too_long_together_are_none(monkeypatch):
+    """A template that looks at the whole list is as slow as the list is long, for each of its elements."""
+    monkeypatch.setattr("filters.split.thread_time", itertools.count(step=4).__next__)
+    with pytest.raises(PermanentError, match=r"^data\.alerts: its first 3 parts are more than 10 seconds of work$"):
+        split()
 
 
 def test_a_long_list_reads_the_payload_once(monkeypatch):
