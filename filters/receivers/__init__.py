@@ -74,7 +74,8 @@ class Receivers(Filter[ReceiversConfig]):
         """Give a message for each receiver, or one for all; and what is left for those who are unknown, buried."""
         users: list[str] = []
         unknown: dict[str, str] = {}
-        for channel, name in self._named(message):
+        named = {(channel, folded(name)): name for channel, name in self._named(message)}  # once each: a group may be a large one
+        for (channel, _), name in named.items():
             found, missing = self._looked_up(channel, name)
             users += found
             unknown |= missing

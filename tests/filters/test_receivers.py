@@ -130,6 +130,14 @@ def test_the_copy_goes_to_those_alone_who_were_unknown_once_they_are_known():
     assert again.message.labels["receiver_unknown"] == "github:emil"
 
 
+def test_a_group_that_is_named_a_thousand_times_is_looked_up_once(monkeypatch):
+    plugin, asked = receivers(to="labels.team"), []
+    look = plugin._looked_up
+    monkeypatch.setattr(plugin, "_looked_up", lambda *name: asked.append(name) or look(*name))
+    assert len([*plugin.filter(message(labels={"team": "db, DB,@db," * 1000}))]) == 2
+    assert len(asked) == 1
+
+
 def test_where_nobody_is_known_or_named_the_message_itself_is_buried():
     with pytest.raises(PermanentError, match=r"^no user or group is called 'Dora'$"):
         [*receivers(to="labels.by").filter(message(labels={"by": "Dora"}))]
