@@ -34,6 +34,11 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     source: str = ""
     url: str = ""
 
+    @property
+    def changed(self) -> datetime:
+        """Since when it is what it is."""
+        return self.ends if self.over else self.starts
+
     def fires(self, moment: datetime) -> bool:
         """Say whether it fires at a moment; what is said to be over is, by whichever clock."""
         return not self.over and self.ends > moment

@@ -311,6 +311,20 @@ def test_what_cannot_be_is_refused(options, text):
         GroupConfig.model_validate(options)
 
 
+@pytest.mark.parametrize("later", [0, 1, 5, 60])
+def test_what_ends_and_fires_anew_within_a_batch_fires(later):
+    """The end is not the last word because both were taken at one moment, as when nobody worked for a while."""
+    group = Played()
+    group.hear(alert(1, starts=NOW, ends=NOW + HOUR))
+    group.pass_on(MINUTE)
+    end = NOW + 50 * SECOND
+    anew = alert(1, starts=end + later * SECOND, ends=NOW + HOUR)
+    over = alert(1, "resolved", end, starts=NOW)
+    group.hear(anew, over)
+    group.pass_on(10 * MINUTE)
+    assert [one.status for _, one in group.out if isinstance(one, Message)] == (["firing"] if later else ["firing", "resolved"])
+
+
 def heard(message, at=NOW):
     return alert_of(message, spell_of(message, at, HOUR), at)
 
