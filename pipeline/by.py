@@ -14,6 +14,8 @@ from pipeline.message import Message
 
 ALL_LABELS: Final = "..."
 """Stands for every label a message has, as in Alertmanager's `group_by`."""
+KEY_OF_ALL: Final = "[]"
+"""The key of all messages, where no names are given."""
 
 _FIELDS: Final = ("source", "type", "title", "text", "severity", "status", "key", "url")
 _EXPECTED: Final = f"one of {', '.join(_FIELDS)}, a label such as labels.team, or '{ALL_LABELS}' for all labels is expected"

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
+from pipeline.by import KEY_OF_ALL
 from pipeline.engine.batch import DELIVER_QUEUE, PROCESS_QUEUE
 from pipeline.engine.explanation import Entry, Explanation, State, answer
 from pipeline.message import Message
@@ -176,8 +177,8 @@ def _waiting(entry: Entry, standing: Standing) -> Entry:
     of_key = f"of key '{held.key}'" if held.key else "without a key"
     reasons = {
         Why.SPOOL: "the broker was away: it is in the store, and goes on the queue when the broker is back",
-        Why.WINDOW: f"in the window of '{held.key}'" if held.key else "in a window",
-        Why.KEPT: f"what the filter keeps for '{held.key}'",
+        Why.WINDOW: f"in the window of '{held.key}'" if held.key not in ("", KEY_OF_ALL) else "in a window",
+        Why.KEPT: f"what the filter keeps for '{held.key}'" if held.key not in ("", KEY_OF_ALL) else "what the filter keeps",
         Why.FILTER: "to be filtered from this step on",
         Why.RETRY: "to be delivered",
         Why.ORDER: f"in line behind {standing.ahead} more {of_key}, the first is {standing.first}"

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from pipeline import (
+    By,
     Condition,
     Config,
     Consumer,
@@ -368,6 +369,13 @@ def test_split_with_the_fate_of_each_part(engine, filter_step, boxes, send, told
         "  12:00:00  oncall  delivered  at the first attempt",
     )
     assert f"12:00:00  twice   came of    {ID}: split into 2" in told(run, Message(id=second, source=""), width=120)
+
+
+def test_the_key_of_all_messages_says_nothing(engine, filter_step, boxes, send, told):
+    run = engine(filters=[filter_step(Digest)], consumers=boxes(oncall=[]))
+    one = send(run, "a", key=By().key(Message(source="")))
+    run.work()
+    assert "                            in a window" in told(run, one, width=100)
 
 
 def test_a_window_and_what_became_of_the_digest(engine, filter_step, boxes, send, told):
