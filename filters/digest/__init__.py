@@ -46,8 +46,7 @@ consumers:
   - log
 ```
 
-`pass` is a condition: such messages go on at once, unchanged. With `keep_passed: true` they stand in the digest as well; a
-copy of the message then passes, under an id of its own.
+`pass` is a condition: such messages go on at once, unchanged. With `keep_passed: true` they stand in the digest as well.
 
 `attach` adds files: `csv` (UTF-8), `xlsx` (needs `pip install "siftbell[xlsx]"`), `html` (a table) and `text` (each message in
 full). `columns` says what stands in a row of the first three: fields, `labels.NAME`, `data.PATH`, and with `latest` `count`;
@@ -61,22 +60,24 @@ exactly, but for what is repeated when a clock dies between sending and its reco
 later, so that clocks that differ by seconds make one of them. `empty: true` sends one that says so where nothing came; that
 begins with the first message.
 
-Bounds: `most` messages (10,000), with as many it leaves early; `size` (400 KiB) of all of it, as it travels: files are packed,
-so that is several thousand rows. A larger digest leaves in parts, `(1 of 3)`. SQS takes messages of 640 KiB; for other brokers
-`size` may be up to 10 MiB. A cell has 32,767 characters at most, as Excel has it. A template that fails puts all messages of
-a digest into the dead letters; one of `sheet` that message alone.
+Bounds: `most` messages (10,000), with as many it leaves early, and so it does with about 64 MiB of them; `size` (400 KiB) of all
+of it, as it travels: files are packed, so that is several thousand rows. A larger digest leaves in parts, `(1 of 3)`. SQS takes
+messages of 640 KiB; for other brokers `size` may be up to 10 MiB. A cell has 32,767 characters at most, as Excel has it. Where
+`title` or `text` fails the usual words are taken, and the text says why; a message whose `sheet` fails goes to the dead letters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
+
+import msgspec
 
 from filters.digest.options import DigestConfig
-from filters.digest.writing import Digests, sheet_of
-from pipeline import Keep, Memory, Message, Opened, Released, Stay, TemporaryError, Window, WindowFilter, derived_id
+from filters.digest.writing import Digests, sheet_of, size_of
+from pipeline import Keep, Memory, Message, Opened, Released, Stay, TemporaryError, Window, WindowFilter
 
 _SETTLING: Final = timedelta(seconds=5)
 """A digest by `at` leaves so much later: a worker whose clock is slow still puts messages into it when its time has come."""
@@ -85,6 +86,9 @@ _REMEMBERED: Final = timedelta(days=1)
 """For so long how many messages wait is counted; a window that is open for longer is counted anew."""
 _COUNTED: Final = 200
 """About so many of a full digest's messages are counted: a step's memory is written to for each."""
+_MOST_BYTES: Final = 64 * 2**20
+"""Bytes of messages that wait for a digest, about: a clock reads them all at once."""
+_decoder: Final = msgspec.json.Decoder(Message)
 
 
 class Digest(WindowFilter[DigestConfig]):
@@ -106,35 +110,34 @@ class Digest(WindowFilter[DigestConfig]):
         return Window(key, now if early else self._end(now))
 
     def release(self, opened: Opened) -> Iterable[Released]:
-        """Give the digest, or several; where something passed, or the window has only begun, that, and all stay."""
+        """Let what passes go on. Give the digest, or several, where it is time; else all else stays."""
         config, kept = self.config, opened.kept or {}
-        if config.keep_passed and len(opened.messages) < config.most:
+        passed = {one.id: one for one in map(_decoder.decode, kept.get("passed", ()))}
+        if config.keep_passed and config.pass_ is not None:
+            urgent = [message for message in opened.messages if config.pass_.matches(message)]
+            yield from urgent
+            passed |= {message.id: message for message in urgent}
+        calm = [message for message in opened.messages if message.id not in passed]
+        messages = sorted([*passed.values(), *calm], key=lambda message: message.id) if passed else calm
+        if config.keep_passed and sum(map(self._weight, messages)) < config.most:
             end = datetime.fromisoformat(kept["end"]) if "end" in kept else self._end(opened.due, or_now=True)
             if opened.now < end:
-                return self._pass(opened, end, kept.get("passed", []))
+                yield from (Stay(message, end) for message in calm)
+                yield Keep({"end": end.isoformat(), "passed": [_written(message) for message in passed.values()]}, end)
+                return
+        yield from self._leave(opened, messages, kept.get("since", ""))
+
+    def _leave(self, opened: Opened, messages: Sequence[Message], since: str) -> Iterator[Released]:
+        config = self.config
         with suppress(TemporaryError):  # what is not forgotten costs a digest that leaves too early
             opened.memory.forget(opened.key)
-        return self._leave(opened, kept)
-
-    def _leave(self, opened: Opened, kept: dict[str, Any]) -> Iterator[Released]:
-        config = self.config
-        about = config.by.values(opened.messages[0]) if opened.messages else {}
-        digests = Digests(config, about, opened.due)
-        if opened.messages:
-            yield from digests.write(opened.messages)
+        digests = Digests(config, config.by.values(messages[0]) if messages else {}, opened.due)
+        if messages:
+            yield from digests.write(messages)
         elif config.empty:
-            yield digests.nothing(kept.get("since", ""))
+            yield digests.nothing(since)
         if config.empty:
             yield Keep({"since": opened.now.isoformat()}, self._end(opened.now))
-
-    def _pass(self, opened: Opened, end: datetime, passed: list[str]) -> Iterator[Released]:
-        """Let copies of what passes go on, but for those that have, and all stay."""
-        known, passes = {*passed}, self.config.pass_
-        new = [one for one in opened.messages if one.id not in known and passes is not None and passes.matches(one)]
-        yield from (message.replace(id=derived_id(message.id, "passed")) for message in new)
-        yield from (Stay(message, end) for message in opened.messages)
-        passed = [*passed, *(message.id for message in new)]
-        yield Keep({"end": end.isoformat(), "passed": passed}, end)
 
     def _end(self, moment: datetime, *, or_now: bool = False) -> datetime:
         """Say when a window ends that begins now; with `or_now`, that may be this moment."""
@@ -148,8 +151,17 @@ class Digest(WindowFilter[DigestConfig]):
         return within is not None and memory.first(key, within)
 
     def _is_full(self, memory: Memory, key: str, message: Message) -> bool:
-        """Say whether as many messages wait as there may be. Of many one in so many is counted, drawn by its id."""
+        """Say whether as much waits as may. Of many messages one in so many is counted, drawn by its id; of large ones more."""
         step = max(1, self.config.most // _COUNTED)
-        if int(message.id[-8:], 16) % step:
+        if int(message.id[-8:], 16) % step >= self._weight(message):
             return False
         return memory.count(key, _REMEMBERED) * step >= self.config.most
+
+    def _weight(self, message: Message) -> float:
+        """Say for how many a message counts: for one, or for more where as many of its size would be too much."""
+        return max(1.0, size_of(message) * self.config.most / _MOST_BYTES)
+
+
+def _written(message: Message) -> str:
+    """Write a message that has passed as what is kept for its digest."""
+    return msgspec.json.encode(message).decode()

@@ -15,7 +15,7 @@ from filters.digest.files import as_csv, as_html, as_text
 from filters.digest.options import DigestConfig, Kind
 from filters.digest.rows import LONGEST, Entry, Table, clean, table_of
 from filters.digest.words import gravest, gravity, in_short, text_of, title_of
-from pipeline import Attachment, BatchTemplate, Message, PermanentError, attach, shorten
+from pipeline import Attachment, Message, PermanentError, attach, shorten
 
 TYPE: Final = "digest"
 _TYPES: Final[Mapping[Kind, tuple[str, str]]] = {
@@ -49,10 +49,7 @@ class Digests:
         self._config, self._about, self._due = config, about, due
 
     def write(self, messages: Sequence[Message]) -> Iterator[Message]:
-        """Give a message, or several where there are too many or it would be too large. Each message is in one of them.
-
-        Raises `PermanentError` where a template fails.
-        """
+        """Give a message, or several where there are too many or it would be too large. Each message is in one of them."""
         entries = newest(messages) if self._config.latest else [Entry(message) for message in messages]
         parts = [part for some in self._cut(entries) for part in self._fitting(some)]
         for number, part in enumerate(parts, start=1):
@@ -73,7 +70,7 @@ class Digests:
     def _likely(self, entries: Sequence[Entry]) -> int:
         """Say how many parts there will likely be: to write files that are too large, and then their halves, takes seconds."""
         sample = entries[:: len(entries) // _SAMPLE]
-        bare, whole = (_size(self._part(sample, LONGEST, files=files)) for files in (False, True))
+        bare, whole = (size_of(self._part(sample, LONGEST, files=files)) for files in (False, True))
         parts = (whole - bare) * len(entries) / len(sample) / max(1, self._config.size - bare)
         return math.ceil(parts) if parts > _UNSURE else 1
 
@@ -98,15 +95,25 @@ class Digests:
         return self._message(entries, part.title, text, 0)
 
     def _fits(self, part: Message) -> bool:
-        return _size(part) + _SPARE <= self._config.size
+        return size_of(part) + _SPARE <= self._config.size
 
     def _part(self, entries: Sequence[Entry], longest: int, *, files: bool = True) -> Message:
+        title, text = self._words(entries)
+        message = self._message(entries, title, text, _LISTED)
+        return attach(message, self._files(entries, title, longest)) if self._config.attach and files else message
+
+    def _words(self, entries: Sequence[Entry]) -> tuple[str, str]:
+        """Give title and text. Where a template fails the usual words are taken, and the text says why."""
         config, messages = self._config, [entry.message for entry in entries]
-        title = _rendered("title", config.title, messages) or title_of(entries, [*self._about.values()])
-        text = _rendered("text", config.text, messages) or text_of(entries, config.zone, config.lines)
-        title = shorten(" ".join(clean(title).split()), _TITLE)
-        message = self._message(entries, title, shorten(clean(text).strip(), _TEXT), _LISTED)
-        return attach(message, self._files(entries, title, longest)) if config.attach and files else message
+        found, failures = {"title": "", "text": ""}, []
+        for name, template in (("title", config.title), ("text", config.text)):
+            try:
+                found[name] = clean(template.render_all(messages)).strip() if template is not None else ""
+            except PermanentError as error:
+                failures.append(f"({name}: {shorten(clean(str(error)), _SHORT)})")
+        title = found["title"] or title_of(entries, [*self._about.values()])
+        text = found["text"] or text_of(entries, config.zone, config.lines)
+        return shorten(" ".join(title.split()), _TITLE), "\n\n".join([shorten(text, _TEXT), *failures])
 
     def _files(self, entries: Sequence[Entry], title: str, longest: int) -> Iterator[Attachment]:
         """Give the files; they have no names yet."""
@@ -125,7 +132,14 @@ class Digests:
     def _xlsx(self, entries: Sequence[Entry], table: Table) -> bytes:
         from filters.digest.xlsx import as_xlsx  # noqa: PLC0415 - an extra of its own
 
-        return as_xlsx(table, [sheet_of(self._config, entry.message) for entry in entries], self._due)
+        return as_xlsx(table, [self._sheet(entry.message) for entry in entries], self._due)
+
+    def _sheet(self, message: Message) -> str:
+        """Give its sheet; that of its title where it came before there was a template, which fails."""
+        try:
+            return sheet_of(self._config, message)
+        except PermanentError:
+            return message.title
 
     def _message(self, entries: Sequence[Entry], title: str, text: str, listed: int) -> Message:
         messages = [entry.message for entry in entries]
@@ -174,13 +188,6 @@ def sheet_of(config: DigestConfig, message: Message) -> str:
         raise PermanentError(f"sheet: {error}") from None
 
 
-def _rendered(name: str, template: BatchTemplate | None, messages: Sequence[Message]) -> str:
-    try:
-        return template.render_all(messages) if template is not None else ""
-    except PermanentError as error:
-        raise PermanentError(f"{name}: {error}") from None
-
-
 def _data(entries: Sequence[Entry], listed: int) -> dict[str, Any]:
     times = [entry.message.time for entry in entries]
     counts = Counter(shorten(entry.message.severity, 50) for entry in entries if entry.message.severity)
@@ -194,7 +201,8 @@ def _data(entries: Sequence[Entry], listed: int) -> dict[str, Any]:
     }
 
 
-def _size(message: Message) -> int:
+def size_of(message: Message) -> int:
+    """Give the bytes of a message, as it travels."""
     return len(msgspec.json.encode(message))
 
 

@@ -165,32 +165,51 @@ def test_what_passes_at_once_does_not_wait():
 
 def test_what_passed_stands_in_the_digest_as_well():
     digest, memory = made(within="1h", keep_passed=True, **{"pass": 'severity == "critical"'}), Recollection()
-    calm, urgent, later = message(0), message(1, severity="critical"), message(2, severity="critical")
+    calm, urgent, later = message(0), message(1, severity="critical", data={"a": [1]}), message(2, severity="critical")
     assert window(digest, calm, memory=memory).due == NOW  # to write down when the hour ends
     first = [*digest.release(opened([calm], due=NOW, memory=memory))]
     assert first == [Stay(calm, NOW + HOUR), Keep({"end": (NOW + HOUR).isoformat(), "passed": []}, NOW + HOUR)]
 
     assert window(digest, urgent, NOW + MINUTE, memory).due == NOW + MINUTE
-    copy, *stay, kept = digest.release(opened([calm, urgent], kept=first[-1].value, due=NOW + MINUTE, memory=memory))
-    assert (copy.title, copy.severity, copy.id != urgent.id) == ("message 1", "critical", True)
-    assert stay == [Stay(calm, NOW + HOUR), Stay(urgent, NOW + HOUR)]
-    assert kept == Keep({"end": (NOW + HOUR).isoformat(), "passed": [urgent.id]}, NOW + HOUR)
+    passed, *stay, kept = digest.release(opened([calm, urgent], kept=first[-1].value, due=NOW + MINUTE, memory=memory))
+    assert passed is urgent
+    assert stay == [Stay(calm, NOW + HOUR)]
+    assert kept.due == NOW + HOUR
 
-    again = [*digest.release(opened([calm, urgent, later], kept=kept.value, due=NOW + 2 * MINUTE, memory=memory))]
+    again = [*digest.release(opened([calm, later], kept=kept.value, due=NOW + 2 * MINUTE, memory=memory))]
     assert [one.title for one in again if isinstance(one, Message)] == ["message 2"]
-    (out,) = digest.release(opened([calm, urgent, later], kept=again[-1].value, due=NOW + HOUR, memory=memory))
-    assert out.data["count"] == 3
+    (out,) = digest.release(opened([calm], kept=again[-1].value, due=NOW + HOUR, memory=memory))
+    assert [one["id"] for one in out.data["messages"]] == sorted([calm.id, urgent.id, later.id])
 
 
 def test_what_passed_stays_until_the_time_of_the_digest():
     digest = made(at="0 9 * * *", keep_passed=True, **{"pass": 'severity == "critical"'})
     due, urgent = NOW.replace(hour=9, minute=0, second=5), message(severity="critical")
-    copy, *rest = digest.release(opened([urgent], due=NOW))
-    assert (copy.title, rest[0]) == ("message 0", Stay(urgent, due))
-    (out,) = digest.release(opened([urgent], kept=rest[1].value, due=due))
+    passed, kept = digest.release(opened([urgent], due=NOW))
+    assert (passed, kept.due) == (urgent, due)
+    (out,) = digest.release(opened([], kept=kept.value, due=due))
     assert out.title == "1 message: 1 critical"
     (out,) = digest.release(opened([message()], due=due))  # nothing passed, nothing is kept
     assert out.title == "1 message"
+
+
+@pytest.mark.parametrize(("due", "options"), [(NOW + HOUR, {}), (NOW, {"most": 2})], ids=["when it is due", "when it is full"])
+def test_what_comes_as_a_digest_leaves_passes_as_well(due, options):
+    digest = made(within="1h", keep_passed=True, **options, **{"pass": 'severity == "critical"'})
+    calm, urgent = message(0), message(1, severity="critical")
+    passed, out = digest.release(opened([calm, urgent], kept={"end": (NOW + HOUR).isoformat(), "passed": []}, due=due))
+    assert (passed, out.data["count"]) == (urgent, 2)
+
+
+def test_a_flood_of_large_messages_leaves_early():
+    """Ten thousand of a hundred kilobytes would be a gigabyte that a clock reads at once."""
+    digest, memory = made(at="@daily"), _Counting()
+    flood = [message(number, text="x" * 100_000) for number in range(1500)]
+    first = [window(digest, one, memory=memory).due for one in flood].index(NOW)
+    assert 400 < first < 1000  # 64 MiB are 670 of them
+    assert memory.calls < 600
+    digest = made(at="@daily", keep_passed=True, **{"pass": 'severity == "critical"'})
+    assert all(isinstance(one, Message) for one in digest.release(opened(flood[:700], due=NOW)))
 
 
 # What it says
@@ -248,9 +267,15 @@ def test_templates_say_it_otherwise():
     assert (out.title, out.text) == ("4 alerts", "disk full;slow;disk full;-;")
 
 
-def test_a_template_that_fails_is_named():
-    with pytest.raises(PermanentError, match=r"title: the template, line 1: .*owner"):
-        release(alerts(), title="{{ messages[0].labels.owner }}")
+@pytest.mark.parametrize("name", ["title", "text"])
+def test_where_a_template_fails_the_usual_words_are_taken_and_the_text_says_why(name):
+    (usual,) = release(alerts())
+    (out,) = release(alerts(), **{name: "{{ messages[0].labels.owner }}"})
+    assert out.title == usual.title
+    text, _, why = out.text.rpartition("\n\n")
+    assert text == usual.text
+    assert why.startswith(f"({name}: the template, line 1: ")
+    assert "owner" in why
 
 
 def test_nothing_is_told_where_that_is_asked_for():
@@ -333,6 +358,11 @@ def test_a_message_without_a_sheet_is_buried_alone():
     with pytest.raises(PermanentError, match=r"sheet: the template, line 1: .*team"):
         window(digest, message())
     assert window(digest, message(labels={"team": "db"})) == Window("[]", NOW + HOUR)
+
+
+def test_what_came_before_its_template_was_there_is_on_the_sheet_of_its_title():
+    (out,) = release([message(0), message(1, labels={"team": "db"})], attach="xlsx", sheet="{{ labels.team }}")
+    assert book_of(files(out)["xlsx"]).sheetnames == ["message 0", "db"]
 
 
 def test_names_of_sheets_are_those_that_excel_takes():

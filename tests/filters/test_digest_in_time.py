@@ -140,6 +140,23 @@ def test_what_passes_does_not_wait_and_is_in_the_digest(spec_of):
             (HOUR, "2 messages: 1 critical, 1 warning")
         ]
         assert members(simulation) == {calm.id: 1, urgent.id: 1}
+        assert [(record.step, record.outcome.value) for record in simulation.records(urgent.id)] == [
+            ("digest", "passed"),
+            ("log", "delivered"),
+        ]
+
+
+def test_what_comes_with_the_end_of_a_digest_passes_and_is_not_what_the_others_became(spec_of):
+    with Simulation(spec_of(URGENT), start=START) as simulation:
+        calm, urgent = message("calm"), message("urgent", severity="critical")
+        simulation.accept([calm])
+        simulation.run_until(START + HOUR - SECOND / 10)
+        simulation.accept([urgent])
+        simulation.run_until_idle()
+        assert sorted(one.title for _, one in simulation.deliveries["log"]) == ["2 messages: 1 critical, 1 warning", "urgent"]
+        assert members(simulation) == {calm.id: 1, urgent.id: 1}
+        (record,) = simulation.records(calm.id)
+        assert (record.reason, record.became) == ("left the window as 1 message", (*digests(simulation),))
 
 
 TIMELINE = some.lists(
