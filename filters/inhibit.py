@@ -2,8 +2,8 @@
 
 While an alert fires that a rule's `source` matches, those that its `target` matches wait in the store, where both agree in the
 labels of `equal`; a label that is missing counts as empty. An alert that matches both sides is held back by none that does so
-as well. When the source is over, what waited passes; what was resolved meanwhile ends here together with its resolution, as
-nobody had heard of it. What had passed before is told as resolved, whatever fires by then.
+as well. When the source is over, what waited passes, of each alert the newest message; what was resolved meanwhile ends here
+together with its resolution, as nobody had heard of it. What had passed before is told as resolved, whatever fires by then.
 
 ```yaml
 name: the-cause-alone
@@ -98,9 +98,12 @@ class Inhibit(WindowFilter[InhibitConfig]):
         if memory.recall(_SINCE) is None:
             memory.remember(_SINCE, now.isoformat(), _FOR_EVER)
         if message.status == "resolved":
+            memory.remember(f"ending {spell.identity}", now.isoformat(), SLACK)
             return Window(self._key(message), now)
         if is_target and self._inhibition.by(message.labels, memory):
             return Window(self._key(message), now + self.config.check)
+        if memory.recall(f"ending {spell.identity}") is not None:
+            return Window(self._key(message), now)  # or it would overtake the end that came before it
         _pass(spell, memory)
         return None
 
@@ -117,6 +120,7 @@ class Inhibit(WindowFilter[InhibitConfig]):
         """Decide about the messages of one alert."""
         over = max((self._spell(end, opened).ends for end in ends), default=None)
         held = [message for message in firing if over is None or self._spell(message, opened).starts > over]
+        held.sort(key=lambda message: (message.time, message.id))
         ended = [message for message in firing if message not in held]
         passed = any(self._may_have_passed(message, opened) for message in ended)
         for message in ended:
@@ -128,7 +132,9 @@ class Inhibit(WindowFilter[InhibitConfig]):
                 _end(self._spell(end, opened), opened.memory)
                 yield end
         why = self._inhibition.by(firing[0].labels, opened.memory) if held else ""
-        for message in held:
+        for message in held[:-1]:
+            yield Dropped(f"{held[-1].id} is newer, and {'waits' if why else 'passes'} in its place", message)
+        for message in held[-1:]:
             if why:
                 yield Stay(message, opened.now + self.config.check)
             else:

@@ -158,7 +158,7 @@ class Group(WindowFilter[GroupConfig]):
         return State(due=opened.due, labels=self.config.by.values(opened.messages[0]) if opened.messages else {})
 
     def _in_order(self, opened: Opened) -> list[tuple[Message, Alert]]:
-        """Give the messages with their alerts, in the order in which they were heard, those of one batch in that of their times."""
+        """Give the messages with their alerts in the order in which they were heard, those of one batch by their times."""
         found = [(message, _noted(message) or self._alert(message, opened.now)) for message in opened.messages]
         return sorted(found, key=lambda pair: (pair[1].heard, pair[1].changed, pair[1].over, pair[1].identity, pair[0].id))
 

@@ -16,6 +16,7 @@ from filters.inhibit import Inhibit, InhibitConfig
 from pipeline import Inhibition, InhibitionRule, Message, Window, spell_of
 from pipeline.engine.simulation import Simulation
 from pipeline.spec.loader import load
+from pipeline.store import Why
 from pipeline.testing import Recollection, WindowFilterContract
 
 START = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
@@ -164,6 +165,27 @@ def test_what_fires_anew_after_it_was_over_is_held_anew(play):
     play.at(80).say("cause", "resolved", **CAUSE)
     play.at(300)
     assert play.passed == [(0, "cause", "firing"), (80, "cause", "resolved"), (80, "effect", "firing")]
+
+
+def test_what_is_repeated_while_it_waits_passes_once(play):
+    play.say("cause", **CAUSE)
+    first, second, last = (play.at(5 + 100 * number).say("effect", **EFFECT) for number in range(3))
+    assert play.at(300).reason(first) == f"dropped: {second.id} is newer, and waits in its place"
+    assert play.simulation.store.held_counts() == {("quiet", "inhibit", Why.WINDOW): 1}
+    play.say("cause", "resolved", **CAUSE)
+    play.at(301)
+    assert [name for _, name, _ in play.passed] == ["cause", "cause", "effect"]
+    assert play.reason(last) == "passed: left the window as itself"
+
+
+def test_what_ends_and_fires_anew_at_once_is_told_in_this_order(play):
+    """As a batch has it that nobody took for a while."""
+    play.say("effect", **EFFECT)
+    play.at(5).say("effect", "resolved", **EFFECT)
+    play.simulation.now += SECOND / 10
+    play.say("effect", **EFFECT)
+    play.at(10)
+    assert [status for *_, status in play.passed] == ["firing", "resolved", "firing"]
 
 
 def noted(rules, *messages):
