@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -34,6 +35,7 @@ DEATHS = ("filtering", "settled", "worked", "claimed", "opening", "opened", "rel
 
 @pytest.fixture(scope="module")
 def spec_of(tmp_path_factory):
+    @cache
     def read(options):
         file = tmp_path_factory.mktemp("digests") / "digests.yaml"
         file.write_text(PIPELINE.format(options=options))
@@ -165,7 +167,7 @@ TIMELINE = some.lists(
     max_size=15,
 )
 OPTIONS = some.sampled_from([WITHIN, DAILY, EACH, URGENT, URGENT_DAILY, EMPTY])
-PATIENT = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+PATIENT = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def play(simulation, timeline, before=lambda _number: None):
@@ -182,14 +184,18 @@ def play(simulation, timeline, before=lambda _number: None):
     return sent
 
 
-@given(TIMELINE, OPTIONS, some.sampled_from([1, 8]))
-@PATIENT
-def test_every_message_is_in_one_digest(spec_of, timeline, options, workers):
-    with Simulation(spec_of(options), start=START, workers=workers) as simulation:
-        sent = play(simulation, timeline)
-        assert members(simulation) == dict.fromkeys(sent, 1)
-        assert simulation.dead_letters() == []
-        assert simulation.idle
+@given(TIMELINE, OPTIONS)
+@settings(PATIENT, max_examples=20)
+def test_every_message_is_in_one_digest_and_one_worker_and_eight_give_the_same(spec_of, timeline, options):
+    found = []
+    for workers in (1, 8):
+        with Simulation(spec_of(options), start=START, workers=workers) as simulation:
+            sent = play(simulation, timeline)
+            assert members(simulation) == dict.fromkeys(sent, 1)
+            assert simulation.dead_letters() == []
+            assert simulation.idle
+            found.append([(at, one.title, one.text) for at, one in simulation.deliveries["log"]])
+    assert found[0] == found[1]
 
 
 @given(
@@ -218,14 +224,3 @@ def test_whatever_dies_every_message_is_in_a_digest(spec_of, timeline, options, 
         urgent = {one.title for one in sent.values() if one.severity == "critical"}
         if options in (URGENT, URGENT_DAILY):
             assert {one.title for _, one in simulation.deliveries["log"] if one.type != "digest"} == urgent
-
-
-@given(TIMELINE, OPTIONS)
-@settings(PATIENT, max_examples=15)
-def test_one_worker_and_eight_give_the_same(spec_of, timeline, options):
-    found = []
-    for workers in (1, 8):
-        with Simulation(spec_of(options), start=START, workers=workers) as simulation:
-            play(simulation, timeline)
-            found.append([(at, one.title, one.text) for at, one in simulation.deliveries["log"]])
-    assert found[0] == found[1]
