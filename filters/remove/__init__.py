@@ -49,7 +49,7 @@ from functools import partial
 from typing import Annotated, Any, ClassVar, Self
 
 import re2
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from filters.remove.redaction import Pattern, redacted
 from pipeline import Config, Draft, Filter, Message, MessagePath, RemovablePath
@@ -59,18 +59,27 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _named(path: MessagePath) -> MessagePath:
+    """Refuse what looks like a form of many names and would be the name of one."""
+    for step in path.steps:
+        if isinstance(step, str) and not {"*", "?"}.isdisjoint(step):
+            raise ValueError(f"`*` and `?` are for labels here; members: ['{step}'] goes wherever it stands in the payload")
+    return path
+
+
 class RemoveConfig(Config):
     """The options of `remove`."""
 
     shorthand: ClassVar[str | None] = "fields"
 
-    fields: Annotated[tuple[RemovablePath, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str])] = Field(
-        default=(), description="What goes: `labels.NAME` (with `*` and `?`), `data.PATH`, or a field that may be empty."
-    )
+    fields: Annotated[
+        tuple[Annotated[RemovablePath, AfterValidator(_named)], ...],
+        BeforeValidator(_listed, json_schema_input_type=str | list[str]),
+    ] = Field(default=(), description="What goes: `labels.NAME` (with `*` and `?`), `data.PATH`, or a field that may be empty.")
     members: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_listed, json_schema_input_type=str | list[str])
     ] = Field(default=(), description="Members that go wherever they stand in the payload: their names, with `*` and `?`.")
-    redact: tuple[Pattern, ...] = Field(
+    redact: Annotated[tuple[Pattern, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str])] = Field(
         default=(), description="What is replaced by `***` in all texts: names of patterns, and regular expressions (RE2)."
     )
 

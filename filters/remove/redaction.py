@@ -38,9 +38,9 @@ class Pattern:
         self.text = text
         if len(text) > LONGEST:
             raise ValueError(f"a regular expression of at most {LONGEST} characters is expected")
-        if text not in NAMED and text.replace("-", "").isalnum() and text.islower():
-            close = get_close_matches(text, NAMED, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(NAMED)}"
+        close = get_close_matches(text.lower().replace("_", "-"), NAMED, n=1)
+        if text not in NAMED and re.fullmatch(r"[\w-]+", text) and (close or text.islower()):
+            hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(NAMED)}."
             raise ValueError(f"no pattern has this name; {hint} A regular expression that is a word is written in parentheses")
         options = re2.Options()
         options.log_errors = False

@@ -133,7 +133,8 @@ def test_all_parts_or_none(data, options, outcome):
         ({"title": "{{ items.name }}"}, "neither an item nor a message has 'items'; did you mean 'item'?"),
         ({"id": "x"}, "a message keeps its id"),
         ({"lables.x": "x"}, "did you mean 'labels'?"),
-        ({"title": ["x"]}, "title: a text is expected"),
+        ({"title": ["x"]}, "title\n  Value error, a text is expected"),
+        ({"time": "now"}, "a time such as 2026-11-21T08:30:00Z"),
     ],
 )
 def test_mistakes_are_told(options, problem):
