@@ -81,9 +81,15 @@ def kind_of(found: object) -> Kind | None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Give the hint for a misspelt name: the nearest known one, or nothing where none is near."""
+    """Give the hint for a misspelt name: the nearest known one, or nothing where none is near.
+
+    A known one that is a word of the name goes before what only looks like it: Alertmanager's `repeat_interval` is
+    a `repeat`, and no `interval`.
+    """
     folded = {candidate.casefold(): candidate for candidate in known}
-    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+    misspelt = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.85)
+    words = [word for word in name.casefold().split("_") if word in folded]
+    near = misspelt or words or difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
     return f"did you mean '{folded[near[0]]}'?" if near else ""
 
 

@@ -274,3 +274,21 @@ def test_kinds_are_told_by_base_class() -> None:
 def test_did_you_mean_overlooks_case_and_gives_nothing_for_what_is_far() -> None:
     assert did_you_mean("LOG", ["log"]) == "did you mean 'log'?"
     assert did_you_mean("zzz", ["log"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("alertmanager", "ours"),
+    [
+        ("group_by", "by"),
+        ("group_wait", "wait"),
+        ("group_interval", "interval"),
+        ("repeat_interval", "repeat"),
+        ("send_resolved", "resolved"),
+        ("intervall", "interval"),
+    ],
+)
+def test_what_alertmanager_calls_an_option_leads_to_the_one_that_is_meant(alertmanager: str, ours: str) -> None:
+    assert (
+        did_you_mean(alertmanager, ["by", "wait", "interval", "repeat", "resolved", "resolve_after", "inhibit"])
+        == f"did you mean '{ours}'?"
+    )
