@@ -63,8 +63,14 @@ def default(option: dict[str, Any]) -> str:
 
 def options_table(config: type[BaseModel]) -> str:
     """Give a model's fields as a table."""
-    rows = [(f"`{found['name']}`", found["type"], default(found), found["description"]) for found in options(config)]
-    return table("option | takes | default | ", rows) if rows else "It has no options."
+    there = list(options(config))
+    long = {found["name"]: found["default"] for found in there if isinstance(found["default"], str) and "\n" in found["default"]}
+    rows = [
+        (f"`{found['name']}`", found["type"], "below" if found["name"] in long else default(found), found["description"])
+        for found in there
+    ]
+    blocks = [f"`{name}` by default:\n\n```jinja\n{text.rstrip()}\n```" for name, text in long.items()]
+    return "\n\n".join([table("option | takes | default | ", rows), *blocks]) if rows else "It has no options."
 
 
 def settings_table() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -116,10 +117,13 @@ def _print(page: dict[str, Any]) -> None:
     where.print(cell(f"{page['kind']} {page['name']}", "bold"))
     where.print()
     for paragraph in paragraphs(page["manual"]):
-        where.print(clean(paragraph))
+        where.print(clean(paragraph), soft_wrap=paragraph.startswith(" "))  # a line of YAML that is broken is another one
         where.print()
     if page["options"]:
         where.print(_options(page["options"]))
+        for name, written in _long(page["options"]).items():
+            where.print(f"\n`{name}` by default:\n")
+            where.print(clean(indent(written, "    ")), soft_wrap=True)
     else:
         where.print("It has no options.")
     if page["shorthand"]:
@@ -129,12 +133,19 @@ def _print(page: dict[str, Any]) -> None:
         where.print(clean(page["example"]))
 
 
+def _long(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Give the defaults that have several lines, for which a table has no room."""
+    return {row["name"]: row["default"] for row in rows if isinstance(row["default"], str) and "\n" in row["default"]}
+
+
 def _options(rows: list[dict[str, Any]]) -> Any:
     shown = table("option", "takes", "default", "description")
+    long = _long(rows)
     for row in rows:
         default = row["default"]
         written = default if isinstance(default, str) else json.dumps(default, ensure_ascii=False)
-        default_cell = cell("required", "bold") if row["required"] else cell("" if default in (None, "", [], {}) else written)
+        short = "below" if row["name"] in long else "" if default in (None, "", [], {}) else written
+        default_cell = cell("required", "bold") if row["required"] else cell(short)
         shown.add_row(cell(row["name"]), cell(row["type"]), default_cell, cell(row["description"]))
     return shown
 

@@ -64,6 +64,19 @@ def test_a_manual_has_the_options_and_a_line_that_works(project: Path, siftbell)
     ]
 
 
+def test_a_default_of_several_lines_stands_below_the_options(siftbell) -> None:
+    out = siftbell("plugins", "show", "group").out
+    assert [line.split()[2] for line in out.splitlines() if line.startswith(("title ", "text "))] == ["below", "below"]
+    assert "`title` by default:\n\n    {% set name = " in out
+
+
+def test_an_example_keeps_its_lines_on_a_narrow_terminal(siftbell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.cli.plugins.WIDEST", 60)
+    out = siftbell("plugins", "show", "deduplicate", "--kind", "filter").out
+    assert "within: 10m, label: repeats}\n" in out
+    assert any(line.strip().startswith("- render: ") and line.rstrip().endswith('{% endif %}"') for line in out.splitlines())
+
+
 def test_a_shorthand_is_told(project: Path, siftbell) -> None:
     done = siftbell("plugins", "show", "change")
     assert "`change: VALUE` is short for `change: {what: VALUE}`." in done.out
