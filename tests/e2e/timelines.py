@@ -468,31 +468,6 @@ class _Waiting:
         return key, [messages[one] for one in sorted(messages)], kept, due
 
 
-def is_silenced(timeline: Timeline, index: int, at: int) -> bool:
-    """Say whether another alert of the timeline silences this one at a moment."""
-    mine = timeline.lines[index]
-    sources = ("cause",) if mine.role == "both" else ("cause", "both") if mine.role == "effect" else ()
-    return any(
-        line.role in sources and line.zone == mine.zone and any(spell.start <= at < _until(spell) for spell in line.spells)
-        for line in timeline.lines
-    )
-
-
-def _until(spell: Spell) -> int:
-    """Give the moment from which a spell is over for those who heard of it last."""
-    return spell.end if spell.how != "silent" else range(spell.start, spell.end, RESEND)[-1] + VALID
-
-
-def ends_silenced(timeline: Timeline) -> bool:
-    """Say whether an alert that was told is over while another one silences it: there Alertmanager does not tell its end."""
-    return any(
-        is_silenced(timeline, index, spell.end)
-        and any(not is_silenced(timeline, index, at) for at in range(spell.start, spell.end))
-        for index, line in enumerate(timeline.lines)
-        for spell in line.spells
-    )
-
-
 def ends_by_itself(timeline: Timeline) -> set[int]:
     """Give the alerts that end without a word: `group` and Alertmanager make an end of that, `inhibit` does not."""
     return {index for index, line in enumerate(timeline.lines) if any(spell.how == "silent" for spell in line.spells)}
