@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from itertools import groupby
+from operator import attrgetter
 from typing import Final
 
 import structlog
@@ -19,11 +21,11 @@ from pipeline.engine.polls import Polls
 from pipeline.engine.routes import delivery
 from pipeline.engine.runner import Runner
 from pipeline.engine.trouble import Trouble
-from pipeline.engine.windows import open_window
+from pipeline.engine.windows import open_windows
 from pipeline.errors import TemporaryError
 from pipeline.message import Message, new_id
 from pipeline.store import Claim, Why
-from pipeline.store.rows import WINDOWS
+from pipeline.store.rows import WINDOWS, Turn
 from pipeline.telemetry import DEAD, HELD
 
 log = structlog.get_logger()
@@ -32,6 +34,10 @@ TICK: Final = 0.25
 """Seconds between two looks at what is due."""
 LEASE: Final = timedelta(seconds=10)
 """How long what a clock has claimed is its own; another clock takes it over when this one died."""
+RENEWED: Final = 2.0
+"""Seconds after which a clock that still works on what it has claimed renews its lease."""
+RENEWED_FOR: Final = timedelta(minutes=10)
+"""For how long it does: a filter that never comes back keeps its window from other clocks no longer."""
 STEADY: Final = timedelta(seconds=10)
 """How long the store must have answered before a worker that has not renewed its lease on lanes is taken for dead: while the
 store is away nobody can, and those that live do so in this time."""
@@ -42,6 +48,11 @@ RECORDS_STAY: Final = timedelta(hours=1)
 times what a broker that cannot see a worker die waits before it gives a batch to another one."""
 AT_ONCE: Final = 2000
 """Held messages claimed in one go."""
+TOGETHER: Final = 500
+"""Messages, and what is kept, of windows of one filter that are opened in one go; a larger window stands alone."""
+
+Place = tuple[str, ...]
+"""What messages share that travel back together."""
 
 
 class Clock:
@@ -54,7 +65,9 @@ class Clock:
         self._retention = retention
         self._most_records = most_records
         self._polls = Polls(runner, self._owner)
-        self._failed: set[tuple[str, ...]] = set()
+        self._failed: dict[Place, int] = {}
+        """What could not be brought back, with a number that is higher for what failed later."""
+        self._failures = 0
         self._purged: datetime | None = None
         self._steady_from = runner.now() + STEADY
 
@@ -96,28 +109,79 @@ class Clock:
         return more or len(claims) >= AT_ONCE
 
     def _bring_all_back(self, claims: Sequence[Claim], end: datetime) -> None:
-        """Bring back place after place while the lease surely holds; those that failed before come last and hinder no other."""
-        places = [list(group) for _, group in groupby(sorted(claims, key=_place), key=_place)]
-        places.sort(key=lambda place: _place(place[0]) in self._failed, reverse=True)
-        try:
-            while places and self._runner.now() < end:
-                self._failed.add(_place(places[-1][0]))
-                self._bring_back(places[-1])
-                self._failed.discard(_place(places.pop()[0]))
-        finally:
-            if places:
-                self._store.give_back([claim for place in places for claim in place])
+        """Bring back place after place while the lease surely holds; what was not come to may be another clock's.
 
-    def _bring_back(self, claims: Sequence[Claim]) -> None:
-        """Put claimed messages of one place back on the queue, then let go of those: what waits on keeps its row."""
+        Those that failed before come last, the last failure at the end, and hinder no other; before them a large window, which
+        takes its time.
+        """
+        if not claims:
+            return
+        bundles = self._bundled(claims)
+        with self._leased(claims):
+            try:
+                while bundles and self._runner.now() < end:
+                    places = [_place(window[0]) for window in bundles[-1]]
+                    self._failures += 1
+                    self._failed |= dict.fromkeys(places, self._failures)
+                    self._bring_back(bundles[-1])
+                    bundles.pop()
+                    for place in places:
+                        del self._failed[place]
+            finally:
+                if bundles:
+                    self._store.give_back([claim for bundle in bundles for window in bundle for claim in window])
+
+    def _bundled(self, claims: Sequence[Claim]) -> list[list[list[Claim]]]:
+        """Sort claims by place, and put small windows of one filter together; the last bundle is to be the first."""
+        places = [list(group) for _, group in groupby(sorted(claims, key=_place), key=_place)]
+        due = {_place(place[0]) for place in places}
+        self._failed = {
+            place: number for place, number in self._failed.items() if place in due
+        }  # the others are another clock's now
+        bundles: list[list[list[Claim]]] = []
+        step, size = None, 0
+        for place in places:
+            alone = place[0].held.why not in WINDOWS or _place(place[0]) in self._failed
+            here = None if alone else _place(place[0])[:2]
+            size += len(place)
+            if here is None or here != step or size > TOGETHER:
+                bundles.append([])
+                step, size = here, len(place)
+            bundles[-1].append(place)
+        bundles.sort(key=lambda bundle: (self._failed.get(_place(bundle[0][0]), 0), sum(map(len, bundle))), reverse=True)
+        return bundles
+
+    @contextmanager
+    def _leased(self, claims: Sequence[Claim]) -> Iterator[None]:
+        """Keep other clocks off while this one is at work, however long a window takes."""
+        done, end = threading.Event(), self._runner.now() + RENEWED_FOR
+
+        def renew() -> None:
+            while not done.wait(RENEWED) and (now := self._runner.now()) < end:
+                try:
+                    self._store.renew(claims, now + LEASE)
+                except TemporaryError as away:  # nobody else can claim them either
+                    log.warning("the lease on what is due could not be renewed", error=str(away))
+
+        renewing = threading.Thread(target=renew, name="lease", daemon=True)
+        renewing.start()
+        try:
+            yield
+        finally:
+            done.set()
+            renewing.join()
+
+    def _bring_back(self, bundle: Sequence[Sequence[Claim]]) -> None:
+        """Put claimed messages of one place, or windows of one filter, back on the queue, then let go of those."""
+        claims = [claim for window in bundle for claim in window]
         held = claims[0].held
         messages = [claim.held.message for claim in claims]
         try:
             pipeline = self._runner.pipelines[held.pipeline]
             if held.why in WINDOWS:
-                self._open(pipeline, claims)
+                self._open(pipeline, bundle)
                 return
-            claims = self._requeue(pipeline, claims, messages)
+            claims = list(self._requeue(pipeline, claims, messages))
         except UnknownStepError as gone:
             bury_all(
                 self._store,
@@ -131,14 +195,19 @@ class Clock:
             )
         self._store.release(claims)
 
-    def _open(self, pipeline: Pipeline, claims: Sequence[Claim]) -> None:
-        """Open a window: put what leaves it on the queue, then hold what stays in place of the claims."""
-        held = claims[-1].held
-        opening = open_window(pipeline, claims, self._store, self._runner.memory, self._runner.now())
-        if batches := self._process(pipeline, held.step, opening.left, held.revision):
+    def _open(self, pipeline: Pipeline, windows: Sequence[Sequence[Claim]]) -> None:
+        """Open windows of one filter: put what leaves them on the queue, then hold what stays in place of the claims."""
+        step = windows[0][0].held.step
+        openings = open_windows(pipeline, windows, self._store, self._runner.memory, self._runner.now())
+        batches: list[Batch] = []
+        for revision, same in groupby(sorted(openings, key=attrgetter("revision")), key=attrgetter("revision")):
+            left = [message for opening in same for message in opening.left]
+            batches += self._process(pipeline, step, left, revision)
+        if batches:
             self._runner.publish(batches)
-        if not self._store.turn(claims, opening.again):
-            words = {"pipeline": held.pipeline, "step": held.step}
+        turns = [Turn(claims, opening.again) for claims, opening in zip(windows, openings, strict=True)]
+        for lost in self._store.turn(turns):
+            words = {"pipeline": pipeline.spec.name, "step": step, "key": lost.claims[0].held.key}
             log.warning("another clock has taken a window over, and opens it once more", **words)
 
     def _requeue(self, pipeline: Pipeline, claims: Sequence[Claim], messages: list[Message]) -> Sequence[Claim]:
@@ -192,7 +261,7 @@ class Clock:
         return min(before if oldest is None else max(before, oldest), now - RECORDS_STAY)
 
 
-def _place(claim: Claim) -> tuple[str, ...]:
+def _place(claim: Claim) -> Place:
     """Give what messages must share to travel back in one batch; those of a window are opened together, however they came."""
     held = claim.held
     if held.why in WINDOWS:

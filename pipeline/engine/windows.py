@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import structlog
 
+from pipeline.by import KEY_OF_ALL
 from pipeline.engine.batch import refuse_unreadable
 from pipeline.engine.decisions import MOST_NAMED, Decisions
 from pipeline.engine.filtering import checked, dropped_by, until
@@ -33,6 +34,8 @@ AFTER_FAILURE: Final = timedelta(seconds=30)
 class Opening:
     """What came of opening a window."""
 
+    revision: str
+    """The configuration's under which the last of its messages was accepted."""
     left: list[Message] = field(default_factory=list)
     """What goes on behind the filter, with its ids."""
     again: list[Held] = field(default_factory=list)
@@ -50,19 +53,25 @@ class _Said:
     kept: Keep | None = None
 
 
-def open_window(pipeline: Pipeline, claims: Sequence[Claim], store: Store, memory: MemoryBackend, now: datetime) -> Opening:
-    """Open the window that these claims are; an error of its filter buries its messages, or has them filtered again.
+def open_windows(
+    pipeline: Pipeline, windows: Sequence[Sequence[Claim]], store: Store, memory: MemoryBackend, now: datetime
+) -> list[Opening]:
+    """Open windows of one filter, each given as its claims; its error buries their messages, or has them filtered again.
 
-    Decisions are in the store when it returns. Raises `UnknownStepError` where the pipeline has no such filter any more.
+    Decisions are in the store when it returns, in one transaction, which takes longer than all else about a small window. Raises
+    `UnknownStepError` where the pipeline has no such filter any more.
     """
-    held = claims[0].held
+    held = windows[0][0].held
     step = next((step for step in pipeline.spec.filters if step.label == held.step), None)
     if step is None or not issubclass(step.type, WindowFilter):
         raise UnknownStepError(f"pipeline '{held.pipeline}' has no filter '{held.step}' that waits any more")
-    decisions = Decisions(held.pipeline, held.revision, now, pipeline.mask)
-    opening = _Window(pipeline, step, claims, decisions).open(store, memory)
-    decisions.settle(store)
-    return opening
+    openings, together = [], Decisions(held.pipeline, held.revision, now, pipeline.mask)
+    for claims in windows:
+        decisions = Decisions(held.pipeline, claims[-1].held.revision, now, pipeline.mask)
+        openings.append(_Window(pipeline, step, claims, decisions).open(store, memory))
+        together.add(decisions)
+    together.settle(store)
+    return openings
 
 
 class _Window:
@@ -94,7 +103,7 @@ class _Window:
             said = self._read(opened)
         except Exception as error:  # noqa: BLE001 - what a plugin raises is its messages' fate, never the clock's
             return self._failed(error, store)
-        opening = Opening(left=said.left)
+        opening = Opening(self._decisions.revision, left=said.left)
         if said.kept is not None:
             opening.again.append(self._hold(self._state(said.kept), Why.KEPT, said.kept.due))
         opening.again += [self._hold(self._waiting[stays].message, Why.WINDOW, due) for stays, due in said.stays.items()]
@@ -167,8 +176,10 @@ class _Window:
         """Record of each message whether it stays, has left, and as what; what has left is not held there again."""
         left = said.left
         itself = {message.id for message in left}
-        count = len(self._waiting) - len(said.stays)
-        named = left[
+        made = [message for message in left if message.id not in self._waiting]
+        count = len(self._waiting) - len(said.stays) - (len(left) - len(made) if made else 0)
+        made = made or left
+        named = made[
             : max(1, MOST_NAMED * MOST_NAMED // max(1, count))
         ]  # or many that leave as many would fill the store with ids
         for held in self._waiting.values():
@@ -181,11 +192,12 @@ class _Window:
                 self._decisions.is_patient(message, label)
             elif why is None and left:
                 among = f"with {count - 1} more " if count > 1 else ""
-                reason = f"left the window {among}as {len(left)} message{'' if len(left) == 1 else 's'}"
+                reason = f"left the window {among}as {len(made)} message{'' if len(made) == 1 else 's'}"
                 record(message, label, Outcome.REPLACED, reason=reason, attempt=held.attempt, became=named)
             elif why is None and said.kept is not None and "" not in said.dropped:
                 state = self._state(said.kept)
-                reason = f"kept for '{self._key}', {until(said.kept.due)}"
+                key = "" if self._key in ("", KEY_OF_ALL) else f" for '{self._key}'"
+                reason = f"kept{key}, {until(said.kept.due)}"
                 record(message, label, Outcome.REPLACED, reason=reason, attempt=held.attempt, became=[state])
             else:
                 why = why or said.dropped.get("") or "nothing left the window"
@@ -210,7 +222,7 @@ class _Window:
             since = known[held.message.id].since if held.message.id in known else None
             self._decisions.fail(held.message, held.step, error, why=Why.FILTER, retry=Retry(), attempt=held.attempt, since=since)
         if self._kept is None:
-            return Opening()
+            return Opening(self._decisions.revision)
         words = {"pipeline": self._decisions.pipeline, "step": self._step.label}
         log.error("a window could not be opened", **words, error=self._decisions.mask(str(error)))
-        return Opening(again=[self._hold(self._kept, Why.KEPT, self._decisions.now + AFTER_FAILURE)])
+        return Opening(self._decisions.revision, again=[self._hold(self._kept, Why.KEPT, self._decisions.now + AFTER_FAILURE)])

@@ -93,6 +93,14 @@ class Claim:
     held: Held
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What is to be held in place of claims, of which each has to be its owner's still."""
+
+    claims: Sequence[Claim]
+    held: Sequence[Held]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lined:
     """A message for the end of a lane: with those of its key, before a consumer or behind the filter that `step` names.

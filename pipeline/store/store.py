@@ -36,6 +36,7 @@ from pipeline.store.rows import (
     Lined,
     Outcome,
     Record,
+    Turn,
     Why,
     Worked,
 )
@@ -211,8 +212,9 @@ class Store:
         """Claim what is due, for this owner alone until the lease ends; give it in order of due time.
 
         A window comes whole: when its earliest message is due, all unclaimed messages of the same pipeline, step and
-        key are given next to each other, oldest message first, even beyond `limit`. Nothing due costs one read. What
-        cannot be read any more goes to the dead letters as the text it is.
+        key are given next to each other, oldest message first, even beyond `limit`. While a part of it is claimed none of
+        it is given: one owner at a time opens it. Nothing due costs one read. What cannot be read any more goes to the dead
+        letters as the text it is.
         """
         with self._database.reading() as connection:
             first = waiting.first_ready(connection)
@@ -228,14 +230,15 @@ class Store:
         """Delete what was claimed, after it was published. A claim that went to another owner, or came back, is left."""
         self.settle(released=claims)
 
-    def turn(self, claims: Sequence[Claim], held: Sequence[Held]) -> bool:
-        """Hold other messages in place of claims, as one step; false where a claim is another owner's by now: nothing is done."""
+    def turn(self, turns: Sequence[Turn]) -> list[Turn]:
+        """Hold other messages in place of claims, each turn whole or not at all; give those with a claim of another's by now."""
         with self._database.writing() as connection:
-            if waiting.release(connection, claims) == len(claims):
-                waiting.write_held(connection, held)
-                return True
-            connection.rollback()
-        return False
+            return waiting.turn(connection, turns)
+
+    def renew(self, claims: Sequence[Claim], until: datetime) -> None:
+        """Let the lease of claims end at a later time; one that went to another owner is left."""
+        with self._database.writing() as connection:
+            waiting.renew(connection, claims, until)
 
     def give_back(self, claims: Sequence[Claim]) -> None:
         """Let go of what was claimed but could not be published: any clock may claim it again at once."""

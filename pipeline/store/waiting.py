@@ -13,24 +13,48 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, func, or_, select, text, update
 
 from pipeline.message import Message
-from pipeline.store.rows import WINDOWS, Claim, DeadLetter, Held, Why
+from pipeline.store.rows import WINDOWS, Claim, DeadLetter, Held, Turn, Why
 from pipeline.store.tables import chunks, clean, held, insert, to_json, to_message, to_number, to_time
 
 _CLAIMING = 0x51F7BE12
 """The advisory lock that a claim holds on PostgreSQL: two at once could each get half a window."""
 
 
+_ROW_ORDER = (held.c.pipeline, held.c.step, held.c.message_id)
+"""The order in which rows are locked, by all: so nobody waits for one who waits for him."""
+
+
 def write_held(connection: Connection, new: Sequence[Held]) -> None:
     """Write what waits, by the rules of `Store.settle`."""
     if new:
         rows = [_held_row(one) for one in new]
-        rows.sort(key=lambda row: (row["pipeline"], row["step"], row["message_id"]))  # one order for all: no deadlocks
+        rows.sort(key=lambda row: [row[column.name] for column in _ROW_ORDER])
         connection.execute(_held_upsert(connection.dialect.name), rows)
 
 
 def release(connection: Connection, claims: Iterable[Claim]) -> int:
     """Delete claimed rows, where they are still their owner's; give their number."""
     return sum(connection.execute(delete(held).where(mine)).rowcount for mine in _claimed(claims))
+
+
+def turn(connection: Connection, turns: Sequence[Turn]) -> list[Turn]:
+    """Do each turn as `Store.turn` says; give those that were not done."""
+    claims = sorted((claim for one in turns for claim in one.claims), key=_row_order)
+    own: set[tuple[int, str]] = set()
+    for some in chunks(claims):
+        rows = select(held.c.id, held.c.owner).where(held.c.id.in_([claim.row for claim in some]))
+        own.update(tuple(row) for row in connection.execute(rows.order_by(*_ROW_ORDER).with_for_update()))
+    lost = [one for one in turns if any((claim.row, claim.owner) not in own for claim in one.claims)]
+    done = [one for one in turns if one not in lost]
+    release(connection, [claim for one in done for claim in one.claims])
+    write_held(connection, [new for one in done for new in one.held])
+    return lost
+
+
+def renew(connection: Connection, claims: Iterable[Claim], until: datetime) -> None:
+    """Let the lease of claimed rows end at a later time, where they are still their owner's."""
+    for mine in _claimed(claims):
+        connection.execute(update(held).where(mine).values(ready=to_number(until)))
 
 
 def give_back(connection: Connection, claims: Iterable[Claim]) -> None:
@@ -63,13 +87,14 @@ def count_held(connection: Connection) -> dict[tuple[str, str, Why], int]:
 def claim(
     connection: Connection, now: datetime, owner: str, lease: timedelta, limit: int
 ) -> tuple[list[Claim], list[DeadLetter]]:
-    """Lease up to `limit` due rows, and the windows that some of them belong to; what cannot be read is taken out."""
+    """Lease up to `limit` due rows, and the windows that some of them belong to; what cannot be read is taken out.
+
+    A window of which somebody has leased a part is left to him: what he is about to keep for its key is not there yet.
+    """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CLAIMING})
     ready = held.c.ready <= to_number(now)
-    due = select(held).where(ready).order_by(held.c.ready).limit(limit).with_for_update(skip_locked=True)
-    rows = {row.id: row for row in connection.execute(due)}
-    windows = sorted({row.window_id for row in rows.values() if row.window_id is not None})
+    rows, windows = _due(connection, ready, limit)
     for some in chunks(windows):
         rows.update((row.id, row) for row in connection.execute(_rest_of(some, ready)))
     for ids in chunks(sorted(rows)):
@@ -84,6 +109,28 @@ def claim(
     return claims, unreadable
 
 
+def _row_order(claim: Claim) -> tuple[str, str, str]:
+    return claim.held.pipeline, claim.held.step, claim.held.message.id
+
+
+def _due(connection: Connection, ready: ColumnElement[bool], limit: int) -> tuple[dict[int, Row[Any]], list[str]]:
+    """Give up to `limit` due rows by id, and the windows that some belong to: none of which a part is leased."""
+    busy: set[str] = set()
+    while True:
+        free = or_(held.c.window_id.is_(None), held.c.window_id.not_in(busy))
+        due = select(held).where(ready, free).order_by(held.c.ready).limit(limit).with_for_update(skip_locked=True)
+        rows = {row.id: row for row in connection.execute(due)}
+        windows = sorted({row.window_id for row in rows.values() if row.window_id is not None})
+        leased = {window for some in chunks(windows) for (window,) in connection.execute(_leased(some, ready))}
+        if not leased:
+            return rows, windows
+        busy |= leased
+
+
+def _leased(windows: Sequence[str], ready: ColumnElement[bool]) -> Select[Any]:
+    return select(held.c.window_id).distinct().where(held.c.window_id.in_(windows), held.c.owner.is_not(None), ~ready)
+
+
 def _claimed(claims: Iterable[Claim]) -> Iterator[ColumnElement[bool]]:
     for owner, some in groupby(sorted(claims, key=lambda claim: (claim.owner, claim.row)), key=lambda claim: claim.owner):
         for ids in chunks([claim.row for claim in some]):
@@ -92,7 +139,7 @@ def _claimed(claims: Iterable[Claim]) -> Iterator[ColumnElement[bool]]:
 
 def _rest_of(windows: Sequence[str], ready: Any) -> Select[Any]:
     unclaimed = and_(held.c.window_id.in_(windows), or_(held.c.owner.is_(None), ready))
-    return select(held).where(unclaimed).order_by(held.c.pipeline, held.c.step, held.c.message_id).with_for_update()
+    return select(held).where(unclaimed).order_by(*_ROW_ORDER).with_for_update()
 
 
 def _in_order(rows: Iterable[Row[Any]]) -> list[Row[Any]]:

@@ -122,7 +122,7 @@ def test_a_newcomer_to_a_window_that_comes_back_is_not_taken_for_delivered(
     run.send(message(key="k", title="a"), message(key="k", title="b"))
     run.work()
 
-    def dies(claims, held):
+    def dies(turns):
         raise TemporaryError("the store is away")
 
     with monkeypatch.context() as patch:
@@ -199,7 +199,7 @@ def test_what_cannot_be_published_hinders_nothing_else(engine, filter_step, cons
         publish(batches)
 
     monkeypatch.setattr(run.queue, "publish", refuses_huge)
-    for _ in range(2):
+    for _ in range(3):  # together, and then each alone
         with pytest.raises(TemporaryError):
             run.later(seconds=31)
     run.work()
@@ -207,7 +207,8 @@ def test_what_cannot_be_published_hinders_nothing_else(engine, filter_step, cons
     assert run.store.held_counts() == {("toy", "together", Why.WINDOW): 1}
 
 
-def test_a_clock_stops_while_its_lease_surely_holds(engine, filter_step, consumer, box, message):
+def test_a_clock_stops_while_its_lease_surely_holds(engine, filter_step, consumer, box, message, monkeypatch):
+    monkeypatch.setattr(module, "TOGETHER", 1)
     run = engine(filters=[filter_step(Together)], consumers=[consumer(box)])
     run.send(message(key="a"), message(key="b"))
     run.work()

@@ -152,7 +152,7 @@ def test_an_error_takes_the_messages_and_leaves_what_is_kept(run, box, message, 
 def test_a_clock_that_dies_before_it_lets_go_tells_the_same_under_the_same_id(run, box, message, monkeypatch):
     send(run, message(key="k"), message(key="k"))
 
-    def dies(claims, held):
+    def dies(turns):
         raise TemporaryError("the store is away")
 
     with monkeypatch.context() as patch:
@@ -172,14 +172,14 @@ def test_a_clock_whose_lease_is_over_keeps_nothing(run, box, message, monkeypatc
     other = Clock(run.runner, owner="other", retention=timedelta(days=1))
     turn = run.store.turn
 
-    def late(claims, held):
+    def late(turns):
         monkeypatch.setattr(run.store, "turn", turn)
         run.moment[0] += LEASE + timedelta(seconds=1)
         while other.tick():
             pass
-        kept = turn(claims, held)
-        assert not kept, "another clock has opened the window meanwhile"
-        return kept
+        lost = turn(turns)
+        assert lost == turns, "another clock has opened the window meanwhile"
+        return lost
 
     monkeypatch.setattr(run.store, "turn", late)
     run.later(minutes=1)

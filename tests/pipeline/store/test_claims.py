@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from pipeline.message import new_id
 from pipeline.store import Why
+from pipeline.store.rows import Turn
 
 LEASE = timedelta(seconds=30)
 
@@ -114,13 +115,50 @@ def test_what_a_dead_owner_had_of_a_window_comes_with_the_rest(store, make):
     assert len(claim(store, make, "two", seconds=30)) == 3
 
 
-def test_a_window_that_is_claimed_does_not_keep_the_next_from_its_own_time(store, make):
+@pytest.mark.parametrize("who", ["one", "two"])
+def test_what_comes_to_a_window_that_is_claimed_waits_until_that_is_let_go(store, make, who):
+    """What its owner is about to keep for the key is not there yet."""
     store.settle(held=due(make, 0, why=Why.WINDOW, key="k"))
     first = claim(store, make)
-    store.settle(held=due(make, 5, why=Why.WINDOW, key="k"))
-    assert len(claim(store, make, seconds=5)) == 1
-    store.release(first)
-    assert store.held_counts() == {("p", "s", Why.WINDOW): 1}
+    later, other = due(make, 5, why=Why.WINDOW, key="k"), due(make, 5, why=Why.WINDOW, key="other")
+    store.settle(held=[*later, *other])
+    assert [one.held for one in claim(store, make, who, seconds=5)] == other
+    kept = due(make, 60, why=Why.KEPT, key="k")
+    assert store.turn([Turn(first, kept)]) == []
+    assert {one.held.message.id for one in claim(store, make, who, seconds=5)} == {one.message.id for one in [*later, *kept]}
+
+
+def test_what_comes_to_a_window_whose_owner_died_comes_with_it(store, make):
+    first, second = due(make, 0, 5, why=Why.WINDOW, key="k")
+    store.settle(held=[first])
+    lost = claim(store, make)
+    store.settle(held=[second])
+    assert claim(store, make, "two", seconds=29) == []
+    assert len(claim(store, make, "two", seconds=30)) == 2
+    kept = due(make, 60, why=Why.KEPT, key="k")
+    assert store.turn([Turn(lost, kept)]) == [Turn(lost, kept)]
+
+
+def test_of_several_turns_those_are_done_whose_claims_are_all_their_owners(store, make):
+    store.settle(held=[*due(make, 0, 0, why=Why.WINDOW, key="lost"), *due(make, 0, 0, why=Why.WINDOW, key="own")])
+    claims = claim(store, make)
+    windows = [[one for one in claims if one.held.key == key] for key in ("lost", "own")]
+    store.release(windows[0][:1])
+    turns = [Turn(window, due(make, 60, why=Why.KEPT, key=window[0].held.key)) for window in windows]
+    assert store.turn(turns) == turns[:1]
+    assert store.held_counts() == {("p", "s", Why.WINDOW): 1}, "what was not done is as it was"
+    assert [one.held for one in claim(store, make, "two", seconds=90)][1:] == list(turns[1].held)
+
+
+def test_a_lease_that_is_renewed_lasts_longer_for_its_owner_alone(store, make):
+    store.settle(held=due(make, 0, 0))
+    first = claim(store, make)
+    store.renew(first, make.now + 3 * LEASE)
+    assert claim(store, make, "two", seconds=89) == []
+    second = claim(store, make, "two", seconds=90)
+    assert len(second) == 2
+    store.renew(first, make.now + 9 * LEASE)
+    assert store.next_due() == make.now + 4 * LEASE
 
 
 def test_a_tick_over_rows_that_are_not_due_reads_an_index(store, make):
