@@ -22,7 +22,8 @@ from pipeline.text import shorten
 MOST_BYTES: Final = 25 * 2**20
 """Bytes that the files of a message may have together. A text of few bytes may say gigabytes once it is decompressed."""
 _UNNAMED: Final = "file"
-_TYPE: Final = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
+_TYPE: Final = re.compile(r"(?!(?i:message|multipart)/)[\w.+-]+/[\w.+-]+", re.ASCII)
+"""Not those of mails in mails, which no mail bears in base64."""
 _UNKNOWN: Final = "application/octet-stream"
 _FORBIDDEN: Final = re.compile(r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\u202a-\u202e\u2066-\u2069]')
 

@@ -44,7 +44,8 @@ consumers:
 ```
 
 Files that a message bears itself go along: those of a `digest`, and what a sender of JSON put into `attachments`, as
-`{"name": "rows.csv", "type": "text/csv", "base64": "…"}`. `carried: false` leaves them out.
+`{"name": "rows.csv", "type": "text/csv", "base64": "…"}`. Where they cannot be read, the mail goes without them and says why.
+`carried: false` leaves them out.
 
 Later messages with the `key` of an earlier mail answer it, under its subject, so that mail programs show them as one thread;
 what was resolved ends it. `threads: false` sends each by itself. A message has the same Message-ID in each attempt. All mails

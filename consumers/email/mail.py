@@ -8,6 +8,7 @@ from email.headerregistry import Address, Group
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
+from html import escape
 from typing import Final
 
 from consumers.email.addresses import Envelope
@@ -17,6 +18,10 @@ _SHORT: Final = 5_000
 """Characters of the text where a server takes no more."""
 END: Final = "\n</body></html>\n"
 """How the HTML of each mail ends."""
+
+
+File = tuple[str, str, bytes]
+"""A name, a media type, and what is in the file."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Mail:
     subject: str
     text: str
     html: str | None
-    attachments: tuple[tuple[str, str, bytes], ...]
+    attachments: tuple[File, ...]
     headers: Mapping[str, str]
     references: tuple[str, ...] = ()
     answers: str = ""
@@ -39,13 +44,15 @@ class Mail:
         ids = {"Message-ID": self.id, "In-Reply-To": self.answers, "References": " ".join(self.references)}
         return {name: value for name, value in ids.items() if value}
 
+    def noting(self, line: str) -> Mail:
+        """Give it with a line more at its end."""
+        html = self.html and self.html.replace(END, f"\n<p>{escape(line)}</p>{END}")
+        return replace(self, text=f"{self.text}\n\n{line}", html=html)
+
     def fitting(self, most: int, write: Callable[[Mail], bytes]) -> bytes:
         """Write it down; without attachments, and then with little text, where it would have more than `most` bytes."""
         left_out = f"{len(self.attachments)} attached file(s) left out: the mail would be larger than the server takes."
-        bare = self
-        if self.attachments:
-            html = self.html and self.html.replace(END, f"\n<p>{left_out}</p>{END}")
-            bare = replace(self, attachments=(), text=f"{self.text}\n\n{left_out}", html=html)
+        bare = replace(self, attachments=()).noting(left_out) if self.attachments else self
         short = replace(bare, text=shorten(self.text, _SHORT, mark="…\n\nThe rest was cut: the server takes no more."), html=None)
         written = b""
         for mail in (self, bare, short):

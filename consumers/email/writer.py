@@ -6,7 +6,7 @@ import binascii
 import mimetypes
 import re
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from hashlib import blake2b
 
@@ -15,7 +15,7 @@ import structlog
 
 from consumers.email.addresses import read_address
 from consumers.email.html import as_html, finished
-from consumers.email.mail import Mail
+from consumers.email.mail import File, Mail
 from consumers.email.options import EmailConfig
 from consumers.email.text import as_text, clean, line
 from pipeline import Message, PermanentError, attachments_of, headline, shorten
@@ -40,18 +40,20 @@ class Writer:
         written = {name: line(template.render(message)) for name, template in config.headers.items()}
         names = {name.lower() for name in written}
         headers = {name: value for name, value in headers.items() if name.lower() not in names} | written
-        return Mail(
+        carried, left_out = self._carried(message)
+        mail = Mail(
             id=mail_id,
             sender=read_address(config.from_),
             reply_to=read_address(config.reply_to) if config.reply_to else None,
             subject=f"Re: {first_subject}" if first else self._subject(message),
             text=self._text(message) or as_text(message),
             html=self._html(message),
-            attachments=tuple(self._attachments(message)),
+            attachments=tuple(self._attachments(message, carried)),
             headers={name: value for name, value in headers.items() if value},
             references=tuple(filter(None, (thread, first_id))),
             answers=first_id,
         )
+        return mail.noting(left_out) if left_out else mail
 
     def place(self, message: Message) -> str:
         """Give what later mails of the thread need to know of this one: its id and its subject."""
@@ -79,11 +81,18 @@ class Writer:
             log.warning("html is nested too deeply: a mail goes out as text alone", id=self._id(message))
         return html
 
-    def _attachments(self, message: Message) -> Iterator[tuple[str, str, bytes]]:
+    def _carried(self, message: Message) -> tuple[list[File], str]:
+        """Give the files that the message bears; none, and why, where they cannot be read: people are told all the same."""
+        try:
+            files = attachments_of(message) if self._config.carried else ()
+        except PermanentError as error:
+            return [], f"The files that came with it were left out: {error}."
+        return [(file.name, file.type, file.content) for file in files], ""
+
+    def _attachments(self, message: Message, carried: Iterable[File]) -> Iterator[File]:
         if self._config.attach_message:
             yield "message.json", "application/json", msgspec.json.format(msgspec.json.encode(message))
-        if self._config.carried:
-            yield from ((file.name, file.type, file.content) for file in attachments_of(message))
+        yield from carried
         for attachment in self._config.attachments:
             text = attachment.content.render(message)
             if not text.strip():

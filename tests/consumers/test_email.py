@@ -424,6 +424,17 @@ def test_files_that_a_message_bears_go_along(smtp, office):
     assert [*office.mail().iter_attachments()] == []
 
 
+def test_files_that_cannot_be_read_keep_nobody_from_being_told(smtp, office):
+    broken = {"name": "<rows>.csv", "type": "text/csv", "base64": "%%"}
+    plugin = smtp(attachments=[{"name": "a.txt", "content": "a"}])
+    deliver(plugin, message(title="disk full", text="97 %", data={"attachments": [broken]}))
+    mail = office.mail()
+    why = "The files that came with it were left out: attachments: _rows_.csv is not base64."
+    assert mail["Subject"] == "disk full"
+    assert [part.get_filename() for part in mail.iter_attachments()] == ["a.txt"]
+    assert all(mail.get_body((kind,)).get_content().count(why) == 1 for kind in ("plain", "html"))
+
+
 def test_a_digest_s_spreadsheet_arrives(smtp, office):
     came = [message(title=f"job {number % 2}", data={"seconds": number}) for number in range(5)]
     digest = Digest(DigestConfig(within="1h", attach=["xlsx"], columns=["title", "data.seconds"]))

@@ -71,7 +71,9 @@ def test_a_name_is_one_that_a_file_may_have(name, given_back):
     assert file.name == given_back
 
 
-@pytest.mark.parametrize("kind", ["", "text", "text/plain; charset=x", "text/plain\nX: y", 7, None])
+@pytest.mark.parametrize(
+    "kind", ["", "text", "text/plain; charset=x", "text/plain\nX: y", "message/rfc822", "Multipart/mixed", 7, None]
+)
 def test_a_type_that_is_none_is_not_taken_over(kind):
     assert [one.type for one in attachments_of(bearing(entry(type=kind)))] == ["application/octet-stream"]
 
