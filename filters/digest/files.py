@@ -14,6 +14,8 @@ from filters.digest.rows import Cell, Entry, Table, clean, written
 from pipeline import headline, shorten, shown_labels
 
 _FORMULA: Final = re.compile(r"[\s\ufeff]*[=+\-@\t\r|%＝＋－＠]")  # noqa: RUF001 - the wide forms, which some spreadsheets read as well
+_INNER: Final = re.compile(r"([;\t\n][\s\ufeff\"]*)(?=[=+\-@|%＝＋－＠])")  # noqa: RUF001 - as above
+"""Where a cell begins for a spreadsheet that separates them otherwise, as Excel does where a comma is in numbers."""
 _NUMBER: Final = re.compile(r"[+-]?\d+(?:[.,]\d+)*")
 _STYLE: Final = (
     "body{font:14px/1.5 sans-serif;margin:16px}table{border-collapse:collapse}"
@@ -66,6 +68,6 @@ def _in_full(entry: Entry, zone: ZoneInfo) -> str:
 
 def _guarded(cell: Cell) -> Cell:
     """Keep a spreadsheet from computing what somebody else sent: `=HYPERLINK(…)` would carry the other cells away."""
-    if not isinstance(cell, str) or not _FORMULA.match(cell) or _NUMBER.fullmatch(cell):
+    if not isinstance(cell, str) or _NUMBER.fullmatch(cell):
         return cell
-    return f"'{cell}"
+    return "'" * bool(_FORMULA.match(cell)) + _INNER.sub(r"\1'", cell)

@@ -337,6 +337,22 @@ def test_no_spreadsheet_computes_what_somebody_sent(text):
     assert [cell.data_type for row in sheet.iter_rows(min_row=2, max_col=2) for cell in row] == ["s", "s"]
 
 
+@pytest.mark.parametrize("text", FORMULAS)
+@pytest.mark.parametrize("before", ["x;", 'x;"', 'x"; ', "x\n", "x\n;", "x\t"])
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_spreadsheet_that_separates_cells_otherwise_computes_nothing_either(text, before, separator):
+    """Excel does, where a comma is in numbers; it takes quotes within a cell as they are."""
+    (out,) = release([message(title=before + text, text=f'"{before}{text}')], attach="csv", columns=["time", "title", "text"])
+    written = files(out)["csv"].content.decode("utf-8-sig")
+    cells = [cell.lstrip(' "\ufeff\t\r') for row in written.splitlines() for cell in row.split(separator)]
+    assert [cell for cell in cells if cell[:1] in {*"=+-@|%＝"}] == []  # noqa: RUF001 - the wide form
+
+
+def test_what_is_no_formula_stays_as_it_is_in_csv():
+    (out,) = release([message(title="a - b; c = d", text="x;y\n1.5")], attach="csv", columns=["title", "text"])
+    assert rows_of(files(out)["csv"])[1] == ["a - b; c = d", "x;y\n1.5"]
+
+
 def test_numbers_stay_numbers():
     one = message(data={"total": -12.5, "text": "-12.5", "phone": "+49 30 1"})
     (out,) = release([one], attach=["csv", "xlsx"], columns=["data.total", "data.text", "data.phone"])
