@@ -46,6 +46,8 @@ _KNOWN: Final[dict[str, tuple[str, ...]]] = {
     "dropped": ("reason", "at", "id", "title"),
     "dead_letters": (*FIELDS, "at", "error"),
 }
+_DEEP: Final = ("labels", "data", "sent")
+"""What is no text: something may be expected of a part of it."""
 _KINDS: Final = {"expect": "consumer", "dropped": "step", "dead_letters": "step"}
 _LONGEST_FILE: Final = 64 * 2**20
 
@@ -263,7 +265,9 @@ class _CaseReader:
             if (name := re.split(r"[.\[]", key, maxsplit=1)[0]) not in known:
                 what = {"expect": "delivery", "dropped": "dropped message", "dead_letters": "dead letter"}[part]
                 self._problems.error(entry.key, f"a {what} has no field '{name}'", suggestion(name, known, none=""))
-            elif key != "at" and (text := refuse_unusable(entry.value.plain())):
+            elif key != "at" and (
+                text := refuse_unusable(entry.value.plain(), of_text=name not in _DEEP or key.startswith("labels."))
+            ):
                 self._problems.error(entry.value.place, f"{key}: {text}")
         earliest, latest = self._span(node.entries["at"]) if "at" in node.entries else (None, None)
         fields = {key: entry.value.plain() for key, entry in node.entries.items() if key != "at"}

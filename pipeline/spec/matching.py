@@ -11,8 +11,10 @@ MISSING: Final = object()
 """What stands where there is nothing."""
 
 
-def refuse_unusable(wanted: Any) -> str:
-    """Say what is wrong with an expectation; empty where nothing is."""
+def refuse_unusable(wanted: Any, *, of_text: bool = False) -> str:
+    """Say what is wrong with an expectation; empty where nothing is. A text is no mapping."""
+    if of_text and isinstance(wanted, Mapping) and _matcher(wanted) is None:
+        return "a text, or one of {contains: …}, {matches: …} and {absent: true}, is expected"
     if isinstance(wanted, Mapping) and (name := _matcher(wanted)) is not None:
         return _refuse_value(name, wanted[name])
     inner = wanted.values() if isinstance(wanted, Mapping) else wanted if isinstance(wanted, list) else ()
