@@ -121,6 +121,26 @@ def test_slow_and_fast_clocks_make_one_digest(spec_of):
         assert len(digests(simulation)) == 2  # of today, and of what came after it
 
 
+@pytest.mark.parametrize("options", [DAILY, EMPTY, URGENT_DAILY.replace("0 8", "0 7")])
+def test_clocks_that_are_wrong_by_more_than_that_and_a_restart_at_the_time_itself(spec_of, options):
+    """Then there are more digests; each message is in one."""
+    with Simulation(spec_of(options), start=START, workers=3, skew=[11 * SECOND, -11 * SECOND]) as simulation:
+        due = START.replace(hour=7, second=5, minute=0)
+        simulation.run_until(due - 20 * SECOND)
+        for _ in range(40):
+            simulation.accept([message(), message("urgent", severity="critical")])
+            simulation.run_until(simulation.now + SECOND)
+            if simulation.now == due:
+                simulation.restart()
+        simulation.run_until(simulation.now + DAY + MINUTE)
+        assert {*members(simulation).values()} == {1}
+        assert sum(members(simulation).values()) == 80
+        passed = 40 if options not in (DAILY, EMPTY) else 0
+        assert sum(one.title == "urgent" for _, one in simulation.deliveries["log"]) == passed
+        nothing = sum(one.title == "No messages" for one in digests(simulation).values())
+        assert nothing == 0
+
+
 def test_nothing_is_told_each_morning(spec_of):
     with Simulation(spec_of(EMPTY), start=START) as simulation:
         simulation.accept([message()])
