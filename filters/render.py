@@ -27,7 +27,8 @@ given: `CRITICAL: disk full`, or `Resolved: disk full`.
 | `markdown` | the same as Markdown, the labels as a table |
 | `html` | the same as HTML, the labels as a table; values are escaped |
 
-The links are the message's `url`, and of an alert's annotations `runbook_url` and `dashboard_url`. A consumer may have its own
+Of a group or a digest `markdown` and `html` show a table of the first hundred, and how many more there are; a text is cut after
+100,000 characters. The links are the message's `url`, and of an alert's annotations `runbook_url` and `dashboard_url`. A consumer may have its own
 messages written so, beside its name, and all other consumers get them as they are:
 
 ```yaml

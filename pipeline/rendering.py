@@ -14,7 +14,7 @@ from pipeline.errors import PermanentError
 from pipeline.message import Message
 from pipeline.plugin import Config
 from pipeline.schedule import read_zone
-from pipeline.template import HtmlTemplate, Template
+from pipeline.template import Template
 
 SHIPPED: Final = ("brief", "full", "markdown", "html")
 """The names of the shipped templates: each writes a text, and all the same title."""
@@ -23,11 +23,19 @@ _FIELDS: Final = ("title", "text", "url", "key", "severity")
 _TEXTS: Final = Path(__file__).parent / "template" / "texts"
 
 
+class _Shipped(Template):
+    max_length = 2**20  # they bound themselves: no message is buried because it has much to tell
+
+
+class _ShippedHtml(_Shipped):
+    escape = True
+
+
 @cache
 def shipped(name: str) -> Template:
     """Give a shipped template of a text; `title` is that of the title."""
     written = (_TEXTS / f"{name}.j2").read_text(encoding="utf-8").removesuffix("\n")
-    return HtmlTemplate(written) if name == "html" else Template(written)
+    return _ShippedHtml(written) if name == "html" else _Shipped(written)
 
 
 def _zone(text: str) -> str:

@@ -137,6 +137,33 @@ def test_no_message_is_too_odd_for_a_shipped_template(message, name):
     assert "\n" not in written.title
 
 
+ROWS = [{"title": f"disk full on db-{number}", "generatorURL": f"https://p/{number}" + "x" * 300} for number in range(5000)]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize(
+    "message",
+    [
+        Message(source="t", title="g", data={"groupLabels": {}, "alerts": ROWS}),
+        Message(source="t", type="digest", title="d", data={"messages": ROWS}),
+        Message(source="t", title="x", text="'" * 900_000, url="https://x"),
+    ],
+    ids=["group", "digest", "text"],
+)
+def test_a_message_that_has_much_to_tell_is_not_buried(message, name):
+    """The largest group is that of the largest outage: a hundred of its alerts are shown, and how many more there are."""
+    text = Rendering(text=name).render(message).text
+    assert ("… and 4900 more" in text) == (bool(message.data) and name in ("markdown", "html"))
+    assert "db-100" not in text
+    assert ("…" in text) == (name != "brief" and (bool(message.text) or name != "full"))
+
+
+@pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES)
+def test_what_is_written_twice_has_one_mark(message):
+    once = Rendering(text="full").render(message)
+    assert Rendering(text="full").render(once).title == once.title
+
+
 @settings(max_examples=100, deadline=None)
 @given(message=ANY)
 def test_nothing_in_a_message_becomes_markup_of_the_html(message):
