@@ -66,6 +66,10 @@ class MessagePath(Compiled):
         value = getattr(message, self.field)
         return value_at(value, self.steps) if self.steps else value
 
+    def within(self, payload: Any) -> Any:
+        """Give what is there in another payload than a message's, such as an element of a list; None where there is nothing."""
+        return value_at(payload, self.steps)
+
     def text_of(self, message: Message) -> str:
         """Give what is there as a text: "" where there is nothing, objects and lists as JSON."""
         value = self.value(message)

@@ -54,10 +54,10 @@ class Entry(Config):
         return Template(self.names) if "{" in self.names else None
 
     @cached_property
-    def way(self) -> tuple[MessagePath, list[tuple[str | int, ...]]]:
+    def way(self) -> tuple[MessagePath, list[MessagePath]]:
         """Where the names stand: a place, and the ways on from each of the elements there. Raises ValueError."""
         first, *others = self.names.split(_EACH)
-        return MessagePath(first), [MessagePath(f"data{other}").steps for other in others]
+        return MessagePath(first), [MessagePath(f"data{other}") for other in others]
 
     def found(self, message: Message) -> list[str]:
         """Give the names that a message has there, none where there is nothing. Raises `PermanentError` for what is no name."""
@@ -66,7 +66,7 @@ class Entry(Config):
         place, ways = self.way
         values = [place.value(message)]
         for way in ways:
-            values = [_at(element, way) for value in values if isinstance(value, list) for element in value]
+            values = [way.within(element) for value in values if isinstance(value, list) for element in value]
         return [name for value in values for text in self._texts(value) for name in split_names(text)]
 
     def _texts(self, value: Any) -> Iterator[str]:
@@ -199,12 +199,3 @@ def split_names(text: str) -> list[str]:
 def unique(names: Iterable[str]) -> list[str]:
     """Give names once each, in their order."""
     return [*dict.fromkeys(names)]
-
-
-def _at(value: Any, way: tuple[str | int, ...]) -> Any:
-    for step in way:
-        if isinstance(value, Mapping):
-            value = value.get(step)
-        else:
-            value = value[step] if isinstance(value, list) and isinstance(step, int) and step < len(value) else None
-    return value
