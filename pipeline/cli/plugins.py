@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from pipeline.cli.completing import names_of_plugins
 from pipeline.cli.failures import Exit, Failure
 from pipeline.cli.options import ConfigOption, OutputOption, settings_for
 from pipeline.cli.output import Output, cell, clean, console, print_data, print_rows, say, table
@@ -71,7 +72,7 @@ def _row(registry: Registry, kind: Any, name: str) -> dict[str, Any]:
 
 @plugins.command()
 def show(
-    name: Annotated[str, typer.Argument(help="The plugin's name, or module:Class.")],
+    name: Annotated[str, typer.Argument(help="The plugin's name, or module:Class.", autocompletion=names_of_plugins)],
     *,
     kind: KindOption = None,
     config: ConfigOption = None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli.completing import PipelineArgument
 from pipeline.cli.failures import Exit, Failure
 from pipeline.cli.options import ConfigOption, DataOption, OutputOption, log_to_stderr, settings_for
 from pipeline.cli.output import Output, print_rows
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def run_now(
-    pipeline: Annotated[str, typer.Argument(help="The pipeline's name.")],
+    pipeline: PipelineArgument,
     producer: Annotated[str | None, typer.Argument(help="One of its polling producers; none: all of them.")] = None,
     *,
     config: ConfigOption = None,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from pipeline.cli.completing import PipelineArgument
 from pipeline.cli.failures import Exit, Failure
 from pipeline.cli.options import ConfigOption, DataOption, OutputOption, log_to_stderr, open_store, settings_for
 from pipeline.cli.output import Output, cell, console, near, print_data, say
@@ -34,7 +35,7 @@ WIDE: Final = 150
 
 
 def replay(
-    pipeline: Annotated[str, typer.Argument(help="The pipeline's name.")],
+    pipeline: PipelineArgument,
     *,
     since: Annotated[
         str | None,

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 
 import typer
 
+from pipeline.cli.completing import PipelineArgument
 from pipeline.cli.failures import Exit, Failure
 from pipeline.cli.options import ConfigOption, DataOption, OutputOption, settings_for
 from pipeline.cli.output import Output, clean, print_data, say
@@ -36,7 +37,7 @@ class Answer(NamedTuple):
 
 
 def send(  # noqa: PLR0913 - a verb takes its options as arguments
-    pipeline: Annotated[str, typer.Argument(help="The pipeline's name.")],
+    pipeline: PipelineArgument,
     fields: Annotated[list[str] | None, typer.Argument(metavar="FIELD=VALUE", help="A JSON object, field by field.")] = None,
     *,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="The payload; - reads it from stdin.")] = None,

@@ -50,7 +50,7 @@ def run_tests(
     loaded = load_cases(settings.config, networks=settings.networks)
     _refuse_broken(loaded)
     chosen = [ready for ready in loaded.ready if only is None or only.casefold() in ready.case.name.casefold()]
-    _refuse_none(loaded, chosen, settings.config, only)
+    _refuse_none(loaded, chosen, settings.config, only, given=bool(paths))
     played: list[tuple[Ready, Verdict]] = []
     shown = print_verdicts(console(), quiet=quiet) if output is Output.TABLE else None
     for pair in zip(chosen, _play_all(chosen, jobs), strict=True):
@@ -77,14 +77,15 @@ def _refuse_broken(loaded: Loaded) -> None:
         raise SpecError(loaded.report)
 
 
-def _refuse_none(loaded: Loaded, chosen: Sequence[Ready], paths: Sequence[Path], only: str | None) -> None:
+def _refuse_none(loaded: Loaded, chosen: Sequence[Ready], paths: Sequence[Path], only: str | None, *, given: bool) -> None:
     """Say that there is nothing to run: a person who sees no failure should not think that something was tested."""
     if chosen:
         return
     if only is not None and loaded.ready:
         raise Failure(f"no test's name has '{only}'", Exit.NOT_FOUND)
     if missing := [path for path in paths if not path.exists()]:
-        raise Failure(f"{missing[0]}: there is no such file", Exit.NOT_FOUND)
+        more = "" if given else "; name the files and directories to test, such as `siftbell test .`"
+        raise Failure(f"{missing[0]}: there is no such file{more}", Exit.NOT_FOUND)
     places = ", ".join(map(str, paths))
     raise Failure(f"no tests in {places}: those of NAME.yaml stand beside it in NAME.test.yaml", Exit.NOT_FOUND)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli.completing import PipelineArgument
 from pipeline.cli.failures import Exit, Failure
 from pipeline.cli.options import ConfigOption, OutputOption, log_to_stderr, settings_for
 from pipeline.cli.output import Output, console, print_data, say
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def try_payload(
-    pipeline: Annotated[str, typer.Argument(help="The pipeline's name.")],
+    pipeline: PipelineArgument,
     file: Annotated[
         list[Path] | None, typer.Option("--file", "-f", help="A payload; - reads it from stdin. May be repeated.")
     ] = None,

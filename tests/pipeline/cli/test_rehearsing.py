@@ -101,5 +101,9 @@ def test_a_shell_completes_names(project: Path, process) -> None:
     assert completed("siftbell consumers test a") == ["alerts/oncall", "alerts/tell", "alerts/kept", "archive"]
     assert completed("siftbell consumers test other/o") == ["other/oncall"]
     assert completed("siftbell consumers test --config configs/alerts.yaml o") == []
+    for verb in ("try", "replay", "send", "run-now"):
+        assert completed(f"siftbell {verb} al") == ["alerts"]
+    assert completed("siftbell plugins show digest") == ["digest"]
     (project / "configs" / "alerts.yaml").write_text("producers: [")
     assert completed("siftbell consumers test a") == []
+    assert completed("siftbell try a") == []

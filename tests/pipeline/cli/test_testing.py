@@ -166,6 +166,14 @@ def test_no_test_of_that_name_and_no_such_file(tests: Path, siftbell) -> None:
     assert siftbell("test", "nowhere").err == "siftbell: nowhere: there is no such file\n"
 
 
+def test_without_a_configuration_it_says_what_to_name(siftbell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    done = siftbell("test")
+    told = "siftbell: configs: there is no such file; name the files and directories to test, such as `siftbell test .`\n"
+    assert (done.code, done.err) == (4, told)
+
+
 def test_an_error_in_the_tests_is_78_and_check_tells_it_too(tests: Path, siftbell) -> None:
     tests.write_text("tests:\n  - name: one\n    expect: {oncal: 1}\n")
     done = siftbell("test")
