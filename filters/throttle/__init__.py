@@ -27,7 +27,7 @@ from typing import ClassVar, Final
 
 from pydantic import Field
 
-from filters.throttle.counting import MOST_PASSED, Counter, Tally
+from filters.throttle.counting import MOST_PASSED, Counter, Tally, waiting_id
 from pipeline import By, Condition, Config, Dropped, Duration, Memory, Message, Opened, Window, WindowFilter, format_duration
 
 MOST_IN_TITLE: Final = 3
@@ -61,7 +61,8 @@ class Throttle(WindowFilter[ThrottleConfig]):
         if place.where == "passes":
             return None
         if place.where == "waits":  # two windows of a key never open as one
-            return Window(f"{key} until {place.until:%Y-%m-%d %H:%M:%S.%f}", place.until)
+            waits = message.replace(id=waiting_id(message.id, place.until))
+            return Window(f"{key} until {place.until:%Y-%m-%d %H:%M:%S.%f}", place.until, waits)
         since = f"{place.until - config.within:%Y-%m-%d %H:%M:%S} UTC"
         return Dropped(f"more than {config.most} since {since}, within {format_duration(config.within)}")
 

@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
-from pipeline import SEVERITIES, Memory, Message, TemporaryError, shorten
+from pipeline import SEVERITIES, Memory, Message, TemporaryError, derived_id, shorten
 
 MOST_PASSED: Final = 1000
 MOST_KINDS: Final = 10
@@ -123,12 +123,12 @@ class Counter:
     def _taken(self, key: str, known: str | None, after: _Window, message: Message, now: datetime) -> bool:
         """Give a message the next place in the window; the one that waits is the first that its summary counts."""
         if after.carrier == message.id:
-            self._swapped(_tally_key(message.id), None, Tally().plus(message), _lasting(after, now))
+            self._swapped(_tally_key(waiting_id(message.id, after.until)), None, Tally().plus(message), _lasting(after, now))
         return self._swapped(key, known, after, _lasting(after, now))
 
     def _counted(self, message: Message, there: _Window, now: datetime) -> bool:
         """Count a message that came behind the one that waits; false where that has left."""
-        key = _tally_key(there.carrier)
+        key = _tally_key(waiting_id(there.carrier, there.until))
         for _ in range(TRIES):
             known = self.memory.recall(key)
             tally = _read(Tally, known) or Tally()
@@ -140,6 +140,11 @@ class Counter:
 
     def _swapped(self, key: str, known: str | None, new: msgspec.Struct, within: timedelta) -> bool:
         return self.memory.swap(key, known, msgspec.json.encode(new).decode(), within)
+
+
+def waiting_id(carrier: str, until: datetime) -> str:
+    """Give the id under which a message waits for a window's end: one that is sent again waits in the next window anew."""
+    return derived_id(carrier, until.isoformat())
 
 
 def _read(kind: type[S], known: str | None) -> S | None:

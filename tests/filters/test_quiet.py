@@ -81,6 +81,12 @@ class Play:
             self.records = {
                 message_id: {record.step: record for record in simulation.records(message_id)} for message_id in self.sent
             }
+            self.became = {  # what waited did so under an id of its own
+                message_id: {one for waits in record.became for last in simulation.records(waits) for one in last.became}
+                for message_id, records in self.records.items()
+                for record in records.values()
+                if record.outcome is Outcome.REPLACED
+            }
             self.letters = {letter.message.id: letter for letter in simulation.dead_letters()}
 
     def send(self, simulation: Simulation, number: int, one: Sent) -> None:
@@ -208,14 +214,11 @@ def test_whatever_happens_each_message_passes_or_is_told_of(sent, workers, skew,
     play = Play(f"- throttle: {{by: key, most: {most}, within: 1m}}", sent, workers=workers, skew=skew, chaos=chaos)
     summaries = {message.id: message for _, message in play.told if message.type == "summary"}
     dropped = play.dropped("throttle")
-    carriers = {
-        message_id: records["throttle"].became
-        for message_id, records in play.records.items()
-        if "throttle" in records and records["throttle"].outcome is Outcome.REPLACED
-    }
+    carriers = play.became
     assert play.ids - set(summaries) | set(dropped) | set(carriers) == set(play.sent)
     for became in carriers.values():
-        assert set(became) <= set(summaries)
+        assert became <= set(summaries)
+        assert became
     for message_id, reason in dropped.items():
         assert reason.startswith(f"by throttle: more than {most} since ")
         at, message = play.sent[message_id]

@@ -113,14 +113,14 @@ def test_of_each_key_so_many_pass_and_the_others_are_counted(at_once, repeated):
     decided = at_once(worker, repeated(messages(80)))
     for key in "ab":
         passed = {message.id for message, given in decided if message.key == key and given is None}
-        waiting = {message.id: (message, given) for message, given in decided if message.key == key and isinstance(given, Window)}
+        waiting = {message.id: given for message, given in decided if message.key == key and isinstance(given, Window)}
         dropped = [message.id for message, given in decided if message.key == key and isinstance(given, Dropped)]
         assert len(passed) == 5
         assert len(waiting) == 1
         assert len(passed | set(waiting) | set(dropped)) == 40
         assert len({*dropped} & (passed | set(waiting))) == 0
-        ((carrier, window),) = waiting.values()
-        opened = Opened(window.key, [carrier], None, window.due, window.due, at_once.memory)
+        (window,) = waiting.values()
+        opened = Opened(window.key, [window.message], None, window.due, window.due, at_once.memory)
         (summary,) = Throttle(config).release(opened)
         assert summary.data["suppressed"] == len(dropped) + 1
         assert sum(kind["count"] for kind in summary.data["kinds"]) == len(dropped) + 1
@@ -133,7 +133,7 @@ def test_none_is_uncounted_that_comes_while_the_summary_is_made(at_once):
     for one in some[:2]:
         waits = plugin.window(one, NOW, at_once.memory)
     assert isinstance(waits, Window)
-    opened = Opened(waits.key, [some[1]], None, waits.due, waits.due, at_once.memory)
+    opened = Opened(waits.key, [waits.message], None, waits.due, waits.due, at_once.memory)
     made: list[Message] = []
 
     def worker():
@@ -146,8 +146,8 @@ def test_none_is_uncounted_that_comes_while_the_summary_is_made(at_once):
 
     decided = at_once(worker, some[2:])
     assert len([given for _, given in decided if given is None]) == 1
-    ((carrier, window),) = [(one, given) for one, given in decided if isinstance(given, Window)]
-    (later,) = plugin.release(Opened(window.key, [carrier], None, window.due, window.due, at_once.memory))
+    (window,) = [given for _, given in decided if isinstance(given, Window)]
+    (later,) = plugin.release(Opened(window.key, [window.message], None, window.due, window.due, at_once.memory))
     (summary,) = made
     assert summary.data["suppressed"] + later.data["suppressed"] + 2 == 60
 

@@ -39,14 +39,14 @@ class Desk:
         message = Message(**{"id": foreign_id(None, str(number)), "source": "test", "title": "disk full"} | fields)
         given = self.filter.window(message, self.memory.now - late, self.memory)
         if isinstance(given, Window):
-            self.waiting = message, given
+            self.waiting = given
         return "passes" if given is None else given.reason if isinstance(given, Dropped) else "waits"
 
     def open(self, *, after=timedelta()):
         """Open the window that somebody waits in, when it is due."""
-        message, window = self.waiting
+        window = self.waiting
         self.memory.now = max(window.due, self.memory.now) + after
-        (left,) = self.filter.release(Opened(window.key, [message], None, window.due, self.memory.now, self.memory))
+        (left,) = self.filter.release(Opened(window.key, [window.message], None, window.due, self.memory.now, self.memory))
         return left
 
 
@@ -54,7 +54,7 @@ def test_so_many_pass_one_waits_and_the_others_are_dropped():
     desk = Desk()
     assert [desk() for _ in range(3)] == ["passes", "passes", "waits"]
     assert desk() == "more than 2 since 2026-11-21 08:30:00 UTC, within 1h"
-    assert desk.waiting[1] == Window("[] until 2026-11-21 09:30:00.000000", desk.memory.now + HOUR)
+    assert (desk.waiting.key, desk.waiting.due) == ("[] until 2026-11-21 09:30:00.000000", desk.memory.now + HOUR)
     desk.memory.now += 59 * MINUTE
     assert desk().startswith("more than 2")
     desk.memory.now += MINUTE
@@ -87,7 +87,7 @@ def test_the_summary_says_how_many_and_which():
         id=left.id,
         source="test",
         type="summary",
-        time=desk.waiting[1].due,
+        time=desk.waiting.due,
         title="4 more suppressed: disk full (3), no backup (1)",
         text="At most 2 within 30m pass of team db, severity warning.\ndisk full (warning): 3\nno backup (warning): 1",
         severity="warning",
@@ -155,10 +155,10 @@ def test_a_message_that_comes_again_has_the_same_answer():
     desk = Desk()
     before = [desk(number) for number in range(1, 5)]
     assert [desk(number) for number in range(1, 5)] == before == ["passes", "passes", "waits", before[3]]
-    due = desk.waiting[1].due
+    due = desk.waiting.due
     desk.memory.now += HOUR
     assert [desk(number) for number in (1, 2, 3)] == before[:3], "late as it is"
-    assert desk.waiting[1].due == due
+    assert desk.waiting.due == due
 
 
 def test_without_a_summary_nobody_waits():
@@ -203,7 +203,7 @@ def test_what_another_version_remembered_otherwise_begins_a_window(text):
     desk = Desk()
     desk.memory.remember("[]", text, HOUR)
     assert [desk() for _ in range(3)] == ["passes", "passes", "waits"]
-    desk.memory.remember(f"after {desk.waiting[0].id}", text, HOUR)
+    desk.memory.remember(f"after {desk.waiting.message.id}", text, HOUR)
     assert desk().startswith("more than")
     assert desk.open().data["suppressed"] == 1, "too few"
 
