@@ -336,7 +336,6 @@ def test_what_cannot_be_read_is_buried_with_the_reason_and_acknowledged(foreign)
 
 def test_what_could_not_be_published_comes_again_under_its_id(foreign, monkeypatch):
     monkeypatch.setattr(producers.queue, "HELD_FOR", -1.0)
-    foreign.send(*bodies(3))
     refused = []
 
     with listening(foreign, prefetch=10) as heard:
@@ -347,6 +346,7 @@ def test_what_could_not_be_published_comes_again_under_its_id(foreign, monkeypat
             raise TemporaryError("the queue is away")
 
         heard.before = refuse
+        foreign.send(*bodies(3))
         until(lambda: len(heard.messages) == 3, "they have come again")
     assert heard.titles == ["no 000", "no 001", "no 002"]
     assert heard.errors == ["the queue is away"]
