@@ -28,8 +28,9 @@ given: `CRITICAL: disk full`, or `Resolved: disk full`.
 | `html` | the same as HTML, the labels as a table; values are escaped |
 
 Of a group or a digest `markdown` and `html` show a table of the first hundred, and how many more there are; a text is cut after
-100,000 characters. The links are the message's `url`, and of an alert's annotations `runbook_url` and `dashboard_url`. A consumer may have its own
-messages written so, beside its name, and all other consumers get them as they are:
+100,000 characters. The links are the message's `url`, and of an alert's annotations `runbook_url` and `dashboard_url`.
+
+A consumer may have its own messages written so, beside its name, and all other consumers get them as they are:
 
 ```yaml
 name: for-each-its-own

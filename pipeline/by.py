@@ -19,6 +19,7 @@ KEY_OF_ALL: Final = "[]"
 
 _FIELDS: Final = ("source", "type", "title", "text", "severity", "status", "key", "url")
 _EXPECTED: Final = f"one of {', '.join(_FIELDS)}, a label such as labels.team, or '{ALL_LABELS}' for all labels is expected"
+_MAKE_A_LABEL: Final = "`by` has fields and labels; `set` makes a label of it: labels.order: '{{ data.order.id }}'"
 _LABEL: Final = re.compile(r"labels\.(.+)", re.DOTALL)
 
 
@@ -33,7 +34,7 @@ class By:
         """Read the names; raises ValueError for one that is none."""
         for name in names:
             if name not in _FIELDS and name != ALL_LABELS and not _LABEL.fullmatch(name):
-                raise ValueError(_EXPECTED)
+                raise ValueError(_MAKE_A_LABEL if name.startswith(("data.", "data[")) else _EXPECTED)
         self.names = tuple(dict.fromkeys(names))
         self._parts = tuple((name, found[1] if (found := _LABEL.fullmatch(name)) else None) for name in self.names)
 
