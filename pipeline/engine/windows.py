@@ -26,6 +26,8 @@ log = structlog.get_logger()
 
 KEPT: Final = "kept"
 """The type of the message that bears, as its data, what a filter keeps for a key. It never leaves the window."""
+_PLUGIN: Final = "plugin"
+"""The label of such a message that says whose value it is."""
 AFTER_FAILURE: Final = timedelta(seconds=30)
 """When a key is opened again whose filter has failed: what it keeps waits on."""
 
@@ -89,6 +91,9 @@ class _Window:
 
     def open(self, store: Store, memory: MemoryBackend) -> Opening:
         """Ask the filter, and record what it said of each message."""
+        self._bury_what_another_kept()
+        if not self._waiting and self._kept is None:
+            return Opening(self._decisions.revision)
         asker = blake2b("/".join(self._anchor).encode(), digest_size=16).hexdigest()
         scoped = memory.scoped(self._pipeline.spec.name, self._step.label, asker)
         opened = Opened(
@@ -109,6 +114,14 @@ class _Window:
         opening.again += [self._hold(self._waiting[stays].message, Why.WINDOW, due) for stays, due in said.stays.items()]
         self._record(said)
         return opening
+
+    def _bury_what_another_kept(self) -> None:
+        """Give up what another plugin kept under the label that this one has now: this one could not read it, at no opening."""
+        owner = self._kept.labels.get(_PLUGIN) if self._kept else None
+        if self._kept is not None and owner not in (None, self._step.plugin):
+            why = f"'{owner}' kept it, and filter '{self._step.label}' is '{self._step.plugin}' now"
+            self._decisions.bury(self._kept, self._step.label, why)
+            self._kept = None
 
     def _read(self, opened: Opened) -> _Said:
         """Sort what the filter yields; raises `PermanentError` for what cannot be."""
@@ -157,7 +170,14 @@ class _Window:
     def _state(self, kept: Keep) -> Message:
         first, label, *_ = self._anchor
         kept_id = self._kept.id if self._kept else derived_id(first, label, KEPT)
-        return Message(id=kept_id, source=self._step.label, type=KEPT, time=self._decisions.now, data=kept.value)
+        return Message(
+            id=kept_id,
+            source=self._step.label,
+            type=KEPT,
+            time=self._decisions.now,
+            labels={_PLUGIN: self._step.plugin},
+            data=kept.value,
+        )
 
     def _hold(self, message: Message, why: Why, due: datetime) -> Held:
         decisions = self._decisions

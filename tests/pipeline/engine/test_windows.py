@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import timedelta
 
 import pytest
@@ -264,3 +265,29 @@ def test_a_filter_that_is_gone_leaves_what_it_kept_among_the_dead_letters(run, b
     again.later(minutes=1)
     (letter,) = again.store.dead_letters()
     assert (letter.message.type, letter.message.data) == ("kept", 1)
+
+
+def test_what_another_plugin_kept_under_the_label_goes_to_the_dead_letters_once(run, box, message, reopened, filter_step):
+    class Words(WindowFilter[NoOptions]):
+        """Keeps something else."""
+
+        def window(self, message, now, memory):
+            return Window(message.key, now)
+
+        def release(self, opened):
+            words = [*(opened.kept or []), *(message.title for message in opened.messages)]
+            yield Message(source="words", title=" ".join(words))
+            yield Keep(words, opened.now + MINUTE)
+
+    send(run, message(key="k"), message(key="idle"))
+    run.later(minutes=1)
+    other = filter_step(Words, label="tally")
+    again = reopened(run, filters=[dataclasses.replace(other, plugin="words")])
+    for title in ("one", "two"):
+        send(again, message(key="k", title=title))
+        again.later(seconds=1)
+    again.later(minutes=1)
+    assert titles(box)[2:4] == ["one", "one two"]
+    letters = again.store.dead_letters()
+    assert {letter.error for letter in letters} == {"'tally' kept it, and filter 'tally' is 'words' now"}
+    assert [letter.message.data for letter in letters] == [1, 1]
