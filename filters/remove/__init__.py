@@ -38,8 +38,8 @@ beside a card's, rather too much is replaced than too little.
 wait or were buried before this step have it still, and so have those that `keep:` keeps, which stay as they were accepted. A
 reason that a step before it gave (`label customer is "…"`) stands in the records, and may quote it. What later steps put together
 (a template that writes two halves of a number beside each other) is looked at by none: put it first, and once more behind
-such a step. `type` and `severity`, the sender's own words, are not looked at either; `set` gives them others. In a text that is JSON
-itself or is encoded (Base64, `%40`) patterns find what stands there as it is written.
+such a step. `type` and `severity`, the sender's own words, are not looked at either; `set` gives them others. In a text that is
+JSON itself or is encoded (Base64, `%40`) patterns find what stands there as it is written.
 """
 
 from __future__ import annotations
