@@ -154,6 +154,8 @@ class CsvFile:
         """Give the place of the column that is looked up; raises ValueError where the first line names other columns."""
         if not header:
             raise ValueError("it is empty: the first line names the columns")
+        if len(header) == 1:
+            raise ValueError("it has one column: another `delimiter` may stand between them, such as ';'")
         column = self._options.column or header[0]
         if len({*header}) < len(header):
             raise ValueError("two columns have the same name")

@@ -267,6 +267,9 @@ def test_one_place_needs_a_file_of_two_columns(hosts):
     file, _ = hosts
     with pytest.raises(TemporaryError, match="it has 3 columns: `to` has to say which one goes where"):
         translated(**{"from": "key", "to": "title", "csv": str(file)})
+    file.write_text("name;owner\na;1\n")
+    with pytest.raises(TemporaryError, match="it has one column: another `delimiter` may stand between them"):
+        translated(**{"from": "key", "to": "title", "csv": str(file)})
 
 
 def test_threads_share_a_file_that_changes(hosts):
