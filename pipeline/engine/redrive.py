@@ -10,6 +10,7 @@ from typing import Final
 
 from pipeline.engine.decisions import Now, utc_now
 from pipeline.engine.pipeline import Pipeline, Pipelines
+from pipeline.engine.windows import KEPT
 from pipeline.store import DeadLetter, Held, Outcome, Record, Store, Why
 from pipeline.store.selection import Moved, Selection
 from pipeline.units import Rate
@@ -91,10 +92,8 @@ def place(pipelines: Pipelines, letter: DeadLetter, record: Record | None, due: 
 
     The attempt is above both the letter's and the recorded one: up to that, the record says that it is done.
     """
-    if letter.message.type == "unreadable" and letter.message.source in {"queue", "store"}:
-        return "it could not be read as a message, and what it was lies in its `data`: send that in anew, then drop this"
-    if letter.message.type == "unreadable" and not letter.step:
-        return "it could not be read as a message: edit it into one, with another `type`, or send in what lies in its `data`"
+    if (never := _never(letter)) is not None:
+        return never
     pipeline = pipelines.get(letter.pipeline)
     if pipeline is None:
         return f"there is no pipeline '{letter.pipeline}' any more"
@@ -115,6 +114,17 @@ def place(pipelines: Pipelines, letter: DeadLetter, record: Record | None, due: 
         attempt=done + 1,
         revision=pipeline.spec.revision,
     )
+
+
+def _never(letter: DeadLetter) -> str | None:
+    """Say why a letter goes nowhere as it is, whatever the configuration has."""
+    if letter.message.type == "unreadable" and letter.message.source in {"queue", "store"}:
+        return "it could not be read as a message, and what it was lies in its `data`: send that in anew, then drop this"
+    if letter.message.type == "unreadable" and not letter.step:
+        return "it could not be read as a message: edit it into one, with another `type`, or send in what lies in its `data`"
+    if letter.message.type == KEPT and letter.message.source == letter.step:
+        return "it is what a filter kept for a key, and no message: look what lies in its `data`, then drop it"
+    return None
 
 
 def _why(pipeline: Pipeline, step: str) -> Why | None:

@@ -20,6 +20,7 @@ from pipeline import (
     WindowFilter,
 )
 from pipeline.engine.clock import LEASE, Clock
+from pipeline.engine.redrive import place
 from pipeline.engine.windows import AFTER_FAILURE
 from pipeline.store import Why
 
@@ -265,6 +266,8 @@ def test_a_filter_that_is_gone_leaves_what_it_kept_among_the_dead_letters(run, b
     again.later(minutes=1)
     (letter,) = again.store.dead_letters()
     assert (letter.message.type, letter.message.data) == ("kept", 1)
+    back = reopened(run)
+    assert place(back.runner.pipelines, letter, None, back.moment[0]).startswith("it is what a filter kept")
 
 
 def test_what_another_plugin_kept_under_the_label_goes_to_the_dead_letters_once(run, box, message, reopened, filter_step):
