@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -177,10 +178,12 @@ class Judge:
             if wanted is not None and fits(wanted.fields[path], value):
                 found[path] = wanted.fields[path]
             elif value is not MISSING:
-                found[path] = plain(value)
+                found[path] = _lasting(path, plain(value))
         return found
 
 
+_PLACED: Final = re.compile(r"(?P<by>by [^:]+?)(: (?P<why>.+))? at \S+:\d+:\d+")
+"""What the records say of a drop: by which filter, why, and where that stands."""
 _ENDS: Final = frozenset({Outcome.DROPPED, Outcome.BURIED, Outcome.HELD})
 
 
@@ -188,6 +191,12 @@ def fields_of(message: Message) -> dict[str, Any]:
     """Give all fields of a message, with those that say nothing."""
     known = {name: getattr(message, name) for name in FIELDS}
     return known | {"time": message.time.isoformat()}
+
+
+def _lasting(path: str, value: Any) -> Any:
+    """Give what would be written of a value: of a reason what the filter said, without its line, which moves."""
+    placed = _PLACED.fullmatch(value) if path == "reason" and isinstance(value, str) else None
+    return {"contains": placed["why"] or placed["by"]} if placed else value
 
 
 def _told(record: Record) -> str:
