@@ -40,11 +40,11 @@ def print_traces(traces: Sequence[Trace], names: Sequence[str], where: Console) 
         if index:
             where.print()
         where.print(_line((name, "bold")))
-        print_trace(trace, where)
+        print_trace(trace, where, identified=True)
 
 
-def print_trace(trace: Trace, where: Console) -> None:
-    """Print what became of one payload."""
+def print_trace(trace: Trace, where: Console, *, identified: bool = False) -> None:
+    """Print what became of one payload; with its messages' ids where what is told of another one may name them."""
     if trace.refused is not None:
         refused = trace.refused
         where.print(_line(("refused", STYLES["failed"]), f" by {trace.producer} ({refused.status}): {refused.reason}"))
@@ -56,7 +56,8 @@ def print_trace(trace: Trace, where: Console) -> None:
     width = max(map(_widest, trace.journeys), default=0)
     for number, journey in enumerate(trace.journeys, 1):
         where.print()
-        for indent, line in _journey(journey, f"message {number} of {count}" if count > 1 else "message", width):
+        name = f"message {number} of {count}" if count > 1 else "message"
+        for indent, line in _journey(journey, f"{name} {journey.message.id}" if identified else name, width):
             where.print(Padding(line, (0, 0, 0, indent), expand=False))
 
 

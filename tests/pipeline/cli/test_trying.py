@@ -219,5 +219,6 @@ def test_several_payloads_are_told_one_after_the_other(project, siftbell) -> Non
     assert " ".join(steps[0][2:]) == "remembers only what is tried here"
     assert " ".join(steps[1][2:4]) == "repeat 1"
     assert steps[1][-1] == "(configs/once.yaml:3:5)"
+    assert f"message {steps[1][5]}: disk full" in lines  # whom the second one repeats can be seen
     told = siftbell("try", "once", "-f", "a.json", "-f", "b.json", "-o", "json").json
     assert [trace["journeys"][0]["visits"][0]["did"] for trace in told] == ["passed", "dropped"]
