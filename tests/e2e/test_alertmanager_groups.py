@@ -1,4 +1,4 @@
-"""The filters `group` and `inhibit` and a real Alertmanager are posted the same alerts for a minute, and tell the same."""
+"""The filters `group` and `inhibit` and a real Alertmanager are posted the same alerts, and tell the same."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_alertmanager_tells_the_same_today(require_binary: Callable[[str, str], 
     told, late = play_alertmanager(binary, timelines, tmp_path)
     assert late < 0.4, f"the machine is too busy for this test: alerts were posted {late:.2f} s late"
     changed = {
-        line.seed: found for line, now, then in zip(timelines, told, recorded, strict=True) if (found := differences(now, then))
+        line.seed: found for line, now, then in zip(timelines, told, recorded, strict=True) if (found := differ(line, now, then))
     }
     assert changed == {}
     plays = [play(line).told for line in timelines]
@@ -33,5 +33,5 @@ def test_alertmanager_tells_the_same_today(require_binary: Callable[[str, str], 
 
 
 def differ(line: Timeline, ours: list[Told], theirs: list[Told]) -> list[str]:
-    """Say in what a filter tells something else of a timeline than Alertmanager told."""
+    """Say in what something else is told than Alertmanager told; of those told one by one not where one ends without a word."""
     return differences(ours, theirs, but=ends_by_itself(line) if line.kind == "alone" else ())

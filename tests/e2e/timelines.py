@@ -23,10 +23,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import patch
 
 from trees import ask, free_port, until
 
-from filters.group import Group, GroupConfig
+from filters.group import Group, GroupConfig, state
 from filters.inhibit import Inhibit, InhibitConfig
 from pipeline import Dropped, Keep, Message, Opened, Request, Stay, Window, foreign_id, parse_time
 from pipeline.present import Pretence, pretending
@@ -46,8 +47,13 @@ VALID: Final = 4 * RESEND
 LAST_START: Final = 44
 END: Final = 56
 """The last second of a timeline at which something may happen."""
-LEAD: Final = 3.25
-"""Seconds after its start at which the timelines begin: Alertmanager forgets empty groups each 30 seconds from then on."""
+FASTER: Final = 1.6
+"""A real Alertmanager is played a second of a timeline in so much less."""
+SWEEP_AT: Final = 43.25
+"""The second of a timeline at which empty groups are forgotten: Alertmanager does it each 30 seconds after its start."""
+SWEEP: Final = 30 * FASTER
+LEAD: Final = 30 - SWEEP_AT / FASTER
+"""Seconds after its start at which the timelines begin."""
 EQUAL: Final = ["timeline", "zone"]
 SOURCE: Final = 'role=~"cause|both"'
 TARGET: Final = 'role=~"effect|both"'
@@ -199,12 +205,18 @@ def read_recorded() -> list[tuple[Timeline, list[Told]]]:
     return found
 
 
-def body(timelines: Sequence[Timeline], posts: Sequence[tuple[int, int, float, float | None]], begin: datetime) -> list[Any]:
+def body(
+    timelines: Sequence[Timeline],
+    posts: Sequence[tuple[int, int, float, float | None]],
+    begin: datetime,
+    *,
+    faster: float = 1,
+) -> list[Any]:
     """Give what Prometheus would post: of each timeline (by its place) an alert, its start and its end."""
     told = []
     for place, index, start, end in posts:
-        alert = {"labels": timelines[place].labels(index), "startsAt": (begin + timedelta(seconds=start)).isoformat()}
-        told.append(alert | ({} if end is None else {"endsAt": (begin + timedelta(seconds=end)).isoformat()}))
+        alert = {"labels": timelines[place].labels(index), "startsAt": (begin + timedelta(seconds=start / faster)).isoformat()}
+        told.append(alert | ({} if end is None else {"endsAt": (begin + timedelta(seconds=end / faster)).isoformat()}))
     return told
 
 
@@ -218,18 +230,21 @@ def scheduled(timelines: Sequence[Timeline]) -> list[tuple[float, list[tuple[int
 
 
 def alertmanager_yaml(port: int) -> str:
+    wait, interval, repeat, resolve_after, look, hour = (
+        f"{seconds / FASTER * 1000:.0f}ms" for seconds in (WAIT, INTERVAL, REPEAT, RESOLVE_AFTER, 0.5, 3600)
+    )
     return f"""
-global: {{resolve_timeout: {RESOLVE_AFTER:g}s}}
+global: {{resolve_timeout: {resolve_after}}}
 route:
   receiver: all
   group_by: [timeline, group]
-  group_wait: {WAIT * 1000:.0f}ms
-  group_interval: {INTERVAL:g}s
-  repeat_interval: {REPEAT:g}s
+  group_wait: {wait}
+  group_interval: {interval}
+  repeat_interval: {repeat}
   routes:
     - {{receiver: firing, matchers: ['kind="untold"']}}
-    - {{receiver: all, matchers: ['kind="alone"'], group_by: ["..."], group_wait: 500ms, group_interval: 500ms,
-       repeat_interval: 1h}}
+    - {{receiver: all, matchers: ['kind="alone"'], group_by: ["..."], group_wait: {look}, group_interval: {look},
+       repeat_interval: {hour}}}
 receivers:
   - {{name: all, webhook_configs: [{{url: "http://127.0.0.1:{port}/", send_resolved: true}}]}}
   - {{name: firing, webhook_configs: [{{url: "http://127.0.0.1:{port}/", send_resolved: false}}]}}
@@ -274,7 +289,7 @@ def receiver() -> Iterator[tuple[int, list[tuple[float, Any]]]]:
 
 
 def play_alertmanager(binary: str, timelines: Sequence[Timeline], directory: Path) -> tuple[list[list[Told]], float]:
-    """Play timelines to a real Alertmanager; give what it told of each, and by how many seconds a post was late at worst."""
+    """Play timelines to a real Alertmanager; give what it told of each, and by how many of their seconds a post was late."""
     with receiver() as (port, came):
         (directory / "alertmanager.yml").write_text(alertmanager_yaml(port))
         own = free_port()
@@ -289,7 +304,7 @@ def play_alertmanager(binary: str, timelines: Sequence[Timeline], directory: Pat
             begin = _started(directory / "log") + LEAD
             assert time.time() < begin, "it took too long until Alertmanager was ready"
             late = _post(url, timelines, begin)
-            time.sleep(max(0.0, begin + END + WAIT - time.time()))
+            time.sleep(max(0.0, begin + END / FASTER - time.time()))
         finally:
             started.terminate()
             started.wait(30)
@@ -312,20 +327,21 @@ def _started(log: Path) -> float:
 def _post(url: str, timelines: Sequence[Timeline], begin: float) -> float:
     late = 0.0
     for at, posts in scheduled(timelines):
-        alerts = body(timelines, posts, datetime.fromtimestamp(begin, UTC))
-        time.sleep(max(0.0, begin + at - time.time()))
+        alerts = body(timelines, posts, datetime.fromtimestamp(begin, UTC), faster=FASTER)
+        time.sleep(max(0.0, begin + at / FASTER - time.time()))
         status, answer = ask(f"{url}/api/v2/alerts", body=alerts)
         assert status == 200, (status, answer)
-        late = max(late, time.time() - begin - at)
+        late = max(late, (time.time() - begin) * FASTER - at)
     return late
 
 
 def _sorted_out(timelines: Sequence[Timeline], came: Sequence[tuple[float, Any]], begin: float) -> list[list[Told]]:
     places = {str(timeline.seed): place for place, timeline in enumerate(timelines)}
     told: list[list[Told]] = [[] for _ in timelines]
-    for at, payload in came:
-        if at <= begin + END:
-            told[places[payload["groupLabels"]["timeline"]]].append(told_of(payload, at - begin))
+    for moment, payload in came:
+        at = (moment - begin) * FASTER
+        if at <= END:
+            told[places[payload["groupLabels"]["timeline"]]].append(told_of(payload, at))
     return told
 
 
@@ -335,8 +351,13 @@ def told_of(payload: Any, at: float) -> Told:
     return Told(round(at, 2), int(payload["groupLabels"]["group"]), alerts)
 
 
-BEGIN: Final = datetime(2026, 11, 21, 8, 30, tzinfo=UTC) + timedelta(seconds=LEAD)
-"""`group` forgets them at each half minute: as if an Alertmanager had been started on a full one."""
+BEGIN: Final = datetime.fromtimestamp(SWEEP * 37_000_000 - SWEEP_AT, UTC)
+"""Where `group` forgets them each so many seconds, it does so when Alertmanager does."""
+
+
+def sweeping() -> Any:
+    """Have `group` forget empty groups as seldom as an Alertmanager does for whom time runs faster."""
+    return patch.object(state, "_SWEEP", timedelta(seconds=SWEEP))
 
 
 def options(*, resolved: bool) -> dict[str, Any]:
@@ -393,7 +414,7 @@ def play(timeline: Timeline, *, late: float = 0.05) -> Play:
     played, waiting = Play(), _Waiting()
     before = BEGIN - timedelta(minutes=1)  # `inhibit` knows whom it let pass since it began
     plugin.window(Message(source="before", time=before, labels={"role": "cause"}), before, memory)
-    with pretending(Pretence(lambda: moment[0], lambda: foreign_id(moment[0], "timelines"), lambda low, _: low)):
+    with pretending(Pretence(lambda: moment[0], lambda: foreign_id(moment[0], "timelines"), lambda low, _: low)), sweeping():
         for at, posts in [*scheduled([timeline]), (float(END), [])]:
             now = BEGIN + timedelta(seconds=at)
             while (opened := waiting.due_before(now, late)) is not None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
-from timelines import BEGIN, END, body, differences, read_recorded, scheduled, told_of
+from timelines import BEGIN, END, body, differences, read_recorded, scheduled, sweeping, told_of
 from timelines import play as play_timeline
 
 from pipeline import Message, Request
@@ -59,7 +59,7 @@ def test_the_engine_tells_what_alertmanager_tells(spec_of):
         if line.kind == "told" and not differences(play_timeline(line).told, told)
     ]
     timelines = [line for line, _ in chosen]
-    with Simulation(spec_of(AS_THERE), start=BEGIN, workers=3) as simulation:
+    with sweeping(), Simulation(spec_of(AS_THERE), start=BEGIN, workers=3) as simulation:
         for at, posts in scheduled(timelines):
             simulation.run_until(BEGIN + timedelta(seconds=at))
             alerts = json.dumps(body(timelines, posts, BEGIN)).encode()
