@@ -62,7 +62,7 @@ class Throttle(WindowFilter[ThrottleConfig]):
             return None
         if place.where == "waits":  # two windows of a key never open as one
             waits = message.replace(id=waiting_id(message.id, place.until))
-            return Window(f"{key} until {place.until:%Y-%m-%d %H:%M:%S.%f}", place.until, waits)
+            return Window(f"{self._about(message)}until {place.until:%Y-%m-%d %H:%M:%S.%f}", place.until, waits)
         since = f"{place.until - config.within:%Y-%m-%d %H:%M:%S} UTC"
         return Dropped(f"more than {config.most} since {since}, within {format_duration(config.within)}")
 
@@ -73,6 +73,10 @@ class Throttle(WindowFilter[ThrottleConfig]):
 
     def _counter(self, memory: Memory) -> Counter:
         return Counter(memory, self.config.most, self.config.within, waiting=self.config.summary)
+
+    def _about(self, message: Message) -> str:
+        """Give what its window is about, where that is not all messages."""
+        return f"{self.config.by.key(message)} " if self.config.by.names else ""
 
     def _summary(self, carrier: Message, tally: Tally, due: datetime) -> Message:
         values = self.config.by.values(carrier)
@@ -94,7 +98,7 @@ class Throttle(WindowFilter[ThrottleConfig]):
             severity=tally.worst,
             status="firing",
             labels={name.removeprefix("labels."): value for name, value in values.items() if name.startswith("labels.")},
-            key=f"throttle {self.config.by.key(carrier)}",
+            key=f"throttle {self._about(carrier)}".rstrip(),
             url="",
             data={
                 "suppressed": tally.number,

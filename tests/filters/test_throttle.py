@@ -54,7 +54,7 @@ def test_so_many_pass_one_waits_and_the_others_are_dropped():
     desk = Desk()
     assert [desk() for _ in range(3)] == ["passes", "passes", "waits"]
     assert desk() == "more than 2 since 2026-11-21 08:30:00 UTC, within 1h"
-    assert (desk.waiting.key, desk.waiting.due) == ("[] until 2026-11-21 09:30:00.000000", desk.memory.now + HOUR)
+    assert (desk.waiting.key, desk.waiting.due) == ("until 2026-11-21 09:30:00.000000", desk.memory.now + HOUR)
     desk.memory.now += 59 * MINUTE
     assert desk().startswith("more than 2")
     desk.memory.now += MINUTE
@@ -149,6 +149,12 @@ def test_keys_stay_the_same_from_window_to_window():
             desk()
         keys.append(desk.open().key)
     assert keys == ['throttle ["disk full"]'] * 2
+
+
+def test_a_summary_of_all_messages_has_a_key_without_values():
+    desk = Desk(most=1)
+    assert [desk(), desk()] == ["passes", "waits"]
+    assert desk.open().key == "throttle"
 
 
 def test_a_message_that_comes_again_has_the_same_answer():
