@@ -168,6 +168,17 @@ def test_what_passes_does_not_wait_and_is_in_the_digest(spec_of):
         ]
 
 
+def test_what_passed_and_is_sent_again_is_told_once_and_stands_in_one_digest(spec_of):
+    with Simulation(spec_of(URGENT), start=START) as simulation:
+        urgent = message("urgent", severity="critical")
+        for _ in range(90):
+            simulation.accept([urgent])
+            simulation.run_until(simulation.now + MINUTE)
+        simulation.run_until_idle()
+        assert [one.title for _, one in simulation.deliveries["log"]] == ["urgent", "1 message: 1 critical"]
+        assert members(simulation) == {urgent.id: 1}
+
+
 def test_what_comes_with_the_end_of_a_digest_passes_and_is_not_what_the_others_became(spec_of):
     with Simulation(spec_of(URGENT), start=START) as simulation:
         calm, urgent = message("calm"), message("urgent", severity="critical")
