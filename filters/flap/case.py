@@ -10,7 +10,7 @@ import msgspec
 
 from filters.flap.course import Course, Known
 from filters.flap.options import FlapConfig
-from pipeline import Dropped, Keep, Message, Opened, Released, Stay, format_duration, headline
+from pipeline import SEVERITIES, Dropped, Keep, Message, Opened, Released, Stay, format_duration, headline
 
 _AHEAD: Final = timedelta(minutes=1)
 """Clocks differ by so much at most; a time farther ahead is a mistake that must not keep a message for years."""
@@ -120,6 +120,7 @@ class Case:
         """Tell that it flaps. The message waits on as well: should nothing come after it, it says how it ended."""
         known, course = self._known, self._course
         known.began, known.changes, known.told = course.began, course.changes, True
+        known.severity = message.severity
         if self._waiting is not None:
             yield Dropped("it flaps", self._waiting)
         yield _told(message, f"is flapping ({known.changes} changes in {_length(course.span)})", "began", status="firing")
@@ -133,6 +134,9 @@ class Case:
             return
         if self._waiting is not None:
             yield Dropped(reason, self._waiting)
+        if message.status == "firing" and _rank(message.severity) > _rank(self._known.severity):
+            self._known.severity = message.severity
+            yield _told(message, f"is flapping, and {message.severity} now", "worse", status="firing")
         self._waiting = message
 
     def _ended(self, message: Message, began: datetime) -> Message:
@@ -147,6 +151,10 @@ class Case:
 def _told(message: Message, what: str, label: str, *, status: Literal["firing", "resolved"]) -> Message:
     subject = headline(message.replace(status="firing"))
     return message.replace(title=f"{subject} {what}", status=status, labels={**message.labels, "flapping": label})
+
+
+def _rank(severity: str) -> int:
+    return SEVERITIES.index(severity) if severity in SEVERITIES else -1
 
 
 def _length(length: timedelta) -> str:

@@ -36,6 +36,8 @@ class Known(msgspec.Struct, omit_defaults=True):
     """When it began to flap; None where it does not."""
     changes: int = 0
     """How often the status has changed since."""
+    severity: str = ""
+    """The gravest that was told since."""
     seen: datetime | None = None
     """When it was seen here that the status had changed."""
     heard: datetime | None = None

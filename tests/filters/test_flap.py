@@ -137,6 +137,19 @@ def test_what_stays_firing_is_told_so(spec_of):
         ]
 
 
+def test_what_becomes_graver_while_it_flaps_is_told_at_once_and_once(spec_of):
+    grave = [one.replace(severity="critical" if after >= 10 else "warning") for after, one in enumerate(flapping(20, 600))]
+    with Simulation(spec_of("{}"), start=START) as simulation:
+        send(simulation, *grave)
+        simulation.run_until_idle()
+        assert [(at, title) for at, title, *_ in told(simulation)][1:3] == [
+            (80, "disk is flapping (4 changes in 1m)"),
+            (200, "disk is flapping, and critical now"),
+        ]
+        labels = [one.labels.get("flapping") for _, one in simulation.deliveries["log"]]
+        assert labels == [None, "began", "worse", "ended"]
+
+
 def test_it_flaps_again_and_is_told_again(spec_of):
     with Simulation(spec_of("{}"), start=START) as simulation:
         send(simulation, *flapping(20, 600), *flapping(20, 2600, begin=2000))
