@@ -14,7 +14,7 @@ consumers:
 a message whose status is another one than that before it. As long as there are few, messages pass. The one that makes it
 `changes` of them `within` the time is told as "… is flapping (4 changes in 1m20s)", firing whatever it was. From then on all are
 dropped but the newest, which waits. When the status has not changed for `stable`, it is told as "… is stable again after 30
-changes in 9m40s: resolved", with its own text and the status that holds then. What becomes graver meanwhile is told in between, as
+changes in 9m40s: resolved", with its own text and the status that holds then. What becomes graver meanwhile is told at once, as
 "… is flapping, and critical now". `labels.flapping` is `began`, `ended` and `worse` in these, for conditions and templates.
 
 A resolve that comes sooner than `settle` after its firing message waits until that time is over since it came: what fires again
