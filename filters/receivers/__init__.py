@@ -44,7 +44,8 @@ as it was: what goes by keys after this step (`deduplicate`, `group`) should go 
 
 Nobody is lost by a name that nobody bears: those who are known get the message, and a copy of it for the others goes to the dead
 letters, which tell whose name is missing. Add it and redrive the copy: they alone get it then, as its label `receiver_unknown`
-says.
+says. Whoever sends that label chooses among your users as well; where senders are not to, `remove: [labels.receiver_*]` stands
+before this step, at which a copy that is redriven goes on.
 
 People may stand in a table as well, which other programs write: `file: people.csv`, beside the pipeline. Its first line names the
 columns: `name`, the channels, and `groups`, with commas or spaces between them. It is read when the pipeline is.

@@ -9,8 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline import Message, TemporaryError
+from pipeline.engine.pipeline import Pipelines
+from pipeline.engine.redrive import Redrive
 from pipeline.engine.simulation import Simulation
 from pipeline.spec.loader import load
+from pipeline.store.selection import Selection
 
 START = datetime(2026, 3, 29, 0, 30, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -86,3 +89,22 @@ def trouble(simulation, what):
         getattr(simulation, what)()
     else:
         simulation.kill_next(what)
+
+
+def test_who_is_told_by_a_label_of_strangers_is_nobody_where_it_is_removed_before(tmp_path):
+    """A sender may name `receiver_unknown`; a copy that is redriven goes on behind that step, and keeps its own."""
+    file = tmp_path / "people.yaml"
+    file.write_text(PIPELINE.replace("filters:\n", "filters:\n  - remove: [labels.receiver_*]\n"))
+    labels = {"by": "ann, dora", "team": "db", "receiver_unknown": "name:bob"}
+    with Simulation(spec := load([file]), start=START) as simulation:
+        simulation.accept([Message(source="t", title="m", time=START, labels=labels)])
+        assert simulation.run_until_idle()
+        for _ in range(2):
+            assert [one.labels["receiver"] for _, one in simulation.deliveries["file"] if one.title == "m"] == ["ann"]
+            assert [letter.message.labels["receiver_unknown"] for letter in simulation.dead_letters()] == ["name:dora"]
+            simulation.run_until(simulation.now + SECOND)
+            (moved,) = Redrive(Pipelines(spec), simulation.store, now=lambda: simulation.now).run(Selection())
+            assert sum(moved.left.values()) == 1
+            other = Message(source="t", title="n", time=START, labels={"by": "bob", "team": "db"})
+            simulation.accept([other])  # so that it looks at the store, which somebody else has changed
+            assert simulation.run_until_idle()
