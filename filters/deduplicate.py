@@ -6,8 +6,8 @@ last in a field of `changes` passes at once: an escalation, a resolve, and a fir
 passes as a new first one. With `sliding: true` each repeat lets that time begin anew: nothing passes until `within` went by
 without any.
 
-What is sent again under its own id is no repeat, and passes; no consumer is told of an id twice. Prometheus does so each minute: of
-an alert that still fires `within` is no reminder, `repeat` of `group` is.
+What is sent again under its own id is no repeat, and passes; no consumer is told of an id twice. Prometheus does so each minute:
+`within` is no reminder of an alert that still fires, `repeat` of `group` is.
 
 A message that reached no consumer silences nobody: where the one that passed was dropped by a later filter, or given up, the
 next one passes. Where what is remembered gets lost, the next one passes as well.
