@@ -165,6 +165,8 @@ def _words(error: ErrorDetails) -> str:
         return " ".join(str(context.get("error", error["msg"])).split()) or "not accepted"
     if error["type"] in ("too_short", "too_long") and context.get("field_type") == "Dictionary":
         return _EXPECTED[error["type"]].replace("list", "mapping").format(**context) + _IS_EXPECTED
+    if context.get("expected") == "True":
+        return "true" + _IS_EXPECTED
     if error["type"] in _EXPECTED:
         return _EXPECTED[error["type"]].format(**context) + _IS_EXPECTED
     text = error["msg"].removeprefix("Input should be ")

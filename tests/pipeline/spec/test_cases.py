@@ -97,6 +97,7 @@ def test_tests_beside_no_pipeline_are_an_error(tmp_path: Path) -> None:
         ("tests: [{name: one, send: [{http: {json: 1}, every: 1s}]}]", "send http: 'every' needs 'repeat'"),
         ("tests: [{name: one, send: [{http: {json: 1}, wait: 1s}]}]", "'wait' is a step of its own"),
         ("tests: [{name: one, send: [{http: {json: 1}, after: 1s, at: +1s}]}]", "a step has 'after' or 'at', not both"),
+        ("tests: [{name: one, send: [{restart: yes}]}]", "step.restart: true is expected"),
         ("tests: [{name: one, send: [{http: 5}]}]", "send http: a payload is expected"),
         (
             "tests: [{name: one, send: [{http: {message: {id: x, time: y}}}]}]",
