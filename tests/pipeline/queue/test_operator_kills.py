@@ -11,7 +11,7 @@ from trees import until
 
 from pipeline.engine.batch import Batch
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 THREADS = ["--only", "deliveries"]
 
@@ -29,7 +29,7 @@ def test_ten_kills_by_an_operator_bury_nothing(place, text_messages, ending):
     assert here.delivered("slow") < 12, "the kills came amid the work"
     worker = here.worker(*THREADS)
     try:
-        until(lambda: here.delivered("slow") == 12 or here.store.dead_letters(), "everything is delivered", seconds=120)
+        until(lambda: here.delivered("slow") == 12 or here.store.dead_letters(), "everything is delivered", seconds=240)
     finally:
         ending(worker)
     assert [letter.error for letter in here.store.dead_letters()] == []
