@@ -11,6 +11,8 @@ from pipeline.plugin import Buried, Dropped
 
 def apart(given: Sequence[Message | Dropped | Buried]) -> tuple[list[Message], dict[int, str]]:
     """Give the parts of a message, and by its number why one of them is buried; raises `PermanentError` where none goes on."""
+    if len(given) == 1 and isinstance(only := given[0], Message):  # so it is nearly always, and this is done for every message
+        return [only], {}
     parts = [one for one in given if not isinstance(one, Dropped)]
     reasons = {index: one.reason for index, one in enumerate(parts) if isinstance(one, Buried)}
     if reasons and len(reasons) == len(parts):
