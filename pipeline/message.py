@@ -26,6 +26,8 @@ _SEVERITIES: Final = {
     **dict.fromkeys(("debug", "trace", "verbose"), "debug"),
 }
 
+_GRAVITIES: Final = {severity: place for place, severity in enumerate(SEVERITIES)}
+
 Status = Literal["firing", "resolved"]
 
 _FIRING: Final = frozenset(("firing", "open", "opened", "active", "alerting", "alarm", "triggered", "problem")) | frozenset(
@@ -51,6 +53,11 @@ def normal_severity(word: str) -> str:
         return known
     word = word.strip().lower()
     return _SEVERITIES.get(word, word)
+
+
+def gravity(severity: str) -> int:
+    """Say how grave a severity is: its place in `SEVERITIES`, -1 for a word that only the sender knows, and for none."""
+    return _GRAVITIES.get(severity, -1)
 
 
 def normal_status(word: str) -> Status | None:
@@ -158,6 +165,11 @@ def headline(message: Message) -> str:
     first = next(filter(None, (" ".join(line.split()) for line in (message.title, *message.text.split("\n", 20)))), "")
     line = first or f"{message.type} from {message.source}"
     return f"Resolved: {line}" if message.status == "resolved" and not line.startswith("Resolved: ") else line
+
+
+def in_time(messages: Iterable[Message]) -> list[Message]:
+    """Give messages in the order of their times; of one moment what is resolved comes last, else the order is that of the ids."""
+    return sorted(messages, key=lambda one: (one.time, one.status == "resolved", one.id))
 
 
 def shown_labels(message: Message, names: Iterable[str] | None = None) -> dict[str, str]:

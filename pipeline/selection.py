@@ -13,7 +13,7 @@ from pydantic_core import CoreSchema
 
 from pipeline.condition import Condition
 from pipeline.matchers import Matchers
-from pipeline.message import SEVERITIES, Message, normal_severity
+from pipeline.message import SEVERITIES, Message, gravity, normal_severity
 from pipeline.paths import MessagePath
 from pipeline.pattern import compile_pattern
 from pipeline.plugin import Config
@@ -22,7 +22,6 @@ from pipeline.text import shorten
 MOST_KEYWORDS: Final = 1000
 _LONGEST: Final = 200
 """Characters of an option or a value that stand in a reason."""
-_RANKS: Final = {word: rank for rank, word in enumerate(SEVERITIES)}
 _KNOWN: Final = f"one of {', '.join(SEVERITIES)} is expected"
 
 
@@ -185,14 +184,14 @@ def _told_of_type(types: Sequence[str], message: Message, held: bool) -> str:
 
 
 def _at_least(least: str, *, unsure: bool) -> Check:
-    passing = frozenset(SEVERITIES[_RANKS[least] :])
+    passing = frozenset(SEVERITIES[gravity(least) :])
 
     def holds(message: Message) -> bool:
         word = message.severity
-        return word in passing or (word not in _RANKS and _unusual(word))
+        return word in passing or (gravity(word) < 0 and _unusual(word))
 
     def _unusual(word: str) -> bool:
         known = normal_severity(word)
-        return known in passing if known in _RANKS else unsure
+        return known in passing if gravity(known) >= 0 else unsure
 
     return Check(holds, lambda message, held: f"severity {message.severity} is {'at least' if held else 'below'} {least}")

@@ -9,17 +9,12 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from filters.digest.rows import Entry, clean
-from pipeline import SEVERITIES, Message, headline, shorten
+from pipeline import Message, gravity, headline, shorten
 
 _OVER: Final = "resolved"
 _OTHER: Final = "other"
 _LONGEST: Final = 200
 """Characters of a message's line."""
-
-
-def gravity(severity: str) -> int:
-    """Say how grave a severity is; the words that only the sender knows are the least."""
-    return SEVERITIES.index(severity) if severity in SEVERITIES else -1
 
 
 def gravest(messages: Sequence[Message]) -> str:

@@ -14,8 +14,8 @@ import msgspec
 from filters.digest.files import as_csv, as_html, as_text
 from filters.digest.options import DigestConfig, Kind
 from filters.digest.rows import LONGEST, Entry, Table, clean, table_of
-from filters.digest.words import gravest, gravity, in_short, text_of, title_of
-from pipeline import Attachment, Message, PermanentError, attach, shorten
+from filters.digest.words import gravest, in_short, text_of, title_of
+from pipeline import Attachment, Message, PermanentError, attach, gravity, shorten
 
 TYPE: Final = "digest"
 _TYPES: Final[Mapping[Kind, tuple[str, str]]] = {

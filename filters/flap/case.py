@@ -10,7 +10,7 @@ import msgspec
 
 from filters.flap.course import Course, Known
 from filters.flap.options import FlapConfig
-from pipeline import SEVERITIES, Dropped, Keep, Message, Opened, Released, Stay, format_duration, headline
+from pipeline import Dropped, Keep, Message, Opened, Released, Stay, format_duration, gravity, headline
 
 _AHEAD: Final = timedelta(minutes=1)
 """Clocks differ by so much at most; a time farther ahead is a mistake that must not keep a message for years."""
@@ -134,7 +134,7 @@ class Case:
             return
         if self._waiting is not None:
             yield Dropped(reason, self._waiting)
-        if message.status == "firing" and _rank(message.severity) > _rank(self._known.severity):
+        if message.status == "firing" and gravity(message.severity) > gravity(self._known.severity):
             self._known.severity = message.severity
             yield _told(message, f"is flapping, and {message.severity} now", "worse", status="firing")
         self._waiting = message
@@ -151,10 +151,6 @@ class Case:
 def _told(message: Message, what: str, label: str, *, status: Literal["firing", "resolved"]) -> Message:
     subject = headline(message.replace(status="firing"))
     return message.replace(title=f"{subject} {what}", status=status, labels={**message.labels, "flapping": label})
-
-
-def _rank(severity: str) -> int:
-    return SEVERITIES.index(severity) if severity in SEVERITIES else -1
 
 
 def _length(length: timedelta) -> str:

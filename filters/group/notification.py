@@ -11,11 +11,10 @@ import msgspec
 
 from filters.group.alerts import Alert
 from filters.group.state import Seen
-from pipeline import SEVERITIES, Message, PermanentError, Template, headline
+from pipeline import Message, PermanentError, Template, gravity, headline
 
 _OPEN: Final = "0001-01-01T00:00:00Z"
 """How Alertmanager writes the end of what has none."""
-_RANKS: Final = {severity: rank for rank, severity in enumerate(SEVERITIES)}
 
 TITLE: Final = Template(
     """\
@@ -76,7 +75,7 @@ def notification(labels: Mapping[str, str], seen: Seen, moment: datetime, *, wai
         source=_only({alert.source for alert in alerts}) or "group",
         type="alert",
         time=min(alert.starts for alert in seen.firing) if seen.firing else max(alert.ends for alert in seen.resolved),
-        severity=max((alert.severity for alert in about), key=lambda word: _RANKS.get(word, -1)),
+        severity=max((alert.severity for alert in about), key=gravity),
         status="firing" if seen.firing else "resolved",
         labels={**common, **{name: value for name, value in grouped.items() if value}},
         key=group_key(labels),
@@ -108,7 +107,7 @@ def _shipped(template: Template, message: Message) -> str:
 
 def _sorted(alerts: Iterable[Alert]) -> list[Alert]:
     """Put the worst first, then the oldest."""
-    return sorted(alerts, key=lambda alert: (-_RANKS.get(alert.severity, -1), alert.starts, alert.identity))
+    return sorted(alerts, key=lambda alert: (-gravity(alert.severity), alert.starts, alert.identity))
 
 
 def _listed(alert: Alert, moment: datetime, common: Mapping[str, str]) -> dict[str, Any]:

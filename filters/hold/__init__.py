@@ -36,7 +36,7 @@ from datetime import datetime
 
 from filters.hold.case import Case
 from filters.hold.options import HoldConfig
-from pipeline import Memory, Message, Opened, Released, Window, WindowFilter
+from pipeline import Memory, Message, Opened, Released, Window, WindowFilter, in_time
 
 
 class Hold(WindowFilter[HoldConfig]):
@@ -51,6 +51,6 @@ class Hold(WindowFilter[HoldConfig]):
     def release(self, opened: Opened) -> Iterable[Released]:
         """Go through what has come, in order of its time, and say what leaves, waits on or ends here."""
         case = Case(self.config, opened)
-        for message in sorted(opened.messages, key=lambda one: (one.time, one.status == "resolved", one.id)):
+        for message in in_time(opened.messages):
             yield from case.take(message)
         yield from case.end()

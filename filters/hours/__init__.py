@@ -48,7 +48,7 @@ import msgspec
 
 from filters.hours.options import HoursConfig
 from filters.hours.staff import Staff
-from pipeline import Dropped, Keep, Memory, Message, Opened, Released, Stay, Window, WindowFilter
+from pipeline import Dropped, Keep, Memory, Message, Opened, Released, Stay, Window, WindowFilter, in_time
 
 _TOLD_KNOWN: Final = timedelta(days=366)
 """How long it is kept that something was told and is not over, where nothing more is heard of it."""
@@ -74,7 +74,7 @@ class Hours(WindowFilter[HoursConfig]):
         """Let go what waited, as far as somebody is there now."""
         there: dict[str, Message] = {}
         ready: list[Message] = []
-        for message in sorted(opened.messages, key=_order):
+        for message in in_time(opened.messages):
             found = self._staff.find(message, opened.now, opened.memory)
             if isinstance(found, datetime):
                 yield Stay(message, found)
@@ -115,10 +115,6 @@ class Hours(WindowFilter[HoursConfig]):
                 told = False
             waiting = []
         return over, told or bool(waiting)
-
-
-def _order(message: Message) -> tuple[datetime, bool, str]:
-    return message.time, message.status == "resolved", message.id
 
 
 def _folded(messages: Sequence[Message]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
-from pipeline import SEVERITIES, Memory, Message, TemporaryError, derived_id, shorten
+from pipeline import Memory, Message, TemporaryError, derived_id, gravity, shorten
 
 MOST_PASSED: Final = 1000
 MOST_KINDS: Final = 10
@@ -47,7 +47,7 @@ class Tally(msgspec.Struct, frozen=True, array_like=True):
         at = (message.severity, shorten(message.title, LONGEST_TITLE))
         if at in counts or len(counts) < MOST_KINDS:
             counts[at] = counts.get(at, 0) + 1
-        worst = max(self.worst, message.severity, key=_rank)
+        worst = max(self.worst, message.severity, key=lambda severity: (gravity(severity), bool(severity)))
         return Tally(self.number + 1, worst, [Kind(*kind, count) for kind, count in counts.items()])
 
 
@@ -160,10 +160,6 @@ def _lasting(window: _Window, now: datetime) -> timedelta:
 
 def _tally_key(carrier: str) -> str:
     return f"after {carrier}"
-
-
-def _rank(severity: str) -> int:
-    return SEVERITIES.index(severity) + 1 if severity in SEVERITIES else -1 if not severity else 0
 
 
 def _digest(message_id: str) -> str:

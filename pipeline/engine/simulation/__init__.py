@@ -32,7 +32,7 @@ from pipeline.request import Request
 from pipeline.secrecy import masker, secrets_in
 from pipeline.spec.model import Configuration, ConsumerStep, PipelineSpec, ProducerStep
 from pipeline.store import DeadLetter, Record
-from pipeline.store.rows import CircuitState, Why
+from pipeline.store.rows import CircuitState
 
 T = TypeVar("T")
 
@@ -274,7 +274,7 @@ class Simulation:
         return found
 
     def _count_held(self) -> int:
-        return sum(count for (_, _, why), count in self.store.held_counts().items() if why is not Why.KEPT)
+        return sum(self.store.held_counts().values())
 
     def _moments(self) -> Iterator[datetime]:
         ahead = max(self._skews)
