@@ -34,9 +34,15 @@ PAUSE: Final = 1.0
 """Seconds after a failed publish during which messages go straight to the spool."""
 
 CROWD: Final = 16
-"""Requests that went out together: from so many on, those behind them are given `GAP` to gather."""
+"""Requests that went out together: from so many on, those behind them are given time to gather."""
 GAP: Final = 0.003
 """Seconds between the beginnings of two publishes while a crowd comes: each costs about a millisecond, however much it takes."""
+LONGEST: Final = 0.02
+"""Seconds for which a crowd gathers, at most."""
+FULL: Final = 1000
+"""Messages that are worth a publish of their own, even beside another: who has so many has nothing to gain from waiting."""
+AT_ONCE: Final = 2
+"""Publishes under way at the same time, at most."""
 
 
 @dataclass(slots=True)
@@ -53,28 +59,30 @@ _Group = list[_Handed]
 
 
 class Publisher:
-    """One thread that publishes for all requests of a process.
+    """What publishes for all requests of a process, in threads of its own.
 
     Whatever was handed in while a publish was under way goes out with the next one, one batch per pipeline. There is no delay
-    when few come at a time; behind a crowd of requests the next ones are given a moment to gather. A broker that does not
-    answer within `timeout` seconds is left to itself until it does: what it was given goes to the spool as well, and may come
-    twice.
+    when few come at a time; behind a crowd of requests the next ones are given as long as its publish took to gather. Messages
+    that are enough for a publish of their own do not wait for another's end. A broker that does not answer within `timeout`
+    seconds is left to itself until it does: what it was given goes to the spool as well, and may come twice.
     """
 
     def __init__(self, queue: Queue, store: Store, *, timeout: float = 5.0, now: Now = utc_now) -> None:
         self._queue = queue
         self._timeout = timeout
-        self._asking = ThreadPoolExecutor(1, thread_name_prefix="to the broker")
-        self._late: Future[None] | None = None
+        self._asking = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="to the broker")
+        self._late: set[Future[None]] = set()
         self._store = store
         self._now = now
         self._waiting: list[_Handed] = []
         self._count = 0
+        self._under_way = 0
         self._wake = threading.Condition()
         self._closing = False
         self._away_until = 0.0
-        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._run, name="publisher", daemon=True) for _ in range(AT_ONCE)]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def largest(self) -> int:
@@ -98,15 +106,17 @@ class Publisher:
             else:
                 self._waiting.append(_Handed(pipeline, producer, messages, written, accepted))
                 self._count += len(messages)
-                self._wake.notify()
+                if self._is_time():
+                    self._wake.notify()
         return accepted
 
     def close(self) -> None:
         """Publish what was handed in, then stop."""
         with self._wake:
             self._closing = True
-            self._wake.notify()
-        self._thread.join()
+            self._wake.notify_all()
+        for thread in self._threads:
+            thread.join()
         self._asking.shutdown()
 
     def _run(self) -> None:
@@ -114,8 +124,11 @@ class Publisher:
             began = monotonic()
             for groups in _apart(taken):
                 self._accept(groups)
-            if len(taken) >= CROWD:
-                sleep(max(0.0, began + GAP - monotonic()))
+            if len(taken) >= CROWD and _count(taken) < FULL:
+                took = monotonic() - began
+                sleep(min(max(GAP - took, took), LONGEST))
+            with self._wake:
+                self._under_way -= 1
 
     def _accept(self, groups: Sequence[_Group]) -> None:
         handed = [one for group in groups for one in group]
@@ -135,10 +148,15 @@ class Publisher:
     def _take(self) -> list[_Handed]:
         """Wait for messages and take all there are; an empty list means that it is time to stop."""
         with self._wake:
-            self._wake.wait_for(lambda: self._waiting or self._closing)
+            self._wake.wait_for(lambda: self._closing or self._is_time())
             handed, self._waiting = self._waiting, []
             self._count = 0
+            self._under_way += bool(handed)
             return handed
+
+    def _is_time(self) -> bool:
+        """Say whether what waits is to be published now, beside what is under way."""
+        return self._count >= (FULL if self._under_way else 1)
 
     def _publish(self, groups: Sequence[_Group]) -> None:
         if groups[0][0].pipeline.spec.ordered:
@@ -148,14 +166,15 @@ class Publisher:
 
     def _queued(self, batches: Sequence[Batch]) -> bool:
         """Say whether the broker has confirmed the batches in time."""
-        if monotonic() < self._away_until or (self._late is not None and not self._late.done()):
+        if self._late or monotonic() < self._away_until:
             return False
         publishing = self._asking.submit(self._queue.publish, batches)
         try:
             with PUBLISH_SECONDS.time():
                 publishing.result(self._timeout)
         except TimeoutError:
-            self._late = publishing
+            self._late.add(publishing)
+            publishing.add_done_callback(self._late.discard)
             log.warning("the broker does not answer, messages go to the spool", waited=f"{self._timeout:g} s")
             return False
         except TemporaryError as away:
@@ -186,6 +205,10 @@ class Publisher:
         ]
         self._store.settle(held=held)
         SPOOLED.inc(len(held))
+
+
+def _count(handed: Iterable[_Handed]) -> int:
+    return sum(len(one.messages) for one in handed)
 
 
 def _messages(group: _Group) -> list[Message]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple, cast
+from datetime import datetime
+from typing import Annotated, Final, NamedTuple, cast
 
 import msgspec
 
@@ -22,7 +23,10 @@ class Written(NamedTuple):
 
 
 _encoder: Final = msgspec.json.Encoder()
-_readable: Final = msgspec.json.Decoder(list[Readable])  # type: ignore[valid-type] # made of `Message`'s fields
+_Zoned: Final = msgspec.defstruct(
+    "_Zoned", [("time", Annotated[datetime, msgspec.Meta(tz=True)], None)], bases=(Readable,), gc=False
+)
+_readable: Final = msgspec.json.Decoder(list[_Zoned])  # type: ignore[valid-type] # made of `Message`'s fields
 
 
 def write(messages: Sequence[Message], largest: int) -> list[Written] | None:
@@ -63,9 +67,7 @@ def divide(pieces: Iterable[Written], most: int) -> Iterator[list[Message]]:
 
 
 def _read_again(messages: Sequence[Message], text: bytes) -> bool:
-    read: list[Any] = _readable.decode(text)
-    known = all(type(message) is Message for message in messages)
-    return known and len(read) == len(messages) and all(one.time.tzinfo for one in read)
+    return set(map(type, messages)) == {Message} and len(_readable.decode(text)) == len(messages)
 
 
 def _holds_nul(text: bytes) -> bool:

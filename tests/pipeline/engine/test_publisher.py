@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import wait
 
 import pytest
 
@@ -79,7 +80,54 @@ def test_behind_a_crowd_the_next_requests_gather_and_behind_a_few_they_do_not(
         future.result(timeout=5)
     assert [len(batch.messages) for batch in queue.batches] == [1, 1, 1, 1, module.CROWD, 3]
     assert len(slept) == 1
-    assert 0 <= slept[0] <= module.GAP
+    assert 0 <= slept[0] <= module.LONGEST
+
+
+def test_what_is_enough_for_a_publish_of_its_own_goes_out_beside_another(
+    publisher, queue, pipeline, message, monkeypatch, hand_in
+):
+    monkeypatch.setattr(module, "FULL", 3)
+    entered, go = threading.Event(), threading.Event()
+
+    def hold():
+        if not entered.is_set():
+            entered.set()
+            go.wait(5)
+
+    queue.before = hold
+    first = hand_in(publisher, pipeline, "http", [message()])
+    assert entered.wait(5)
+    two = hand_in(publisher, pipeline, "http", [message(), message()])
+    one = hand_in(publisher, pipeline, "http", [message()])
+    for future in (two, one):
+        future.result(timeout=5)
+    assert not first.done()
+    few = hand_in(publisher, pipeline, "http", [message()])
+    go.set()
+    for future in (first, few):
+        future.result(timeout=5)
+    assert [len(batch.messages) for batch in queue.batches] == [3, 1, 1]
+
+
+def test_a_publish_that_is_late_does_not_keep_the_other_from_its_end(queue, store, pipeline, message, monkeypatch, hand_in):
+    monkeypatch.setattr(module, "FULL", 2)
+    publisher = Publisher(queue, store, timeout=0.5)
+    entered, go = threading.Event(), threading.Event()
+
+    def hold():
+        if not entered.is_set():
+            entered.set()
+            go.wait(20)
+
+    queue.before = hold
+    slow = hand_in(publisher, pipeline, "http", [message()])
+    assert entered.wait(5)
+    hand_in(publisher, pipeline, "http", [message(), message()]).result(timeout=5)
+    assert [len(batch.messages) for batch in queue.batches] == [2]
+    slow.result(timeout=5)
+    assert sum(store.held_counts().values()) == 1, "it went to the spool"
+    go.set()
+    publisher.close()
 
 
 def test_whoever_gave_up_is_not_told_and_those_beside_are(publisher, queue, pipeline, message, hand_in):
@@ -138,7 +186,7 @@ def test_a_broker_that_has_answered_late_is_asked_again(publisher, queue, store,
     hand_in(publisher, pipeline, "http", [message()]).result(timeout=5)
     publisher._timeout = 5
     answered.set()
-    publisher._late.result(timeout=5)
+    wait(publisher._late, timeout=5)
     hand_in(publisher, pipeline, "http", [message()]).result(timeout=5)
     assert queue.calls == 2
     assert sum(store.held_counts().values()) == 1
