@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -57,7 +58,8 @@ class Measure(ABC):
     """What is measured together: one set-up, one or several targets.
 
     `prepare` is called once, and may put what has to be closed on `closing`. `siftbell` and `yardstick` are then called in
-    turns, once a round each; they give a figure for every target. Neither may still be using the processor when it returns.
+    turns, `turns` times a round each, inside of a `round`; they give a figure for every target, and a round's is the mean of its
+    turns. Neither may still be using the processor when it returns.
     """
 
     name: ClassVar[str]
@@ -65,6 +67,8 @@ class Measure(ABC):
     targets: ClassVar[Mapping[str, Target]]
     guarded: ClassVar[bool] = False
     """Whether `bench-short` watches over it."""
+    turns: ClassVar[int] = 1
+    """How often a round takes both sides. Where turns are short, a neighbour on the machine slows both."""
     extra: ClassVar[bool] = False
     """Whether it is beside the table: taken only where `--only` names it."""
 
@@ -77,6 +81,11 @@ class Measure(ABC):
     def prepare(self, closing: ExitStack) -> None:
         """Start what both sides need, and warm both up."""
 
+    @contextmanager
+    def round(self) -> Iterator[None]:
+        """Keep running what the turns of one round share, new in each round and warm."""
+        yield
+
     @abstractmethod
     def siftbell(self) -> Figures:
         """Measure Siftbell once."""
@@ -87,20 +96,26 @@ class Measure(ABC):
 
 
 def rounds_of(measure: Measure, count: int) -> dict[str, list[tuple[float, float]]]:
-    """Take both sides `count` times, and give (ours, yardstick) by target; who comes first changes from round to round."""
+    """Take both sides in `count` rounds, and give (ours, yardstick) by target; who comes first changes from turn to turn."""
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in measure.targets}
+    turns = itertools.count()
     with ExitStack() as closing:
         measure.prepare(closing)
-        for number in range(count):
-            if number % 2:
-                yardstick = measure.yardstick()
-                ours = measure.siftbell()
-            else:
-                ours = measure.siftbell()
-                yardstick = measure.yardstick()
+        for _ in range(count):
+            ours: list[Figures] = []
+            yardstick: list[Figures] = []
+            with measure.round():
+                for turn in itertools.islice(turns, measure.turns):
+                    sides = [(ours, measure.siftbell), (yardstick, measure.yardstick)]
+                    for figures, take in reversed(sides) if turn % 2 else sides:
+                        figures.append(take())
             for name in measure.targets:
-                taken[name].append((ours[name], yardstick[name]))
+                taken[name].append((_mean(ours, name), _mean(yardstick, name)))
     return taken
+
+
+def _mean(turns: Sequence[Figures], name: str) -> float:
+    return statistics.fmean(figures[name] for figures in turns)
 
 
 def row(target: Target, taken: Sequence[tuple[float, float]]) -> Row:

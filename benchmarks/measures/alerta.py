@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import ClassVar, Final
 
 from harness.servers import free_port
@@ -24,6 +25,7 @@ class Alerta(Measure):
     """
 
     name = "alerta"
+    turns = 3
     targets: ClassVar = {
         "alerts": Target(
             measure="intake of new alerts/s, one web process, embedded file, fsynced",
@@ -46,16 +48,20 @@ class Alerta(Measure):
         self._first = 0
         self._load(2 * WARM_UP)
 
+    @contextmanager
+    def round(self) -> Iterator[None]:
+        """Run Siftbell, new."""
+        with serving(self.place.new("alerta-siftbell"), broker_of(self.place, "sqlite")) as self._web:
+            yield
+
     def siftbell(self) -> Figures:
         """Give alerts a second that Siftbell accepts."""
-        place = self.place.new("alerta-siftbell")
-        with serving(place, broker_of(self.place, "sqlite")) as web:
-            return {"alerts": web.take(place, SECONDS * self.scale).rate}
+        return {"alerts": self._web.take(SECONDS)}
 
     def yardstick(self) -> Figures:
         """Give alerts a second that alerta accepts."""
-        return {"alerts": self._load(2 * SECONDS * self.scale).whole().rate}
+        return {"alerts": self._load(2 * SECONDS).rate}
 
     def _load(self, seconds: float) -> Load:
         self._first += FIRST
-        return drive(self._directory, self._url, template(alerta.as_alert), seconds=seconds, first=self._first)
+        return drive(self._directory, self._url, template(alerta.as_alert), seconds=seconds, first=self._first).whole()

@@ -14,9 +14,9 @@ from benchmarks.sink import sink
 from benchmarks.work import body
 
 WAIT: Final = 0.02
-MESSAGES: Final = 20_000
+MESSAGES: Final = 10_000
 WARM_UP: Final = 2_000
-REQUESTS: Final = 400
+REQUESTS: Final = 250
 WARM_UP_REQUESTS: Final = 20
 
 

@@ -14,8 +14,8 @@ from benchmarks.measure import Figures, Measure, Target
 from benchmarks.siftbell import Filler, pipeline_file
 from benchmarks.workplace import REPOSITORY, Lines, Program, python, until
 
-MESSAGES: Final = 40_000
-CHAINS: Final = 800
+MESSAGES: Final = 30_000
+CHAINS: Final = 500
 WARM_UP: Final = 2_000
 WARM_UP_CHAINS: Final = 50
 

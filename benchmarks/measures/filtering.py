@@ -40,6 +40,7 @@ class Filtering(Measure):
     """
 
     name = "filtering"
+    turns = 2
     guarded = True
     targets: ClassVar = {
         "messages": Target(

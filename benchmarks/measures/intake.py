@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -15,33 +14,34 @@ from benchmarks.measure import Figures, Measure, Target
 from benchmarks.siftbell import PIPELINE, pipeline_file
 from benchmarks.work import alert
 from benchmarks.workplace import Program, Workplace, python, until, until_listens
-from benchmarks.wrk import Load, drive, template
+from benchmarks.wrk import drive, template
 
-SECONDS: Final = 4.0
+SECONDS: Final = 1.0
+"""How long a turn lasts."""
 WARM_UP: Final = 1.0
 MANY: Final = 100
 """Alerts in each request of the bulk measure."""
-NAME: Final = "load"
+_SPARE: Final = 10**7
+"""Numbers left for each load: no two alerts of a server have the same."""
 
 
-@dataclass(frozen=True, slots=True)
 class Web:
     """A web server that takes alerts: its address, the headers it wants, and its process."""
 
-    url: str
-    headers: Mapping[str, str]
-    program: Program
+    def __init__(self, place: Path, url: str, headers: Mapping[str, str], program: Program) -> None:
+        self.place, self.url, self.headers, self.program = place, url, headers, program
+        self._first = 0
 
-    def take(self, place: Path, seconds: float, *, many: int = 0) -> Load:
-        """Give what it accepts in so many seconds, warm."""
-        body = template(alert)
-        drive(place, self.url, body, seconds=WARM_UP, headers=self.headers, many=many)
-        return drive(place, self.url, body, seconds=seconds, headers=self.headers, many=many, first=10**8).whole()
+    def take(self, seconds: float, *, many: int = 0) -> float:
+        """Give the requests a second that it accepts within so many seconds; with `many` each is an array of so many alerts."""
+        load = drive(self.place, self.url, template(alert), seconds=seconds, headers=self.headers, many=many, first=self._first)
+        self._first += _SPARE
+        return load.whole().rate
 
 
 @contextmanager
 def serving(place: Path, environment: Mapping[str, str]) -> Iterator[Web]:
-    """Run `siftbell serve` alone: what it accepts stays on the queue."""
+    """Run `siftbell serve` alone, and warm it up: what it accepts stays on the queue."""
     (place / "bench.yaml").write_text(pipeline_file("log"))
     port, key = free_port(), place / "data" / "api-key"
     told = {"SIFTBELL_CONFIG": str(place / "bench.yaml"), "SIFTBELL_DATA": str(place / "data"), "SIFTBELL_PORT": str(port)}
@@ -49,7 +49,9 @@ def serving(place: Path, environment: Mapping[str, str]) -> Iterator[Web]:
     with Program(python("pipeline.cli", "serve"), place, told) as program:
         until_listens(port, "the web server")
         headers = {"X-API-Key": until(key.read_text, "there is a key").strip()}
-        yield Web(f"http://127.0.0.1:{port}/in/{PIPELINE}/http", headers, program)
+        web = Web(place, f"http://127.0.0.1:{port}/in/{PIPELINE}/http", headers, program)
+        web.take(WARM_UP)
+        yield web
 
 
 @contextmanager
@@ -58,13 +60,16 @@ def bare(place: Path) -> Iterator[Web]:
     port = free_port()
     with Program(python("benchmarks.yardsticks.bare_web", str(port)), place) as program:
         until_listens(port, "the bare web server")
-        yield Web(f"http://127.0.0.1:{port}/in/{PIPELINE}/http", {"X-API-Key": f"sb_{'x' * 49}"}, program)
+        web = Web(place, f"http://127.0.0.1:{port}/in/{PIPELINE}/http", {"X-API-Key": f"sb_{'x' * 49}"}, program)
+        web.take(WARM_UP)
+        yield web
 
 
 class Intake(Measure):
-    """One web process and the broker, and nobody who takes anything off the queue; the server is new in each round."""
+    """One web process and the broker, and nobody who takes anything off the queue; the servers are new in each round."""
 
     broker: ClassVar[str]
+    turns = 4
 
     def prepare(self, closing: ExitStack) -> None:
         """Start the broker."""
@@ -72,21 +77,23 @@ class Intake(Measure):
             self.place.server(self.broker)
             closing.callback(self.place.stop, self.broker)
 
+    @contextmanager
+    def round(self) -> Iterator[None]:
+        """Run both servers, the broker empty."""
+        environment = broker_of(self.place, self.broker)
+        with (
+            serving(self.place.new(f"{self.name}-siftbell"), environment) as self._web,
+            bare(self.place.new(f"{self.name}-bare")) as self._bare,
+        ):
+            yield
+
     def siftbell(self) -> Figures:
         """Give requests a second that are accepted, one alert each."""
-        return {self.name: self.accepted().rate}
+        return {self.name: self._web.take(SECONDS)}
 
     def yardstick(self) -> Figures:
         """Give the same of the bare server."""
-        place = self.place.new(f"{self.name}-bare")
-        with bare(place) as web:
-            return {self.name: web.take(place, SECONDS * self.scale).rate}
-
-    def accepted(self, *, many: int = 0) -> Load:
-        """Give what a new `siftbell serve` accepts, on an empty broker."""
-        place = self.place.new(f"{self.name}-siftbell")
-        with serving(place, broker_of(self.place, self.broker)) as web:
-            return web.take(place, SECONDS * self.scale, many=many)
+        return {self.name: self._bare.take(SECONDS)}
 
 
 def broker_of(place: Workplace, kind: str) -> dict[str, str]:
@@ -128,15 +135,22 @@ class IntakeSqlite(Intake):
 
 
 class Bulk(Intake):
-    """Alerts in arrays of a hundred, against one alert a request; both are Siftbell."""
+    """Alerts in arrays of a hundred, against one alert a request; both are sent to the same Siftbell."""
+
+    @contextmanager
+    def round(self) -> Iterator[None]:
+        """Run the server, the broker empty."""
+        with serving(self.place.new(f"{self.name}-siftbell"), broker_of(self.place, self.broker)) as self._web:
+            self._web.take(WARM_UP, many=MANY)
+            yield
 
     def siftbell(self) -> Figures:
         """Give alerts a second in arrays."""
-        return {self.name: self.accepted(many=MANY).rate * MANY}
+        return {self.name: self._web.take(SECONDS, many=MANY) * MANY}
 
     def yardstick(self) -> Figures:
         """Give alerts a second, one a request."""
-        return {self.name: self.accepted().rate}
+        return {self.name: self._web.take(SECONDS)}
 
 
 def _in_bulk(broker: str) -> Target:

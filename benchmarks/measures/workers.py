@@ -14,10 +14,10 @@ from benchmarks.workplace import until
 
 WAIT: Final = 0.2
 """Seconds that the sink takes: one worker makes 250 deliveries a second then, and eight leave a processor time to spare."""
-SECONDS: Final = 4.0
+SECONDS: Final = 2.0
 AT_ONCE: Final = 50
 """The default of a consumer's `concurrency:`."""
-ENOUGH: Final = 6_000
+ENOUGH: Final = 3_500
 """Messages for each worker: what it takes in advance, and what it delivers meanwhile."""
 
 
