@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final, cast
@@ -15,8 +15,9 @@ import uuid_utils
 from pipeline.engine.journey import Change, Delivery, Journey, Refusal, Trace, Visit
 from pipeline.engine.parts import apart
 from pipeline.engine.throwaway import ThrowawayMemory
+from pipeline.engine.walk import Released, Waiting, Walk, others
 from pipeline.errors import PermanentError, PipelineError, Problem, RequestError, TemporaryError
-from pipeline.message import FIELDS, Message, derived_id, headline
+from pipeline.message import FIELDS, Message, derived_id
 from pipeline.plugin import (
     AnyConsumer,
     AnyFilter,
@@ -61,67 +62,6 @@ def dry_runs(spec: PipelineSpec, producer: ProducerStep, requests: Sequence[Requ
         return _DryRun(spec, now, opened).run(producer, requests)
 
 
-@dataclass(slots=True)
-class _Walk:
-    """A message on its way: `current` is None where it has ended, or goes on in another one's place."""
-
-    message: Message
-    current: Message | None
-    changes: tuple[Change, ...] = ()
-    visits: list[Visit] = field(default_factory=list)
-
-    def end(self, visit: Visit) -> None:
-        """End here."""
-        self.visits.append(visit)
-        self.current = None
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """A message that waits in a window."""
-
-    walk: _Walk
-    visit: Visit
-    window: Window
-    message: Message
-
-
-class _Released:
-    """What left a window: messages that waited in it, and others that were made of them."""
-
-    def __init__(self, waiting: Sequence[_Waiting], left: Sequence[Message], out: Iterable[object]) -> None:
-        waited = {one.message.id: one.message for one in waiting}
-        self._itself = {message.id: message for message in left if waited.get(message.id) == message}
-        self._made = [message for message in left if waited.get(message.id) != message]
-        self._why: dict[str, str] = {}
-        """By message id, and with an empty one for all that do not leave."""
-        self._stays: set[str] = set()
-        for one in out:
-            if isinstance(one, Dropped):
-                self._why[one.message.id if one.message else ""] = one.reason
-            elif isinstance(one, Stay):
-                self._stays.add(one.message.id)
-        gone = (one for one in waiting if one.message.id not in self._itself and one.message.id not in self._stays)
-        self._bearer = next(gone, waiting[0])
-        """The one in whose place goes on what was made of them."""
-        self._alone = len(waiting) == 1
-
-    def instead_of(self, one: _Waiting) -> list[Message]:
-        """Give what goes on in place of a message."""
-        itself = [self._itself[one.message.id]] if one.message.id in self._itself else []
-        return itself + (self._made if one is self._bearer else [])
-
-    def told(self, one: _Waiting) -> str:
-        """Say what becomes of a message."""
-        if self.instead_of(one):
-            return "; goes on here as if alone" if self._alone else "; goes on here"
-        if one.message.id in self._stays:
-            return "; waits on"
-        if why := self._why.get(one.message.id) or self._why.get(""):
-            return f"; then {why}"
-        return f"; goes on in '{headline(self._bearer.walk.message)}'" if self._made else ""
-
-
 class _DryRun:
     """One dry run: the plugins it opened, and the memories of its filters."""
 
@@ -143,7 +83,7 @@ class _DryRun:
             raise PermanentError(f"producer '{step.label}' of pipeline '{self._spec.name}' takes no payloads")
         made = [self._made(producer, step.label, request) for request in requests]
         taken = [one for one in made if isinstance(one, list)]
-        journeys = iter(self._follow([_Walk(message, message) for some in taken for message in some], self._spec.filters))
+        journeys = iter(self._follow([Walk(message, message) for some in taken for message in some], self._spec.filters))
         trace = Trace(pipeline=self._spec.name, producer=step.label)
         return [
             replace(trace, journeys=tuple(islice(journeys, len(one)))) if isinstance(one, list) else replace(trace, refused=one)
@@ -161,10 +101,10 @@ class _DryRun:
             status = next((code for kind, code in _ANSWERS.items() if isinstance(error, kind)), 500)
             return Refusal(status=status, reason=self._words(error))
 
-    def _follow(self, walks: Sequence[_Walk], filters: Sequence[FilterStep]) -> list[Journey]:
+    def _follow(self, walks: Sequence[Walk], filters: Sequence[FilterStep]) -> list[Journey]:
         """Take messages through filters, each step with all of them, and to the consumers."""
         for index, step in enumerate(filters):
-            waiting: dict[str, list[_Waiting]] = {}
+            waiting: dict[str, list[Waiting]] = {}
             for walk in walks:
                 if walk.current is not None and (waits := self._visit(step, walk, walk.current, filters[index + 1 :])):
                     waiting.setdefault(waits.window.key, []).append(waits)
@@ -180,7 +120,7 @@ class _DryRun:
             for walk in walks
         ]
 
-    def _visit(self, step: FilterStep, walk: _Walk, message: Message, rest: Sequence[FilterStep]) -> _Waiting | None:
+    def _visit(self, step: FilterStep, walk: Walk, message: Message, rest: Sequence[FilterStep]) -> Waiting | None:
         """Take a message through a filter; give how it waits there, if it does."""
         visit = Visit(step=step.label, plugin=step.plugin, place=str(step.position), did="passed")
         if step.when is not None and not step.when.matches(message):
@@ -193,7 +133,7 @@ class _DryRun:
             if isinstance(plugin, WindowFilter):
                 window = plugin.window(message, self._now, memory)
                 if isinstance(window, Window):
-                    return _Waiting(walk, visit, window, window.message or message)
+                    return Waiting(walk, visit, window, window.message or message)
                 out: Iterable[Message | Dropped | Buried] = [message if window is None else window]
             else:
                 out = plugin.filter(message, memory) if isinstance(plugin, RememberingFilter) else plugin.filter(message)
@@ -205,7 +145,7 @@ class _DryRun:
     def _go_on(
         self,
         step: FilterStep,
-        walk: _Walk,
+        walk: Walk,
         visit: Visit,
         given: tuple[str, list[Message]],
         rest: Sequence[FilterStep],
@@ -224,7 +164,7 @@ class _DryRun:
             walk.visits.append(visit if held or not changed else replace(visit, did="changed"))
             walk.current = left[0]
         else:
-            parts = [_Walk(part, part, self._changes(walk.current, part)) for part in left]
+            parts = [Walk(part, part, self._changes(walk.current, part)) for part in left]
             for part in parts:
                 if (reason := self._buried.get(part.message.id)) is not None:
                     place = Visit(step=step.label, plugin=step.plugin, place=visit.place, did="failed", reason=self._mask(reason))
@@ -232,7 +172,7 @@ class _DryRun:
             split = visit if held else replace(visit, did="split", reason=f"into {len(left)}")
             walk.end(replace(split, parts=tuple(self._follow(parts, rest))))
 
-    def _open(self, step: FilterStep, together: Sequence[_Waiting], rest: Sequence[FilterStep]) -> None:
+    def _open(self, step: FilterStep, together: Sequence[Waiting], rest: Sequence[FilterStep]) -> None:
         """Open a window for all that wait in it: what leaves as itself goes on, what is made of them goes on with one of them."""
         due, key = min(one.window.due for one in together), together[0].window.key
         messages = [one.message for one in together]
@@ -245,8 +185,8 @@ class _DryRun:
             for one in together:
                 one.walk.end(replace(one.visit, did="failed", reason=self._words(error)))
             return
-        released = _Released(together, left, out)
-        until = f"until {due:%Y-%m-%d %H:%M:%S %Z}{_others(key, len(together))}"
+        released = Released(together, left, out)
+        until = f"until {due:%Y-%m-%d %H:%M:%S %Z}{others(key, len(together))}"
         for one in together:
             visit = replace(one.visit, did="held", reason=self._mask(f"{until}{released.told(one)}"))
             self._go_on(step, one.walk, visit, ("", _named(step, one.message, released.instead_of(one))), rest)
@@ -330,11 +270,3 @@ def _named(step: FilterStep, parent: Message, messages: Sequence[Message]) -> li
     if len(messages) == 1:
         return [messages[0].replace(id=parent.id)]
     return [part.replace(id=derived_id(parent.id, step.label, index)) for index, part in enumerate(messages)]
-
-
-def _others(key: str, count: int) -> str:
-    """Say with how many others a message waits."""
-    of_key = f" of key '{key}'" if key else ""
-    if count > 1:
-        return f" with {count - 1} more{of_key}"
-    return f" with the others{of_key}" if key else ""
