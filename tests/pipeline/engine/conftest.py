@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import Message, NoOptions, TemporaryError
+from pipeline import Consumer, Message, NoOptions, TemporaryError
 from pipeline.condition import Condition
 from pipeline.engine.batch import Batch, decode, encode
 from pipeline.engine.clock import Clock
@@ -176,6 +176,21 @@ def filter_step():
 @pytest.fixture
 def consumer():
     return lambda plugin, **siblings: step_of(ConsumerStep, plugin, **siblings)
+
+
+@pytest.fixture
+def box():
+    """A consumer of the test's own, and what it got."""
+
+    class Box(Consumer[NoOptions]):
+        """Keeps what it gets."""
+
+        got: list[Message] = []
+
+        def consume(self, message):
+            Box.got.append(message)
+
+    return Box
 
 
 @pytest.fixture

@@ -22,19 +22,6 @@ from pipeline import (
 from pipeline.store import Outcome
 
 
-@pytest.fixture
-def box():
-    class Box(Consumer[NoOptions]):
-        """Keeps what it gets."""
-
-        got: list = []
-
-        def consume(self, message):
-            Box.got.append(message)
-
-    return Box
-
-
 class Together(WindowFilter[NoOptions]):
     """Lets messages of a key wait half a minute; the key says as what they leave."""
 

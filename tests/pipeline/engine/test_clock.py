@@ -12,7 +12,6 @@ import pytest
 from trees import until
 
 from pipeline import (
-    Consumer,
     ListeningProducer,
     NoOptions,
     PermanentError,
@@ -28,19 +27,6 @@ from pipeline.engine.clock import Clock
 from pipeline.engine.publisher import Publisher
 from pipeline.engine.redrive import place
 from pipeline.store.rows import Why
-
-
-@pytest.fixture
-def box():
-    class Box(Consumer[NoOptions]):
-        """Keeps what it gets."""
-
-        got: list = []
-
-        def consume(self, message):
-            Box.got.append(message)
-
-    return Box
 
 
 class Together(WindowFilter[NoOptions]):

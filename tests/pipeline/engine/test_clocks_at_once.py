@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from trees import until
 
-from pipeline import Consumer, Keep, Message, NoOptions, Window, WindowFilter
+from pipeline import Keep, Message, NoOptions, Window, WindowFilter
 from pipeline.engine import clock as clocks
 from pipeline.engine.clock import LEASE, Clock
 from pipeline.engine.routes import incoming
@@ -43,19 +43,6 @@ class Sum(WindowFilter[NoOptions]):
         known = [*(opened.kept or []), *(message.title for message in opened.messages)]
         yield Message(source="sum", title=f"{opened.key}: {len(known)}", data=known)
         yield Keep(known, opened.now + timedelta(days=1))
-
-
-@pytest.fixture
-def box():
-    class Box(Consumer[NoOptions]):
-        """Keeps what it gets."""
-
-        got: list = []
-
-        def consume(self, message):
-            Box.got.append(message)
-
-    return Box
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -8,25 +8,11 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from pipeline import Consumer, Filter, NoOptions, PermanentError, PollingProducer, TemporaryError, Window, WindowFilter
+from pipeline import Filter, NoOptions, PermanentError, PollingProducer, TemporaryError, Window, WindowFilter
 from pipeline.engine import batch as batches
 from pipeline.engine import decisions
 from pipeline.store import Claim
 from pipeline.store.rows import Why
-
-
-@pytest.fixture
-def box():
-    class Box(Consumer[NoOptions]):
-        """Keeps what it gets."""
-
-        got: list = []
-
-        def consume(self, message):
-            Box.got.append(message)
-
-    return Box
-
 
 UNREADABLE = {
     "a title that is none": {"title": None},

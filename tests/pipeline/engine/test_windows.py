@@ -8,7 +8,6 @@ from datetime import timedelta
 import pytest
 
 from pipeline import (
-    Consumer,
     Dropped,
     Keep,
     Message,
@@ -44,19 +43,6 @@ class Tally(WindowFilter[NoOptions]):
             return
         yield Message(source="tally", title=f"{count} so far")
         yield Keep(count, opened.now + MINUTE)
-
-
-@pytest.fixture
-def box():
-    class Box(Consumer[NoOptions]):
-        """Keeps what it gets."""
-
-        got: list = []
-
-        def consume(self, message):
-            Box.got.append(message)
-
-    return Box
 
 
 @pytest.fixture
