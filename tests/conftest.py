@@ -2,6 +2,8 @@
 
 And the account of what each plugin was tried against: `against(plugin, counterpart)` marks a test, what passed is written into
 docs/plugins/tested.json by `--matrix`, and with CI=true a whole run fails where the file claims what did not pass.
+
+And how the tests of the script plugins write their executables.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -236,3 +239,15 @@ def new_vhost(require_rabbitmq: str, require_binary: Callable[[str, str], str]) 
         subprocess.run([control, *arguments], check=True, capture_output=True, timeout=60)
     yield urlsplit(require_rabbitmq)._replace(path=f"/{host}").geturl()
     subprocess.run([control, "delete_vhost", host], check=True, capture_output=True, timeout=60)
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Writes an executable where the settings allow it; `#!python` and `{tmp}` in its text become what they are here."""
+    monkeypatch.setenv("SIFTBELL_SCRIPTS", str(tmp_path))
+
+    def write(text: str, name: str = "script") -> None:
+        (tmp_path / name).write_text(text.replace("#!python", f"#!{sys.executable}").replace("{tmp}", str(tmp_path)))
+        (tmp_path / name).chmod(0o755)
+
+    return write

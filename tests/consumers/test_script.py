@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -45,17 +44,9 @@ for line in sys.stdin:
 
 
 @pytest.fixture(autouse=True)
-def script(tmp_path, monkeypatch):
-    """Writes an executable where the settings allow it."""
-    monkeypatch.setenv("SIFTBELL_SCRIPTS", str(tmp_path))
-
-    def write(text, name="script"):
-        (tmp_path / name).write_text(text.replace("#!python", f"#!{sys.executable}").replace("{tmp}", str(tmp_path)))
-        (tmp_path / name).chmod(0o755)
-
-    write(TAKE, "take")
-    write(KEPT, "kept")
-    return write
+def scripts(script):
+    script(TAKE, "take")
+    script(KEPT, "kept")
 
 
 class TestOneByOne(ConsumerContract):

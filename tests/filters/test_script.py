@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import sys
 import threading
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -56,18 +55,10 @@ SHY = "#!/bin/sh\nexit 1\n"
 
 
 @pytest.fixture(autouse=True)
-def script(tmp_path, monkeypatch):
-    """Writes an executable where the settings allow it."""
-    monkeypatch.setenv("SIFTBELL_SCRIPTS", str(tmp_path))
-
-    def write(text, name="script"):
-        (tmp_path / name).write_text(text.replace("#!python", f"#!{sys.executable}").replace("{tmp}", str(tmp_path)))
-        (tmp_path / name).chmod(0o755)
-
-    write(ANSWERS, "answers")
-    write(SHOUT, "shout")
-    write(SHY, "shy")
-    return write
+def scripts(script):
+    script(ANSWERS, "answers")
+    script(SHOUT, "shout")
+    script(SHY, "shy")
 
 
 class TestShout(FilterContract):
