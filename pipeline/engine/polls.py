@@ -25,8 +25,15 @@ RENEW_EVERY: Final = 4.0
 """Seconds between two renewals while a poll is under way, however long it takes."""
 
 
+LONGEST_WAIT: Final = 3600.0
+"""Seconds for which a producer is left alone at most, whatever the other side asked for."""
+
+
 class Polls:
-    """The polls of one clock: those that are due are started, each in a thread."""
+    """The polls of one clock: those that are due are started, each in a thread.
+
+    A producer whose other side asked to wait (`TemporaryError.retry_after`) is asked by this clock when that is over.
+    """
 
     def __init__(self, runner: Runner, owner: str) -> None:
         self._runner = runner
@@ -78,6 +85,9 @@ class Polls:
         except BaseException as error:  # noqa: BLE001 - a plugin's sys.exit() too; the next occurrence asks again from the same cursor
             text = pipeline.mask(f"{type(error).__name__}: {error}")
             log.warning("poll failed", pipeline=name, producer=step.label, error=text)
+            if isinstance(error, TemporaryError) and error.retry_after is not None:
+                wait = min(max(0.0, error.retry_after), LONGEST_WAIT)
+                self._next[name, step.label] = self._runner.now() + timedelta(seconds=wait)
 
 
 def poll_claimed(runner: Runner, pipeline: Pipeline, label: str, occurrence: datetime, owner: str) -> int:

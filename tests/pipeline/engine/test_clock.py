@@ -322,6 +322,28 @@ def test_what_a_poll_gave_before_it_failed_is_accepted_and_it_is_asked_again_fro
     assert [m.title for m in box.got] == ["1 from None", "2 from 1"]
 
 
+@pytest.mark.parametrize(("asked", "waits"), [(300.0, 5), (1e9, 60), (float("nan"), 1), (None, 1)])
+def test_a_producer_is_left_alone_for_as_long_as_the_other_side_asked(engine, producer, consumer, box, message, asked, waits):
+    class Limited(PollingProducer[NoOptions]):
+        """Is told to wait at the first call."""
+
+        calls: ClassVar = []
+
+        def poll(self, cursor):
+            self.calls.append(run.moment[0])
+            if len(self.calls) == 1:
+                raise TemporaryError("too many requests", retry_after=asked)
+            yield message(), "1"
+
+    run = engine(producers=[producer(Limited, schedule=Every())], consumers=[consumer(box)])
+    for _ in range(waits + 1):
+        run.moment[0] += timedelta(minutes=1)
+        run.clock.tick()
+        finish(run.clock)
+    first, second = Limited.calls
+    assert second - first == timedelta(minutes=waits)
+
+
 def test_what_a_poll_cannot_read_is_buried_once_and_the_rest_goes_on(engine, producer, consumer, box, message):
     class Torn(PollingProducer[NoOptions]):
         """Has a torn line among its messages, and forgets its cursor."""
