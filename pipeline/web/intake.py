@@ -77,7 +77,8 @@ class Intake:
         producer = _webhook(pipeline, step)
         methods = producer.methods if producer else ("POST",)
         if scope["method"] not in methods:
-            raise Refusal(405, "messages are posted here", headers={"Allow": ", ".join(methods)})
+            allowed = ", ".join(methods)
+            raise Refusal(405, f"{scope['method']} is not taken here, only {allowed}", headers={"Allow": allowed})
         headers = _headers(scope)
         if producer is None or not producer.verifies_sender:
             await self._access.require(headers, "intake")
