@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from urllib.parse import parse_qs
 
 import pytest
 from pytest_httpserver import HTTPServer
-from trees import Running, ask, free_port, siftbell_run, until
+from trees import Running, alertmanager_run, ask, siftbell_run, until
 from werkzeug import Request, Response
 
 pytestmark = [
@@ -49,49 +47,18 @@ def telegram(httpserver: HTTPServer) -> Iterator[list[dict[str, Any]]]:
     httpserver.check()
 
 
-@contextmanager
-def alertmanager_for(binary: str, siftbell: Running, directory: Path) -> Iterator[str]:
-    """Run an Alertmanager that posts to the pipeline `alerts`, and give its URL."""
-    directory.mkdir()
-    (directory / "key").write_text(siftbell.key)
-    (directory / "alertmanager.yml").write_text(f"""
+def config_for(siftbell: Running, key: Path) -> str:
+    """Give the config of an Alertmanager that posts to the pipeline `alerts`, with the key from a file that is written here."""
+    key.write_text(siftbell.key)
+    return f"""
 route: {{receiver: siftbell, group_by: [alertname], group_wait: 0s, group_interval: 1s, repeat_interval: 1h}}
 receivers:
   - name: siftbell
     webhook_configs:
       - url: {siftbell.url}/in/alerts/prometheus
         send_resolved: true
-        http_config: {{authorization: {{credentials_file: {directory / "key"}}}}}
-""")
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    with (directory / "log").open("w") as log:
-        started = subprocess.Popen(
-            [
-                binary,
-                f"--config.file={directory / 'alertmanager.yml'}",
-                f"--storage.path={directory / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-                "--cluster.listen-address=",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        until(lambda: started.poll() is not None or ready(url), "Alertmanager is ready")
-        assert started.poll() is None, (directory / "log").read_text()
-        yield url
-    finally:
-        started.terminate()
-        started.wait(30)
-
-
-def ready(url: str) -> bool:
-    try:
-        return ask(f"{url}/-/ready")[0] == 200
-    except OSError:
-        return False
+        http_config: {{authorization: {{credentials_file: {key}}}}}
+"""
 
 
 def post_alert(url: str, *, start: datetime, end: datetime) -> None:
@@ -118,7 +85,7 @@ def test_an_alert_and_its_resolution_reach_the_chat(
     start = datetime.now(UTC) - timedelta(minutes=1)
     with (
         siftbell_run(CONFIGS, tmp_path / "data", environment) as running,
-        alertmanager_for(alertmanager, running, tmp_path / "alertmanager") as url,
+        alertmanager_run(alertmanager, config_for(running, tmp_path / "key"), tmp_path / "alertmanager") as url,
     ):
         post_alert(url, start=start, end=datetime.now(UTC) + timedelta(minutes=5))
         until(lambda: len(telegram) >= 1, "the chat knows that it fires")

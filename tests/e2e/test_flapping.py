@@ -7,15 +7,13 @@ stands for one every 20 seconds for ten minutes, and the filter's times are as m
 from __future__ import annotations
 
 import json
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from trees import Running, ask, free_port, siftbell_run, until
+from trees import Running, alertmanager_run, ask, siftbell_run, until
 
 pytestmark = [
     pytest.mark.e2e,
@@ -35,43 +33,21 @@ consumers:
 FLAP = f"[flap: {{within: {600 / FASTER:g}s, stable: {600 / FASTER:g}s, settle: {60 / FASTER:g}s}}]"
 
 
-@contextmanager
-def alertmanager_for(binary: str, siftbell: Running, directory: Path) -> Iterator[str]:
-    """Run an Alertmanager that posts to both pipelines, as soon as it may, and give its URL."""
-    directory.mkdir()
-    (directory / "key").write_text(siftbell.key)
+def config_for(siftbell: Running, key: Path) -> str:
+    """Give the config of an Alertmanager that posts to both pipelines as soon as it may; the key's file is written here."""
+    key.write_text(siftbell.key)
     hooks = "".join(
         f"""
       - url: {siftbell.url}/in/{name}/prometheus
-        http_config: {{authorization: {{credentials_file: {directory / "key"}}}}}"""
+        http_config: {{authorization: {{credentials_file: {key}}}}}"""
         for name in ("all", "quiet")
     )
-    (directory / "alertmanager.yml").write_text(f"""
+    return f"""
 route: {{receiver: siftbell, group_by: [alertname], group_wait: 0s, group_interval: 200ms, repeat_interval: 1h}}
 receivers:
   - name: siftbell
     webhook_configs:{hooks}
-""")
-    port = free_port()
-    options = {"config.file": directory / "alertmanager.yml", "storage.path": directory / "data"}
-    options |= {"web.listen-address": f"127.0.0.1:{port}", "cluster.listen-address": ""}
-    with (directory / "log").open("w") as log:
-        arguments = [binary, *(f"--{name}={value}" for name, value in options.items())]
-        started = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    try:
-        until(lambda: started.poll() is not None or ready(f"http://127.0.0.1:{port}"), "Alertmanager is ready")
-        assert started.poll() is None, (directory / "log").read_text()
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        started.terminate()
-        started.wait(30)
-
-
-def ready(url: str) -> bool:
-    try:
-        return ask(f"{url}/-/ready")[0] == 200
-    except OSError:
-        return False
+"""
 
 
 def flap(url: str) -> None:
@@ -102,7 +78,10 @@ def test_a_rule_that_flaps_is_told_in_three_messages(require_binary: Callable[[s
     for name, filters in (("all", "[]"), ("quiet", FLAP)):
         text = PIPELINE.format(name=name, filters=filters, path=tmp_path / f"{name}.jsonl")
         (configs / f"{name}.yaml").write_text(text)
-    with siftbell_run(configs, tmp_path / "data") as running, alertmanager_for(binary, running, tmp_path / "am") as url:
+    with (
+        siftbell_run(configs, tmp_path / "data") as running,
+        alertmanager_run(binary, config_for(running, tmp_path / "key"), tmp_path / "alertmanager") as url,
+    ):
         flap(url)
         until(lambda: len(lines(tmp_path / "quiet.jsonl")) >= 3, "it is stable again", seconds=90)
         assert running.stats()["dead"] == []

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from trees import Running, ask, free_port, siftbell_run, until
+from trees import Running, alertmanager_run, ask, siftbell_run, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -63,13 +63,6 @@ def titles(file: Path) -> list[str]:
     return [json.loads(line).get("title", "") for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def answers(port: int) -> bool:
-    try:
-        return ask(f"http://127.0.0.1:{port}/-/ready")[0] == 200
-    except OSError:
-        return False
-
-
 def last_call(directory: Path) -> str:
     """Give the note of the watchdog's last call."""
     with closing(sqlite3.connect(directory / "data" / "store.db")) as store:
@@ -113,10 +106,10 @@ def test_what_does_not_call_is_told_and_its_return_after_everything_was_started_
 @pytest.mark.against("producer heartbeat", "Alertmanager of Debian 12")
 def test_an_alertmanager_that_is_gone_is_missed(tmp_path, require_binary):
     binary = require_binary("prometheus-alertmanager", "prometheus-alertmanager")
-    config, told, port = tmp_path / "watch.yaml", tmp_path / "told.jsonl", free_port()
+    config, told = tmp_path / "watch.yaml", tmp_path / "told.jsonl"
     config.write_text(WATCH.format(every="10s", tmp=tmp_path).replace("backup", "watchdog"))
     with siftbell_run(config, tmp_path / "data") as tree:
-        (tmp_path / "alertmanager.yml").write_text(f"""
+        posting = f"""
 route: {{receiver: siftbell, group_wait: 0s, group_interval: 1s, repeat_interval: 1s}}
 receivers:
   - name: siftbell
@@ -124,18 +117,12 @@ receivers:
       - url: {tree.url}/in/watch/heartbeat/watchdog
         send_resolved: false
         http_config: {{authorization: {{credentials: {tree.key}}}}}
-""")
-        arguments = [f"--config.file={tmp_path}/alertmanager.yml", f"--storage.path={tmp_path}/alertmanager"]
-        arguments += [f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="]
-        with subprocess.Popen([binary, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as alertmanager:
-            try:
-                until(lambda: answers(port), "Alertmanager listens")
-                ask(f"http://127.0.0.1:{port}/api/v2/alerts", body=[{"labels": {"alertname": "Watchdog"}}])
-                first = until(lambda: last_call(tmp_path), "it has called")
-                until(lambda: last_call(tmp_path) != first, "it has called again")
-                assert titles(told) == []
-            finally:
-                alertmanager.kill()
+"""
+        with alertmanager_run(binary, posting, tmp_path / "alertmanager", ending=signal.SIGKILL) as url:
+            ask(f"{url}/api/v2/alerts", body=[{"labels": {"alertname": "Watchdog"}}])
+            first = until(lambda: last_call(tmp_path), "it has called")
+            until(lambda: last_call(tmp_path) != first, "it has called again")
+            assert titles(told) == []
         until(lambda: titles(told), "it is missed")
         assert titles(told) == ["watchdog did not call in time"]
 

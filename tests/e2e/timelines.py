@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
-from trees import ask, free_port, until
+from trees import alertmanager_run, ask
 
 from filters.group import Group, GroupConfig, state
 from filters.inhibit import Inhibit, InhibitConfig
@@ -290,32 +290,12 @@ def receiver() -> Iterator[tuple[int, list[tuple[float, Any]]]]:
 
 def play_alertmanager(binary: str, timelines: Sequence[Timeline], directory: Path) -> tuple[list[list[Told]], float]:
     """Play timelines to a real Alertmanager; give what it told of each, and by how many of their seconds a post was late."""
-    with receiver() as (port, came):
-        (directory / "alertmanager.yml").write_text(alertmanager_yaml(port))
-        own = free_port()
-        url = f"http://127.0.0.1:{own}"
-        arguments = [f"--config.file={directory / 'alertmanager.yml'}", f"--storage.path={directory / 'data'}"]
-        arguments += [f"--web.listen-address=127.0.0.1:{own}", "--cluster.listen-address="]
-        with (directory / "log").open("w") as log:
-            started = subprocess.Popen([binary, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        try:
-            until(lambda: started.poll() is not None or _ready(url), "Alertmanager is ready")
-            assert started.poll() is None, (directory / "log").read_text()
-            begin = _started(directory / "log") + LEAD
-            assert time.time() < begin, "it took too long until Alertmanager was ready"
-            late = _post(url, timelines, begin)
-            time.sleep(max(0.0, begin + END / FASTER - time.time()))
-        finally:
-            started.terminate()
-            started.wait(30)
+    with receiver() as (port, came), alertmanager_run(binary, alertmanager_yaml(port), directory) as url:
+        begin = _started(directory / "log") + LEAD
+        assert time.time() < begin, "it took too long until Alertmanager was ready"
+        late = _post(url, timelines, begin)
+        time.sleep(max(0.0, begin + END / FASTER - time.time()))
     return _sorted_out(timelines, came, begin), late
-
-
-def _ready(url: str) -> bool:
-    try:
-        return ask(f"{url}/-/ready")[0] == 200
-    except OSError:
-        return False
 
 
 def _started(log: Path) -> float:

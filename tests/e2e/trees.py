@@ -134,3 +134,29 @@ def siftbell_run(config: Path, data: Path, environment: Mapping[str, str] | None
     with process(arguments, environment or {}, log) as started:
         facts = json.loads(first_line(started, log))
         yield Running(facts["url"], facts["key"], data, log)
+
+
+@contextmanager
+def alertmanager_run(binary: str, config: str, directory: Path, *, ending: signal.Signals = signal.SIGTERM) -> Iterator[str]:
+    """Run an Alertmanager until the block ends, and give its URL; its config, its data and its `log` are in the directory."""
+    directory.mkdir(exist_ok=True)
+    (directory / "alertmanager.yml").write_text(config)
+    address = f"127.0.0.1:{free_port()}"
+    arguments = [f"--config.file={directory / 'alertmanager.yml'}", f"--storage.path={directory / 'data'}"]
+    arguments += [f"--web.listen-address={address}", "--cluster.listen-address="]
+    with (directory / "log").open("w") as log:
+        started = subprocess.Popen([binary, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        until(lambda: started.poll() is not None or ready(f"http://{address}"), "Alertmanager is ready")
+        assert started.poll() is None, (directory / "log").read_text()
+        yield f"http://{address}"
+    finally:
+        started.send_signal(ending)
+        started.wait(30)
+
+
+def ready(url: str) -> bool:
+    try:
+        return ask(f"{url}/-/ready")[0] == 200
+    except OSError:
+        return False
