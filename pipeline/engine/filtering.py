@@ -52,11 +52,15 @@ class FilterStage:
         self._lost = lost
         self._attempt = attempt
         self._whole = whole
+        self._last = pipeline.spec.filters[-1] if pipeline.spec.filters else None
+        self._unproven: dict[str, tuple[FilterStep, int, Message]] = {}
+        """By id of what the last filter changed: that filter, the attempt, and the message as it was."""
 
     def run(self, messages: Sequence[Message], after: str) -> tuple[list[Message], FilterStep | None]:
         """Give the messages that are left, and the filter with a queue of its own that they go to next, if there is one.
 
-        Starts behind the filter labelled `after`. Dropped, held and buried messages go to the decisions.
+        Starts behind the filter labelled `after`. Dropped, held and buried messages go to the decisions. What the last filter
+        changed may be such as nobody can read again: `proven` tells, or whoever writes all of them (`engine.written`).
         """
         left = list(messages)
         for index, step in enumerate(self._pipeline.filters_after(after)):
@@ -66,6 +70,20 @@ class FilterStage:
                 return left, step
             left = self._apply(step, left, self._attempt if index == 0 or self._whole else 1)
         return left, None
+
+    def proven(self, messages: Sequence[Message]) -> list[Message]:
+        """Give those that can be read again behind the queue; the others are buried as they were before the last filter."""
+        readable = []
+        for message in messages:
+            if message.id not in self._unproven:
+                readable.append(message)
+                continue
+            step, attempt, before = self._unproven[message.id]
+            try:
+                readable += checked(step.label, [message], known=[before])
+            except PermanentError as error:
+                self._decisions.bury(before, step.label, error, attempt=attempt)
+        return readable
 
     def _apply(self, step: FilterStep, messages: Sequence[Message], attempt: int) -> list[Message]:
         passed: list[Message] = []
@@ -95,15 +113,15 @@ class FilterStage:
             return partial(self._held_back, step, plugin, attempt)
         if isinstance(plugin, RememberingFilter):
             plugin.lost = self._lost
-            return lambda message: self._named(step, message, plugin.filter(message, self._remember(step, message)))
-        return lambda message: self._named(step, message, plugin.filter(message))
+            return lambda message: self._named(step, attempt, message, plugin.filter(message, self._remember(step, message)))
+        return lambda message: self._named(step, attempt, message, plugin.filter(message))
 
     def _held_back(self, step: FilterStep, plugin: WindowFilter[Any], attempt: int, message: Message) -> list[Message]:
         window = plugin.window(message, self._decisions.now, self._remember(step, message))
         if window is None:
             return [message]
         if isinstance(window, Message | Dropped):
-            return self._named(step, message, [window])
+            return self._named(step, attempt, message, [window])
         _refuse_unusable(step, window)
         reason = until(window.due)
         if window.message is not None:
@@ -116,11 +134,16 @@ class FilterStage:
         self._decisions.record(message, step.label, Outcome.HELD, reason=reason, attempt=attempt, since=since)
         return []
 
-    def _named(self, step: FilterStep, parent: Message, out: Iterable[Message | Dropped | Buried]) -> list[Message]:
+    def _named(self, step: FilterStep, attempt: int, parent: Message, out: Iterable[Message | Dropped | Buried]) -> list[Message]:
         """Give what a filter made of a message its ids, and record what does not go on as itself."""
         given = list(out)
-        if len(given) == 1 and given[0] is parent:
-            return [parent]
+        if len(given) == 1:
+            only = given[0]
+            if only is parent:
+                return [parent]
+            if step is self._last and type(only) is Message and only.id == parent.id:
+                self._unproven[parent.id] = (step, attempt, parent)
+                return [only]
         messages, reasons = apart(given)
         messages = checked(step.label, messages, known=[parent])
         if not messages:

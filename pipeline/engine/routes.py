@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pipeline.engine.batch import DELIVER_QUEUE, MAX_AT_ONCE, MAX_DELIVER, MAX_PROCESS, PROCESS_QUEUE, Batch, split
 from pipeline.engine.pipeline import Pipeline
+from pipeline.engine.written import Written, divide
 from pipeline.message import Message
 from pipeline.spec.model import ConsumerStep
 
@@ -29,9 +30,18 @@ def first_batch(pipeline: Pipeline, messages: list[Message]) -> Batch:
     return Batch(job="process", queue=queue, pipeline=spec.name, messages=messages, revision=spec.revision)
 
 
-def delivery(pipeline: str, step: ConsumerStep, messages: Sequence[Message], *, revision: str, attempt: int = 1) -> list[Batch]:
-    """Give the batches that bring messages to a consumer."""
-    return [_deliver(pipeline, step, part, revision=revision, attempt=attempt) for part in split(messages, _most(step))]
+def delivery(
+    pipeline: str,
+    step: ConsumerStep,
+    messages: Sequence[Message],
+    *,
+    revision: str,
+    attempt: int = 1,
+    written: Sequence[Written] | None = None,
+) -> list[Batch]:
+    """Give the batches that bring messages to a consumer; those that are written already are only put on the queue."""
+    parts = split(messages, _most(step)) if written is None else divide(written, _most(step))
+    return [_deliver(pipeline, step, part, revision=revision, attempt=attempt) for part in parts]
 
 
 def _most(step: ConsumerStep) -> int:

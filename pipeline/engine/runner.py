@@ -33,6 +33,7 @@ from pipeline.engine.retry import NotTriedError
 from pipeline.engine.routes import delivery, incoming
 from pipeline.engine.together import Together
 from pipeline.engine.underway import Underway
+from pipeline.engine.written import Written, write
 from pipeline.errors import PermanentError, TemporaryError
 from pipeline.memory import MemoryBackend
 from pipeline.message import Message, foreign_id, new_id
@@ -242,7 +243,10 @@ class Runner:
         )
         with FILTER_SECONDS.labels(batch.pipeline).time():
             left, hop = stage.run(batch.messages, batch.step)
-        return self._hop(pipeline, hop, left, batch) if hop else self._deliveries(pipeline, left, batch, decisions)
+            written = None if hop or pipeline.spec.ordered else write(left, self.queue.largest)
+            if written is None:
+                left = stage.proven(left)
+        return self._hop(pipeline, hop, left, batch) if hop else self._deliveries(pipeline, left, written, batch, decisions)
 
     def _alone(self, pipeline: Pipeline, batch: Batch) -> None:
         with self.underway.alone((batch.pipeline, batch.step), [message.id for message in batch.messages]):
@@ -281,7 +285,15 @@ class Runner:
         onward = batch.replace(step=pipeline.before(step.label), queue=step.queue or PROCESS_QUEUE, attempt=1, deaths=0, claim="")
         return [onward.replace(messages=part) for part in split(messages, MAX_PROCESS)]
 
-    def _deliveries(self, pipeline: Pipeline, messages: Sequence[Message], batch: Batch, decisions: Decisions) -> list[Batch]:
+    def _deliveries(
+        self,
+        pipeline: Pipeline,
+        messages: Sequence[Message],
+        written: Sequence[Written] | None,
+        batch: Batch,
+        decisions: Decisions,
+    ) -> list[Batch]:
+        """Give the batches for the consumers; `written` are all messages as JSON, where that is known."""
         batches = []
         for step in pipeline.spec.consumers:
             wanted = [message for message in messages if step.when is None or step.when.matches(message)]
@@ -291,7 +303,8 @@ class Runner:
                     if message.id not in kept:
                         reason = f"by when: {step.when.text} at {step.position}"
                         decisions.record(message, step.label, Outcome.DROPPED, reason=reason)
-            batches += delivery(batch.pipeline, step, wanted, revision=batch.revision)
+            all_of_them = written if len(wanted) == len(messages) else None
+            batches += delivery(batch.pipeline, step, wanted, revision=batch.revision, written=all_of_them)
         return batches
 
 

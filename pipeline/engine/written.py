@@ -1,4 +1,4 @@
-"""Messages written as JSON where they are accepted: what is known to be readable behind the queue is not written again for it."""
+"""Messages written as JSON once, where they are accepted or filtered: what can be read again behind the queue goes there so."""
 
 from __future__ import annotations
 

@@ -24,15 +24,23 @@ UNREADABLE = {
 }
 
 
+class Passes(Filter[NoOptions]):
+    """Lets all pass."""
+
+    def filter(self, one):
+        yield one
+
+
+@pytest.mark.parametrize("behind", [[], [Passes]], ids=["by the last filter", "before another"])
 @pytest.mark.parametrize("change", UNREADABLE.values(), ids=UNREADABLE)
-def test_a_message_that_nobody_could_read_again_is_buried_alone(engine, filter_step, consumer, box, message, change):
+def test_a_message_that_nobody_could_read_again_is_buried_alone(engine, filter_step, consumer, box, message, change, behind):
     class Spoils(Filter[NoOptions]):
         """Makes something unreadable of one message."""
 
         def filter(self, one):
             yield one.replace(**change) if one.title == "bad" else one
 
-    run = engine(filters=[filter_step(Spoils)], consumers=[consumer(box)])
+    run = engine(filters=[filter_step(Spoils), *map(filter_step, behind)], consumers=[consumer(box)])
     good, bad = message(title="good"), message(title="bad")
     run.send(good, bad)
     for batch in run.queue.take():
@@ -43,6 +51,22 @@ def test_a_message_that_nobody_could_read_again_is_buried_alone(engine, filter_s
     (letter,) = run.store.dead_letters()
     assert letter.message == bad
     assert letter.error.startswith("filter 'spoils' yielded a message that cannot be kept")
+
+
+@pytest.mark.parametrize("text", ["short", "long " * 2000, "a\0b"], ids=["short", "long", "with a NUL"])
+def test_what_the_last_filter_changed_reaches_every_consumer_in_order(engine, filter_step, consumer, box, message, text):
+    class Changes(Filter[NoOptions]):
+        """Says more."""
+
+        def filter(self, one):
+            yield one.replace(text=text)
+
+    run = engine(filters=[filter_step(Changes)], consumers=[consumer(box), consumer(box, label="some", when='title > "100"')])
+    sent = [message(title=f"{number:03}") for number in range(120)]
+    run.send(*sent)
+    run.work()
+    changed = [one.replace(text=text) for one in sent]
+    assert box.got == [*changed, *changed[101:]]
 
 
 def test_a_producer_that_polls_something_unreadable_moves_no_cursor(engine, producer, consumer, box, message):
