@@ -50,7 +50,6 @@ and for SMS https://docs.aws.amazon.com/sns/latest/dg/sms_sending-overview.html.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -70,6 +69,7 @@ from pipeline import (
     TemporaryError,
     fit_sms,
     headline,
+    phone_number,
     plain_sms,
     shorten,
     sms_parts,
@@ -80,22 +80,17 @@ _LONGEST_SUBJECT: Final = 99
 _AT_ONCE: Final = 5
 """SMS under way at once: SNS takes 20 a second where no more was asked for."""
 _PATIENCE: Final = 90.0
-_NUMBER: Final = re.compile(r"\+[1-9][0-9]{6,14}")
 _UNSEEN: Final = ("Mn", "Cf")
 """Categories of Unicode: accents that stand apart from their letter, and marks of the direction of writing."""
 
 Protocol = Literal["email", "email-json", "http", "https", "lambda", "sqs", "sms", "firehose"]
 
 
-def _number(text: str) -> str:
-    return re.sub(r"[\s()./-]", "", text)
-
-
 def _known(number: object) -> object:
     """Refuse what is no number before anything starts, where that can be told: a template may give one."""
-    text = number.text if isinstance(number, Template) else number
-    if not isinstance(text, str) or ("{" not in text and not _NUMBER.fullmatch(_number(text))):
-        raise ValueError('a number is written with + and its country, in quotes: "+49 151 12345678"')
+    text = number.text if isinstance(number, Template) else str(number)
+    if "{" not in text:
+        phone_number(text)
     return number
 
 
@@ -213,9 +208,10 @@ class Sns(BatchConsumer[SnsConfig]):
 
     def _sms(self, message: Message) -> dict[str, Any]:
         assert self.config.phone_number is not None
-        number = _number(_rendered("phone_number", self.config.phone_number, message))
-        if not _NUMBER.fullmatch(number):
-            raise PermanentError("phone_number: the template gave no number; one is written with + and its country")
+        try:
+            number = phone_number(_rendered("phone_number", self.config.phone_number, message))
+        except ValueError:
+            raise PermanentError("phone_number: the template gave no number; one is written with + and its country") from None
         title = headline(message)
         rest = message.text if message.title.strip() else message.text.strip().partition("\n")[2]
         text = self.config.body.render(message) if self.config.body is not None else f"{title}\n{rest}"

@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from pipeline.schedule import Schedule, read_schedule, read_zone
     from pipeline.secrecy import SecretUrl
     from pipeline.selection import Selection
-    from pipeline.sms import fit_sms, is_gsm, plain_sms, sms_parts
+    from pipeline.sms import fit_sms, is_gsm, phone_number, plain_sms, sms_parts
     from pipeline.spells import SLACK, Spell, identity_of, spell_of
     from pipeline.sql import SqlDatabase, SqlUrl, Statement
     from pipeline.template import BatchTemplate, HtmlTemplate, ItemTemplate, Template
@@ -185,6 +185,7 @@ __all__ = [
     "normal_status",
     "now",
     "parse_time",
+    "phone_number",
     "plain_sms",
     "read_fields",
     "read_messages",
@@ -230,7 +231,7 @@ _MODULES = {
     "schedule": "Schedule read_schedule read_zone",
     "secrecy": "SecretUrl",
     "selection": "Selection",
-    "sms": "fit_sms is_gsm plain_sms sms_parts",
+    "sms": "fit_sms is_gsm phone_number plain_sms sms_parts",
     "spells": "SLACK Spell identity_of spell_of",
     "sql": "SqlDatabase SqlUrl Statement",
     "template": "BatchTemplate HtmlTemplate ItemTemplate Template",

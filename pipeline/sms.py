@@ -1,7 +1,8 @@
-"""What an SMS holds: the two alphabets, how many parts a text takes, and a text that takes no more than so many."""
+"""What an SMS holds, and whom it goes to: its two alphabets, how many parts a text takes, how a telephone number is written."""
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from typing import Final
 
@@ -18,6 +19,17 @@ _PLAIN: Final = str.maketrans(
     | dict.fromkeys(map(chr, [*range(9), 11, *range(14, 32), 127, 0x200B, 0xFEFF]), "")
     | {"\u2026": "...", "\u2022": "*", "\u2028": "\n"}
 )
+
+_NUMBER: Final = re.compile(r"\+[1-9][0-9]{6,14}")
+_BETWEEN: Final = re.compile(r"[\s()./-]")
+
+
+def phone_number(text: str) -> str:
+    """Give a telephone number (E.164) without what people write between its digits; raises `ValueError` for what is none."""
+    number = _BETWEEN.sub("", text)
+    if not _NUMBER.fullmatch(number):
+        raise ValueError('a number is written with + and its country, in quotes: "+49 151 12345678"')
+    return number
 
 
 def plain_sms(text: str) -> str:

@@ -79,7 +79,7 @@ from typing import ClassVar
 import structlog
 
 from consumers.sms.callbacks import told
-from consumers.sms.options import NO_NUMBER, NUMBER, SmsConfig, split_numbers
+from consumers.sms.options import SmsConfig, split_numbers
 from consumers.sms.services import SERVICES, Sent, Service
 from pipeline import (
     HttpConsumer,
@@ -93,6 +93,7 @@ from pipeline import (
     fit_sms,
     headline,
     json_object,
+    phone_number,
     plain_sms,
     sms_parts,
 )
@@ -163,8 +164,11 @@ class Sms(HttpConsumer[SmsConfig]):
             except PermanentError as error:
                 wrong[template.text] = error
                 continue
-            numbers |= dict.fromkeys(filter(NUMBER.fullmatch, found))
-            wrong |= {number: PermanentError(NO_NUMBER) for number in found if not NUMBER.fullmatch(number)}
+            for written in found:
+                try:
+                    numbers[phone_number(written)] = None
+                except ValueError as error:
+                    wrong[written] = PermanentError(str(error))
         if not numbers and not wrong:
             raise PermanentError("`to` names nobody for this message")
         return [*numbers], wrong

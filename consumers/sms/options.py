@@ -1,4 +1,4 @@
-"""The options of `sms`, and how a telephone number is written."""
+"""The options of `sms`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from pipeline import Config, Template
+from pipeline import Config, Template, phone_number
 
-NUMBER: Final = re.compile(r"\+[1-9][0-9]{6,14}")
 SHORTEST: Final = 16
 """Characters of the query of a `callback` that is the only proof."""
-NO_NUMBER: Final = 'a number is written with + and its country, in quotes: "+49 151 12345678"'
 
 
 def _known(number: object) -> object:
     """Refuse what is no number before anything starts, where that can be told: a template may give one."""
     text = number.text if isinstance(number, Template) else str(number)
-    if not isinstance(number, str | Template) or ("{" not in text and not all(map(NUMBER.fullmatch, split_numbers(text)))):
-        raise ValueError(NO_NUMBER)
+    if "{" not in text:
+        for one in split_numbers(text):
+            phone_number(one)
     return number
 
 
@@ -32,8 +31,8 @@ def _of_http(url: SecretStr) -> SecretStr:
 
 
 def split_numbers(text: str) -> list[str]:
-    """Give the numbers in a text, without what people write between digits."""
-    return [number for part in re.split(r"[,;\n]", text) if (number := re.sub(r"[\s()./-]", "", part))]
+    """Give what stands between commas, semicolons and ends of lines, each to be a telephone number."""
+    return [part.strip() for part in re.split(r"[,;\n]", text) if part.strip(" \t\r()./-")]
 
 
 class SmsConfig(Config):
@@ -93,5 +92,7 @@ class SmsConfig(Config):
 
     def sender(self, plus: str) -> str:
         """Give the sender: a number begins with `plus`, a name is as it is."""
-        number = split_numbers(self.from_)
-        return f"{plus}{number[0][1:]}" if number and NUMBER.fullmatch(number[0]) else self.from_
+        try:
+            return f"{plus}{phone_number(self.from_)[1:]}"
+        except ValueError:
+            return self.from_

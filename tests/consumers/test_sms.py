@@ -588,7 +588,7 @@ def test_the_callback_of_twilio_is_understood_as_the_manual_says():
 @pytest.mark.parametrize(
     ("labels", "told"),
     [
-        ({"phone": "0151-123"}, "1 of 2 receivers have it; 0151123: a number is written with"),
+        ({"phone": "0151-123"}, "1 of 2 receivers have it; 0151-123: a number is written with"),
         ({}, r"1 of 2 receivers have it; \{\{ labels\.phone \}\}: .*no labels\.phone"),
     ],
 )
