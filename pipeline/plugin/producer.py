@@ -33,6 +33,8 @@ class WebhookProducer(Producer[C]):
 
     methods: ClassVar[Sequence[str]] = ("POST",)
     """The methods of HTTP that it takes; GET and HEAD for senders that know nothing else."""
+    below: ClassVar[str] = ""
+    """What the sender has to add to the path, as people are shown it: `/NAME`."""
 
     @property
     def verifies_sender(self) -> bool:

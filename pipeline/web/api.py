@@ -87,7 +87,7 @@ def _pipeline(spec: PipelineSpec) -> PipelineModel:
                 label=step.label,
                 plugin=step.plugin,
                 active=step.active,
-                url=f"/in/{spec.name}/{step.label}" if issubclass(step.type, WebhookProducer) else None,
+                url=f"/in/{spec.name}/{step.label}{step.type.below}" if issubclass(step.type, WebhookProducer) else None,
             )
             for step in steps
         ],

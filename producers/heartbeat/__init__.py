@@ -78,6 +78,7 @@ class Heartbeat(WebhookProducer[HeartbeatConfig], PollingProducer[HeartbeatConfi
     """Tells when something did not call in time, and when it is back."""
 
     methods = ("GET", "HEAD", "POST")
+    below = "/NAME"
     usual_schedule = "10s"
 
     def open(self) -> None:

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from openapi_spec_validator import validate
 
-from pipeline import Message
+from pipeline import Message, WebhookProducer
 from pipeline import keys as keys_module
 from pipeline.engine.explain import explain
 from pipeline.keys import create_key
@@ -44,6 +44,12 @@ def test_pipelines_have_their_steps_and_where_to_post(web):
     steps = {step["label"]: step for step in pipeline["steps"]}
     assert steps["echo"] == {"kind": "producer", "label": "echo", "plugin": "echo", "active": True, "url": "/in/toy/echo"}
     assert steps["polled"]["url"] is None
+
+
+def test_what_a_sender_has_to_add_to_the_path_is_shown(web, monkeypatch):
+    monkeypatch.setattr(WebhookProducer, "below", "/NAME")
+    (pipeline,) = web.get("/api/v1/pipelines").json
+    assert {step["url"] for step in pipeline["steps"] if step["label"] in ("echo", "polled")} == {"/in/toy/echo/NAME", None}
 
 
 def test_stats_count_where_messages_are(web):
