@@ -32,7 +32,7 @@ def _of_http(url: SecretStr) -> SecretStr:
 
 def split_numbers(text: str) -> list[str]:
     """Give what stands between commas, semicolons and ends of lines, each to be a telephone number."""
-    return [part.strip() for part in re.split(r"[,;\n]", text) if part.strip(" \t\r()./-")]
+    return [part.strip() for part in re.split(r"[,;\n]", text) if re.sub(r"[\s()./-]", "", part)]
 
 
 class SmsConfig(Config):

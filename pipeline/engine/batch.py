@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any, Final, Literal, Protocol
 from uuid import UUID
 
@@ -96,6 +97,8 @@ def refuse_unreadable(message: object) -> None:
         kept_form(message)
     except ValueError as error:
         raise PermanentError(f"a message that cannot be kept: {error}") from error
+    if not isinstance(message.time, datetime):
+        raise PermanentError("a message that cannot be kept: its time is no datetime")
     if message.time.tzinfo is None:
         raise PermanentError("a message that cannot be kept: its time has no zone")
 

@@ -81,7 +81,7 @@ class FilterStage:
             step, attempt, before = self._unproven[message.id]
             try:
                 readable += checked(step.label, [message], known=[before])
-            except PermanentError as error:
+            except Exception as error:  # noqa: BLE001 - a bug in a plugin buries its message, never the batch
                 self._decisions.bury(before, step.label, error, attempt=attempt)
         return readable
 

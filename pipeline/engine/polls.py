@@ -23,8 +23,6 @@ LEASE: Final = timedelta(seconds=15)
 """How long a producer is one process's after it was last heard of; then another asks."""
 RENEW_EVERY: Final = 4.0
 """Seconds between two renewals while a poll is under way, however long it takes."""
-
-
 LONGEST_WAIT: Final = 3600.0
 """Seconds for which a producer is left alone at most, whatever the other side asked for."""
 

@@ -92,7 +92,7 @@ class Publisher:
     def submit(
         self, pipeline: Pipeline, producer: str, messages: Sequence[Message], written: Sequence[Written]
     ) -> asyncio.Future[None]:
-        """Hand messages in, and as they are written; called on an event loop, it does not wait.
+        """Hand messages in, one at least, and as they are written; called on an event loop, it does not wait.
 
         The future is done when they are accepted: on the queue, or fsynced in the spool. It fails with `TemporaryError` when
         neither could be had, or when too many messages wait already. Whoever awaits it may give up: they may be accepted still.
@@ -122,13 +122,15 @@ class Publisher:
     def _run(self) -> None:
         while taken := self._take():
             began = monotonic()
-            for groups in _apart(taken):
-                self._accept(groups)
-            if len(taken) >= CROWD and _count(taken) < FULL:
-                took = monotonic() - began
-                sleep(min(max(GAP - took, took), LONGEST))
-            with self._wake:
-                self._under_way -= 1
+            try:
+                for groups in _apart(taken):
+                    self._accept(groups)
+                if len(taken) >= CROWD and _count(taken) < FULL:
+                    took = monotonic() - began
+                    sleep(min(max(GAP - took, took), LONGEST))
+            finally:
+                with self._wake:
+                    self._under_way -= 1
 
     def _accept(self, groups: Sequence[_Group]) -> None:
         handed = [one for group in groups for one in group]

@@ -243,7 +243,7 @@ class Runner:
         )
         with FILTER_SECONDS.labels(batch.pipeline).time():
             left, hop = stage.run(batch.messages, batch.step)
-            written = None if hop or pipeline.spec.ordered else write(left, self.queue.largest)
+            written = None if hop or batch.claim or pipeline.spec.ordered else write(left, self.queue.largest)
             if written is None:
                 left = stage.proven(left)
         return self._hop(pipeline, hop, left, batch) if hop else self._deliveries(pipeline, left, written, batch, decisions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Annotated, Final, NamedTuple, cast
 
 import msgspec
@@ -12,7 +13,7 @@ from pipeline.engine.batch import MAX_BYTES, Readable
 from pipeline.message import Message
 
 TOGETHER: Final = 50
-"""Messages of a request that are written in one go, and stay in one batch."""
+"""Messages of a request, or of a batch that was filtered, that are written in one go, and stay in one batch."""
 
 
 class Written(NamedTuple):
@@ -22,6 +23,7 @@ class Written(NamedTuple):
     number: int
 
 
+_time: Final = attrgetter("time")
 _encoder: Final = msgspec.json.Encoder()
 _Zoned: Final = msgspec.defstruct(
     "_Zoned", [("time", Annotated[datetime, msgspec.Meta(tz=True)], None)], bases=(Readable,), gc=False
@@ -67,7 +69,9 @@ def divide(pieces: Iterable[Written], most: int) -> Iterator[list[Message]]:
 
 
 def _read_again(messages: Sequence[Message], text: bytes) -> bool:
-    return set(map(type, messages)) == {Message} and len(_readable.decode(text)) == len(messages)
+    if set(map(type, messages)) != {Message} or set(map(type, map(_time, messages))) != {datetime}:
+        return False
+    return len(_readable.decode(text)) == len(messages)
 
 
 def _holds_nul(text: bytes) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
@@ -222,6 +223,8 @@ def _storable(message: Message) -> bytes:
         raise _UnstorableError("", f"{type(message).__name__}: {error}") from None
     if not isinstance(message, Message):
         raise _UnstorableError("", "not a message")
+    if not isinstance(message.time, datetime):
+        raise _UnstorableError(".time", "is no datetime")
     if message.time.tzinfo is None:
         raise _UnstorableError(".time", "has no time zone")
     if b"\\u0000" in text:

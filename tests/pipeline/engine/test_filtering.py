@@ -20,6 +20,8 @@ UNREADABLE = {
     "data that JSON has no word for": {"data": object()},
     "half a character": {"title": "\ud800"},
     "a time without zone": {"time": datetime(2026, 3, 1)},  # noqa: DTZ001 - the mistake under test
+    "a time that is a text": {"time": "2026-03-01T10:00:00Z"},
+    "a text without zone as time": {"time": "2026-03-01T10:00:00"},
     "a status that there is not": {"status": "maybe"},
 }
 

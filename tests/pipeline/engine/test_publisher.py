@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import wait
 
 import pytest
 
@@ -185,8 +184,11 @@ def test_a_broker_that_has_answered_late_is_asked_again(publisher, queue, store,
     queue.before = lambda: answered.wait(20)
     hand_in(publisher, pipeline, "http", [message()]).result(timeout=5)
     publisher._timeout = 5
+    (late,) = publisher._late
+    known = threading.Event()
+    late.add_done_callback(lambda _: known.set())  # behind the publisher's own
     answered.set()
-    wait(publisher._late, timeout=5)
+    assert known.wait(5)
     hand_in(publisher, pipeline, "http", [message()]).result(timeout=5)
     assert queue.calls == 2
     assert sum(store.held_counts().values()) == 1
