@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 
 from pipeline import ConfigError, PermanentError, TemporaryError
 from pipeline.engine.assembly import make_runner
+from pipeline.engine.batch import encode
 from pipeline.settings import Settings
 from pipeline.spec.loader import load
 from pipeline.testing import Answer, LoopbackServer, PollingProducerContract
@@ -553,7 +554,7 @@ def test_a_probe_says_who_asks(server, github):
 
 
 class Queued:
-    """Keeps batches until they are run."""
+    """Keeps batches until they are run, as they are written for a queue."""
 
     largest = sys.maxsize
 
@@ -561,7 +562,7 @@ class Queued:
         self.batches = []
 
     def publish(self, batches):
-        self.batches += batches
+        self.batches += [encode(batch) for batch in batches]
 
 
 def test_the_reminders_of_the_manual_reach_each_person(server, tmp_path):
@@ -579,7 +580,7 @@ def test_the_reminders_of_the_manual_reach_each_person(server, tmp_path):
     runner.store.migrate()
     assert [runner.poll(runner.pipelines["reminders"], "github") for _ in range(2)] == [4, 4]
     while queue.batches:
-        runner.run(queue.batches.pop(0))
+        runner.run_text(queue.batches.pop(0))
     told = [json.loads(line) for line in (tmp_path / "told.jsonl").read_text().splitlines()]
     assert [message["labels"].get("person") for message in told] == ["ann", "bob", None] * 2
     runner.pipelines.close()

@@ -112,6 +112,7 @@ class Odd(WebhookProducer[NoOptions]):
             "number": {"title": 5},
             "set": {"data": {object()}},
             "naive": {"time": datetime(2026, 1, 1)},  # noqa: DTZ001 - that is the point
+            "text": {"time": "2026-01-01T00:00:00Z"},
             "escaped": {"title": "\\u0000"},
             "label": {"labels": {"a": "\0"}},
         }

@@ -270,6 +270,7 @@ def test_a_producer_that_cannot_be_opened_is_a_500_in_the_shape(web):
         ("number", "[1]"),
         ("set", "[1]"),
         ("naive", "[1].time"),
+        ("text", "[1].time"),
         ("stranger", "[1]"),
     ],
 )
