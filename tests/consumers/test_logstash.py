@@ -316,6 +316,7 @@ class TestLines:
         for number in range(3):
             assert deliver_many(plugin, numbered(1)) == {}
             enough.release()
+            until(lambda number=number: len(listener.connections) > number, "the connection was taken")
             ended = listener.connections[number]
             until(lambda ended=ended: ended.fileno() == -1, "the connection was ended")
         assert len(lines) == len(listener.connections) == 3
