@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.engine.batch import DELIVER_QUEUE, MAX_AT_ONCE, MAX_DELIVER, MAX_PROCESS, PROCESS_QUEUE, Batch, split
+from pipeline.engine.decisions import Decisions
 from pipeline.engine.pipeline import Pipeline
 from pipeline.engine.written import Written, divide
 from pipeline.message import Message
-from pipeline.spec.model import ConsumerStep
+from pipeline.spec.model import ConsumerStep, FilterStep
+from pipeline.store.rows import Outcome
 
 
 def incoming(pipeline: Pipeline, messages: Sequence[Message]) -> list[Batch]:
@@ -42,6 +44,37 @@ def delivery(
     """Give the batches that bring messages to a consumer; those that are written already are only put on the queue."""
     parts = split(messages, _most(step)) if written is None else divide(written, _most(step))
     return [_deliver(pipeline, step, part, revision=revision, attempt=attempt) for part in parts]
+
+
+def to_filter(pipeline: Pipeline, step: FilterStep, messages: Sequence[Message], batch: Batch) -> list[Batch]:
+    """Give the batches that bring what is left of one to a filter with a queue of its own."""
+    onward = batch.replace(step=pipeline.before(step.label), queue=step.queue or PROCESS_QUEUE, attempt=1, deaths=0, claim="")
+    return [onward.replace(messages=part) for part in split(messages, MAX_PROCESS)]
+
+
+def to_consumers(
+    pipeline: Pipeline,
+    messages: Sequence[Message],
+    written: Sequence[Written] | None,
+    batch: Batch,
+    decisions: Decisions,
+) -> list[Batch]:
+    """Give the batches that bring what the filters left of one to the consumers that want it, and record who does not.
+
+    `written` are all messages as JSON, where that is known.
+    """
+    batches = []
+    for step in pipeline.spec.consumers:
+        wanted = [message for message in messages if step.when is None or step.when.matches(message)]
+        if step.when is not None and len(wanted) < len(messages):
+            kept = {message.id for message in wanted}
+            for message in messages:
+                if message.id not in kept:
+                    reason = f"by when: {step.when.text} at {step.position}"
+                    decisions.record(message, step.label, Outcome.DROPPED, reason=reason)
+        all_of_them = written if len(wanted) == len(messages) else None
+        batches += delivery(batch.pipeline, step, wanted, revision=batch.revision, written=all_of_them)
+    return batches
 
 
 def _most(step: ConsumerStep) -> int:

@@ -13,12 +13,10 @@ import structlog
 from pipeline.engine.attempts import Attempts
 from pipeline.engine.batch import (
     MAX_PROCESS,
-    PROCESS_QUEUE,
     Batch,
     Queue,
     decode,
     refuse_unreadable,
-    split,
     too_large,
 )
 from pipeline.engine.circuit import Circuits
@@ -30,15 +28,14 @@ from pipeline.engine.lanes import Lanes
 from pipeline.engine.pipeline import Pipeline, Pipelines, UnknownStepError, comes_next
 from pipeline.engine.results import StepResults
 from pipeline.engine.retry import NotTriedError
-from pipeline.engine.routes import delivery, incoming
+from pipeline.engine.routes import incoming, to_consumers, to_filter
 from pipeline.engine.together import Together
 from pipeline.engine.underway import Underway
-from pipeline.engine.written import Written, write
+from pipeline.engine.written import write
 from pipeline.errors import PermanentError, TemporaryError
 from pipeline.memory import MemoryBackend
 from pipeline.message import Message, foreign_id, new_id
 from pipeline.plugin import PollingProducer, Unreadable
-from pipeline.spec.model import FilterStep
 from pipeline.store import Store
 from pipeline.store.rows import Outcome, Record, Why
 from pipeline.telemetry import ACCEPTED, DELIVERY_SECONDS, FILTER_SECONDS
@@ -246,7 +243,7 @@ class Runner:
             written = None if hop or batch.claim or pipeline.spec.ordered else write(left, self.queue.largest)
             if written is None:
                 left = stage.proven(left)
-        return self._hop(pipeline, hop, left, batch) if hop else self._deliveries(pipeline, left, written, batch, decisions)
+        return to_filter(pipeline, hop, left, batch) if hop else to_consumers(pipeline, left, written, batch, decisions)
 
     def _alone(self, pipeline: Pipeline, batch: Batch) -> None:
         with self.underway.alone((batch.pipeline, batch.step), [message.id for message in batch.messages]):
@@ -280,32 +277,6 @@ class Runner:
         if messages:
             self.accept(pipeline, label, messages)
         self.store.set_cursor(pipeline.spec.name, label, cursor)
-
-    def _hop(self, pipeline: Pipeline, step: FilterStep, messages: Sequence[Message], batch: Batch) -> list[Batch]:
-        onward = batch.replace(step=pipeline.before(step.label), queue=step.queue or PROCESS_QUEUE, attempt=1, deaths=0, claim="")
-        return [onward.replace(messages=part) for part in split(messages, MAX_PROCESS)]
-
-    def _deliveries(
-        self,
-        pipeline: Pipeline,
-        messages: Sequence[Message],
-        written: Sequence[Written] | None,
-        batch: Batch,
-        decisions: Decisions,
-    ) -> list[Batch]:
-        """Give the batches for the consumers; `written` are all messages as JSON, where that is known."""
-        batches = []
-        for step in pipeline.spec.consumers:
-            wanted = [message for message in messages if step.when is None or step.when.matches(message)]
-            if step.when is not None and len(wanted) < len(messages):
-                kept = {message.id for message in wanted}
-                for message in messages:
-                    if message.id not in kept:
-                        reason = f"by when: {step.when.text} at {step.position}"
-                        decisions.record(message, step.label, Outcome.DROPPED, reason=reason)
-            all_of_them = written if len(wanted) == len(messages) else None
-            batches += delivery(batch.pipeline, step, wanted, revision=batch.revision, written=all_of_them)
-        return batches
 
 
 def _done(record: Record, attempt: int) -> bool:
