@@ -49,6 +49,7 @@ class _Side:
     body: str
     headers: dict[str, str] = field(default_factory=dict)
     loads: int = 1
+    """The number of the next load."""
 
     def rate(self, many: int, seconds: float) -> float:
         """Post alerts, wait until the sink has all, and give how many a second came through."""
