@@ -37,6 +37,8 @@ class DropConfig(Selection):
 class Drop(Filter[DropConfig]):
     """Drops the messages for which all holds that is asked for, and passes the others."""
 
+    light = True
+
     def __init__(self, config: DropConfig) -> None:
         super().__init__(config)
         self._checks = config.checks(unsure=False)

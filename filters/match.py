@@ -47,6 +47,8 @@ class MatchConfig(Selection):
 class Match(Filter[MatchConfig]):
     """Passes the messages for which all holds that is asked for, and drops the others."""
 
+    light = True
+
     def __init__(self, config: MatchConfig) -> None:
         super().__init__(config)
         self._checks = config.checks(unsure=True)

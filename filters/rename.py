@@ -65,6 +65,8 @@ class RenameConfig(PathsConfig):
 class Rename(Filter[RenameConfig]):
     """Moves labels and parts of the payload to other labels and fields."""
 
+    light = True
+
     def filter(self, message: Message) -> Iterable[Message | Dropped]:
         """Give the message with what was moved; raises `PermanentError` that names the place where that cannot be."""
         config, draft = self.config, Draft(message)

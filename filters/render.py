@@ -58,6 +58,8 @@ class RenderConfig(Rendering):
 class Render(Filter[RenderConfig]):
     """Writes a message's title, text and other fields anew, by templates."""
 
+    light = True
+
     def filter(self, message: Message) -> Iterable[Message]:
         """Give the message with its new fields; raises `PermanentError` that names the field where a template fails."""
         yield self.config.render(message)

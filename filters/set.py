@@ -76,6 +76,8 @@ class SetConfig(PathsConfig):
 class Set(Filter[SetConfig]):
     """Sets fields, labels and parts of the payload, to constants and by templates."""
 
+    light = True
+
     def filter(self, message: Message) -> Iterable[Message]:
         """Give the message with what was set; raises `PermanentError` that names the place where that cannot be."""
         draft = Draft(message)

@@ -93,6 +93,8 @@ class RemoveConfig(Config):
 class Remove(Filter[RemoveConfig]):
     """Removes labels, fields and parts of the payload, and replaces what nobody should read."""
 
+    light = True
+
     def __init__(self, config: RemoveConfig) -> None:
         super().__init__(config)
         self._paths = tuple(path for path in config.fields if not _is_glob(path))

@@ -15,7 +15,7 @@ from pipeline.message import Message
 PROCESS_QUEUE: Final = "in"
 """The queue of batches to filter; a filter with a `queue:` of its own has that one instead."""
 DELIVER_QUEUE: Final = "out.{}"
-"""The queue of batches for one consumer."""
+"""The queue of batches for one consumer: messages that were filtered, or a few that are to be filtered there."""
 MAX_PROCESS: Final = 500
 MAX_DELIVER: Final = 100
 MAX_AT_ONCE: Final = 500
@@ -101,6 +101,11 @@ def refuse_unreadable(message: object) -> None:
         raise PermanentError("a message that cannot be kept: its time is no datetime")
     if message.time.tzinfo is None:
         raise PermanentError("a message that cannot be kept: its time has no zone")
+
+
+def is_for_consumers(queue: str) -> bool:
+    """Say whether a queue is that of a consumer."""
+    return queue.startswith(DELIVER_QUEUE.format(""))
 
 
 def too_large(batch: Batch, largest: int) -> str:

@@ -7,13 +7,14 @@ from typing import Final, Literal
 
 import msgspec
 
-from pipeline.engine.batch import MAX_DELIVER, MAX_PROCESS, Batch
+from pipeline.engine.batch import MAX_DELIVER, MAX_PROCESS, Batch, is_for_consumers
 
 
 class Outline(msgspec.Struct, frozen=True):
     """What a batch says beside its messages, which are not read."""
 
     job: Literal["process", "deliver"]
+    queue: str
     pipeline: str
     messages: list[msgspec.Raw]
     step: str = ""
@@ -25,15 +26,17 @@ class Outline(msgspec.Struct, frozen=True):
     def join(self, other: Outline) -> Outline | None:
         """Give that of both as one; None where more than their messages differs, they have too many, or a story of their own."""
         messages = [*self.messages, *other.messages]
-        if self._place() != other._place() or self.deaths or self.claim or len(messages) > _MOST[self.job]:
+        if self._place() != other._place() or self.deaths or self.claim or len(messages) > self._most():
             return None
         return msgspec.structs.replace(self, messages=messages)
 
     def _place(self) -> tuple[object, ...]:
-        return self.job, self.pipeline, self.step, self.attempt, self.revision, self.deaths, self.claim
+        return self.job, self.queue, self.pipeline, self.step, self.attempt, self.revision, self.deaths, self.claim
+
+    def _most(self) -> int:
+        return MAX_DELIVER if is_for_consumers(self.queue) else MAX_PROCESS
 
 
-_MOST: Final = {"process": MAX_PROCESS, "deliver": MAX_DELIVER}
 _decoder: Final = msgspec.json.Decoder(Outline)
 
 

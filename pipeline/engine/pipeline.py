@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import threading
+from functools import cached_property
 from typing import Any, cast
 
 from pipeline.engine.batch import Batch
 from pipeline.engine.loop import run_on_loop
 from pipeline.errors import PermanentError
 from pipeline.message import Message
-from pipeline.plugin import AnyConsumer, AnyFilter, Consumer, Memory, Plugin, Results
+from pipeline.plugin import AnyConsumer, AnyFilter, Consumer, Filter, Memory, Plugin, Results
 from pipeline.secrecy import masker, secrets_in
 from pipeline.spec.model import Configuration, ConsumerStep, FilterStep, PipelineSpec, ProducerStep, Step
 
@@ -37,6 +38,12 @@ class Pipeline:
             return None
         (step,) = self.spec.consumers
         return step if step.when is None else None
+
+    @cached_property
+    def filters_there(self) -> ConsumerStep | None:
+        """The consumer whose workers filter what comes singly, if it is the only one and all filters are light."""
+        light = all(issubclass(step.type, Filter) and step.type.light and not step.queue for step in self.spec.filters)
+        return self.spec.consumers[0] if light and not self.spec.ordered and len(self.spec.consumers) == 1 else None
 
     def producer(self, label: str) -> ProducerStep | None:
         """Give the producer of that label, or None."""

@@ -18,7 +18,7 @@ from pipeline.engine.batch import Batch, Queue
 from pipeline.engine.decisions import Now, utc_now
 from pipeline.engine.lanes import in_line
 from pipeline.engine.pipeline import Pipeline
-from pipeline.engine.routes import first_batch, incoming, most_at_first
+from pipeline.engine.routes import FEW, first_batch, incoming, most_at_first
 from pipeline.engine.written import Written, divide
 from pipeline.errors import TemporaryError
 from pipeline.message import Message
@@ -219,8 +219,9 @@ def _messages(group: _Group) -> list[Message]:
 
 def _batches(group: _Group) -> list[Batch]:
     pipeline = group[0].pipeline
-    pieces = (piece for one in group for piece in one.written)
-    return [first_batch(pipeline, part) for part in divide(pieces, most_at_first(pipeline))]
+    pieces = [piece for one in group for piece in one.written]
+    few = sum(piece.number for piece in pieces) <= FEW
+    return [first_batch(pipeline, part, few=few) for part in divide(pieces, most_at_first(pipeline))]
 
 
 def _settle(handed: Sequence[_Handed], error: Exception | None) -> None:

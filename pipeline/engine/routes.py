@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from pipeline.engine.batch import DELIVER_QUEUE, MAX_AT_ONCE, MAX_DELIVER, MAX_PROCESS, PROCESS_QUEUE, Batch, split
 from pipeline.engine.decisions import Decisions
@@ -11,6 +12,9 @@ from pipeline.engine.written import Written, divide
 from pipeline.message import Message
 from pipeline.spec.model import ConsumerStep, FilterStep
 from pipeline.store.rows import Outcome
+
+FEW: Final = 16
+"""Messages that are filtered where they are delivered, at most: the way over a queue and a process of filters costs more then."""
 
 
 def incoming(pipeline: Pipeline, messages: Sequence[Message]) -> list[Batch]:
@@ -23,12 +27,15 @@ def most_at_first(pipeline: Pipeline) -> int:
     return MAX_PROCESS if pipeline.straight is None else _most(pipeline.straight)
 
 
-def first_batch(pipeline: Pipeline, messages: list[Message]) -> Batch:
-    """Give the batch that starts these messages on their way: to the filters, or straight to the consumer."""
+def first_batch(pipeline: Pipeline, messages: list[Message], *, few: bool = False) -> Batch:
+    """Give the batch that starts these messages on their way: to the filters, or to the consumer, where `few` may be filtered."""
     spec = pipeline.spec
     if (step := pipeline.straight) is not None:
         return _deliver(spec.name, step, messages, revision=spec.revision)
-    queue = (spec.filters[0].queue if spec.filters else None) or PROCESS_QUEUE
+    if few and (step := pipeline.filters_there) is not None:
+        queue = DELIVER_QUEUE.format(step.queue)
+    else:
+        queue = (spec.filters[0].queue if spec.filters else None) or PROCESS_QUEUE
     return Batch(job="process", queue=queue, pipeline=spec.name, messages=messages, revision=spec.revision)
 
 

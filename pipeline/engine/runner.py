@@ -16,6 +16,7 @@ from pipeline.engine.batch import (
     Batch,
     Queue,
     decode,
+    is_for_consumers,
     refuse_unreadable,
     too_large,
 )
@@ -28,7 +29,7 @@ from pipeline.engine.lanes import Lanes
 from pipeline.engine.pipeline import Pipeline, Pipelines, UnknownStepError, comes_next
 from pipeline.engine.results import StepResults
 from pipeline.engine.retry import NotTriedError
-from pipeline.engine.routes import incoming, to_consumers, to_filter
+from pipeline.engine.routes import first_batch, incoming, to_consumers, to_filter
 from pipeline.engine.together import Together
 from pipeline.engine.underway import Underway
 from pipeline.engine.written import write
@@ -97,6 +98,8 @@ class Runner:
                 self._in_order.process(pipeline, batch, filtered=partial(self._filtered, pipeline), publish=self.publish)
             elif batch.claim:
                 self._in_order.deliver(pipeline, batch, write=self._settle_surely)
+            elif batch.job == "process" and is_for_consumers(batch.queue):
+                self._process_there(pipeline, batch)
             elif batch.job == "process":
                 self.process(pipeline, batch)
             elif pipeline.consumer(batch.step).batches:
@@ -113,6 +116,18 @@ class Runner:
         decisions.settle(self.store)
         if onward:
             self.publish(onward)
+
+    def _process_there(self, pipeline: Pipeline, batch: Batch) -> None:
+        """Filter a few messages and deliver them; where the pipeline is another now, they go the way that it has."""
+        decisions = Decisions(batch.pipeline, batch.revision, self.now(), pipeline.mask)
+        first = first_batch(pipeline, batch.messages, few=True)
+        if first.queue != batch.queue or first.job != batch.job:
+            self.publish([first.replace(deaths=batch.deaths, revision=batch.revision)])
+            return
+        onward = self._filtered(pipeline, decisions, batch)
+        decisions.settle(self.store)
+        for delivery in onward:
+            self.run(delivery)
 
     def deliver(self, pipeline: Pipeline, batch: Batch) -> None:
         """Give the batch to its consumer; messages that the record says are done at this attempt are left out."""
@@ -240,7 +255,8 @@ class Runner:
         )
         with FILTER_SECONDS.labels(batch.pipeline).time():
             left, hop = stage.run(batch.messages, batch.step)
-            written = None if hop or batch.claim or pipeline.spec.ordered else write(left, self.queue.largest)
+            goes_on = not (hop or batch.claim or pipeline.spec.ordered or is_for_consumers(batch.queue))
+            written = write(left, self.queue.largest) if goes_on else None
             if written is None:
                 left = stage.proven(left)
         return to_filter(pipeline, hop, left, batch) if hop else to_consumers(pipeline, left, written, batch, decisions)

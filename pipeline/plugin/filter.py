@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from pipeline.message import Message
 from pipeline.plugin.memory import Memory
@@ -38,6 +38,10 @@ class Buried:
 
 class Filter(Plugin[C]):
     """Decides about a message, or changes it, by looking at nothing but the message."""
+
+    light: ClassVar[bool] = False
+    """Whether it takes microseconds, waits for nothing, and no message can end its process. What comes singly is then filtered
+    where it is delivered, in threads; else, and all that comes in numbers, in processes of their own."""
 
     @abstractmethod
     def filter(self, message: Message) -> Iterable[Message | Dropped | Buried]:

@@ -62,6 +62,7 @@ class TakeTurns(bootsteps.StartStopStep):
             self.deliveries,
             conf.worker_prefetch_multiplier,
             flow=lambda: parent.call_soon(self._regulate),
+            later=lambda seconds: parent.call_soon(parent.timer.call_after, seconds, self.turns.again),
         )
         self._apart = bool(conf.worker_detect_quorum_queues)
         """Whether the broker has a window for each queue, as RabbitMQ has for quorum queues."""

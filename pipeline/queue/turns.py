@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Final, Literal, Protocol
 
 REMEMBERED: Final = 10_000
@@ -17,6 +18,13 @@ AT_ONCE: Final = 16
 
 TOGETHER: Final = 16
 """Batches that are started as one, at most."""
+
+YOUNG: Final = 0.005
+"""Seconds for which others of its delivery queue wait for the end of a batch that was started, to be started as one: each start
+costs as much as several messages. What takes longer waits for somebody itself."""
+
+ENOUGH: Final = 48 * 1024
+"""Bytes of what waits that are worth a start of their own."""
 
 SHARE: Final = 16
 """Batches of one delivery queue that are worked on at once, where there are places for more."""
@@ -35,6 +43,10 @@ class Turn(Protocol):
         """The queue it came from."""
 
     @property
+    def size(self) -> int:
+        """Its bytes."""
+
+    @property
     def begun(self) -> bool:
         """Whether the pool has told that one of its processes or threads works on it."""
 
@@ -51,6 +63,8 @@ class _Came:
     start: Callable[[], None]
     along: bool = False
     """Whether it was started with another, and has no place of its own."""
+    old_at: float = 0.0
+    """When it is no longer young, by the monotonic clock."""
 
 
 @dataclass(slots=True)
@@ -68,6 +82,8 @@ class _Lane:
     """What came by this connection, and the broker waits to be told about: it fills the window."""
     waiting: deque[_Came] = field(default_factory=deque)
     paused: bool = False
+    last: _Came | None = None
+    """What was started last."""
 
 
 class Turns:
@@ -75,19 +91,31 @@ class Turns:
 
     Where more delivery queues stand idle than half of the places, half of the places is kept for them. Filter queues may
     have all places but those that deliveries have: filtering waits for nobody. What waits when a place becomes free is
-    started together where it is alike: nobody waits for others to come, and the further a worker falls behind, the less
-    each batch costs. May be called from any thread; `start` is called in the thread that made it possible, outside of the lock.
+    started together where it is alike: the further a worker falls behind, the less each batch costs. What is small waits
+    for that some milliseconds at most, while the one before it may end. May be called from any thread; `start` is called in
+    the thread that made it possible, outside of the lock.
 
     `flow` is called when a queue has as many batches here as it may (`lane.most`), or room again: on brokers whose
     window is one for all queues, the worker then stops or goes on taking from it, so that no queue fills the window.
+    `later` is given the seconds after which `again` is to be called.
     """
 
     def __init__(
-        self, places: int, filters: Collection[str], deliveries: Collection[str], prefetch: int, *, flow: Callable[[], None]
+        self,
+        places: int,
+        filters: Collection[str],
+        deliveries: Collection[str],
+        prefetch: int,
+        *,
+        flow: Callable[[], None],
+        later: Callable[[float], None],
     ) -> None:
         half = max(1, min(places // 2, SHARE))
         self._places = places
         self._flow = flow
+        self._later = later
+        self._expected = False
+        """Whether `again` will be called."""
         self._deliveries = frozenset(deliveries)
         # One more fetch than the places need: what is fetched while they are busy finds room, and nothing goes back unseen.
         self._lanes = {name: _Lane(places, prefetch * (places + 1)) for name in filters}
@@ -168,10 +196,18 @@ class Turns:
                 one.turn.acknowledge()
         _start(ready)
 
+    def again(self) -> None:
+        """Start what has waited long enough for others to end."""
+        with self._lock:
+            self._expected = False
+            ready = self._take()
+        _start(ready)
+
     def open(self) -> None:
         """Let batches start, on a new connection."""
         with self._lock:
             self._open = True
+            self._expected = False  # the worker's timers ended with the connection before
 
     def close(self) -> None:
         """Forget what waits: it came by a connection that has ended, and the broker has it. What is under way goes on.
@@ -207,6 +243,8 @@ class Turns:
             else:
                 self._running[came.turn.id] = came
                 self._count(lane, 1)
+                came.old_at = monotonic() + YOUNG
+                lane.last = came
                 self._take_along(lane, came.turn)
                 taken.append(came)
             if not lane.waiting:
@@ -253,7 +291,20 @@ class Turns:
         if not lane.running or name not in self._deliveries:
             return True
         kept = len(self._lanes) - self._busy
-        return lane.running < lane.share and self._places - self._taken > min(kept, self._places // 2)
+        free = lane.running < lane.share and self._places - self._taken > min(kept, self._places // 2)
+        return free and not self._waits_for_young(lane)
+
+    def _waits_for_young(self, lane: _Lane) -> bool:
+        """Say whether what waits will be started as one when the batch before has ended, or is no longer young."""
+        last, now = lane.last, monotonic()
+        if last is None or last.old_at <= now or self._running.get(last.turn.id) is not last:
+            return False
+        if sum(one.turn.size for one in lane.waiting) >= ENOUGH:
+            return False
+        if not self._expected:
+            self._expected = True
+            self._later(last.old_at - now)
+        return True
 
     def _lane(self, turn: Turn) -> _Lane:
         found = self._lanes.get(turn.queue)

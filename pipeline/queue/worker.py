@@ -20,7 +20,7 @@ from celery.signals import worker_process_init, worker_process_shutdown, worker_
 from prometheus_client import multiprocess
 
 from pipeline.engine.assembly import load_configuration, make_runner
-from pipeline.engine.batch import DELIVER_QUEUE, PROCESS_QUEUE
+from pipeline.engine.batch import PROCESS_QUEUE, is_for_consumers
 from pipeline.engine.decisions import utc_now
 from pipeline.errors import PipelineError
 from pipeline.processes import die_with_parent
@@ -129,7 +129,7 @@ def _with_former(settings: Settings, filters: list[str], deliveries: list[str]) 
             log.warning("queues that are gone from the configuration are not looked at", error=str(error))
             return filters, deliveries
     former = known - {*filters, *deliveries}
-    out = {name for name in former if name.startswith(DELIVER_QUEUE.format(""))}
+    out = {name for name in former if is_for_consumers(name)}
     return sorted({*filters, *(former - out)}), sorted({*deliveries, *out})
 
 

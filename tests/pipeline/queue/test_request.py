@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 from billiard.exceptions import Terminated, WorkerLostError
 from celery.exceptions import Reject
 
-from pipeline.engine.batch import MAX_BYTES, MAX_PROCESS, Batch, encode
+from pipeline.engine.batch import MAX_BYTES, MAX_DELIVER, MAX_PROCESS, Batch, encode
 from pipeline.message import Message
 from pipeline.queue.app import add_tasks, make_app
 from pipeline.queue.brokers import broker
@@ -91,6 +92,13 @@ def test_only_what_is_alike_and_has_room_runs_as_one(request_of, other):
     assert request_of(batch_of("a")).take_along(request_of(batch_of("b")))
     assert not request_of(batch_of("a")).take_along(request_of(other))
     assert not request_of(other).take_along(request_of(batch_of("a")))
+
+
+def test_what_is_filtered_where_it_is_delivered_runs_with_no_more_than_one_delivery_has(request_of):
+    there = partial(batch_of, queue="out.box")
+    assert request_of(there("a")).take_along(request_of(there(*["b"] * (MAX_DELIVER - 1))))
+    assert not request_of(there("a")).take_along(request_of(there(*["b"] * MAX_DELIVER)))
+    assert not request_of(there("a")).take_along(request_of(batch_of("b", queue="out.box", job="deliver", step="box")))
 
 
 def test_batches_over_which_workers_may_have_died_run_alone(request_of):

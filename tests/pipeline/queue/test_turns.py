@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from pipeline.queue import turns as module
-from pipeline.queue.turns import Turns
+from pipeline.queue.turns import ENOUGH, YOUNG, Turns
 
 
 class Toy:
     """A batch that notes what becomes of it."""
+
+    size = ENOUGH
 
     def __init__(self, turns, queue, name, started):
         self.turns, self.queue, self.id, self.acknowledged, self.begun = turns, queue, name, False, True
@@ -38,8 +40,8 @@ class Toy:
 def toys():
     started, flows = [], []
 
-    def make(places, filters=(), deliveries=("a", "b"), prefetch=2):
-        turns = Turns(places, filters, deliveries, prefetch, flow=lambda: flows.append(1))
+    def make(places, filters=(), deliveries=("a", "b"), prefetch=2, later=lambda _: None):
+        turns = Turns(places, filters, deliveries, prefetch, flow=lambda: flows.append(1), later=later)
         turns.open()
         return turns, started, flows, lambda queue, name: Toy(turns, queue, name, started).come()
 
@@ -268,3 +270,66 @@ def test_what_is_under_way_counts_until_it_ends_however_often_it_comes(toys):
     for name in "abc":
         come(name, f"{name}9")
     assert started[3:] == ["b9", "c9"]
+
+
+@pytest.fixture
+def small(toys, monkeypatch):
+    """Turns of batches that are worth no start of their own, a clock, and after how long they want to be asked again."""
+    clock, expected = [100.0], []
+    monkeypatch.setattr(module, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(Toy, "size", ENOUGH // 4)
+    turns, started, _, come = toys(8, filters=["in"], later=expected.append)
+    return turns, started, come, clock, expected
+
+
+def test_what_is_small_waits_for_the_end_of_the_one_before_and_is_started_as_one(small):
+    _, started, come, _, expected = small
+    first = come("a", "a0")
+    waiting = [come("a", f"x-{n}") for n in range(3)]
+    assert started == ["a0"]
+    assert expected == [pytest.approx(YOUNG)]
+    first.acknowledge()
+    assert started == ["a0", "x-0"]
+    assert waiting[0].company == ["x-1", "x-2"]
+
+
+def test_what_is_small_waits_no_longer_than_the_one_before_is_young(small):
+    turns, started, come, clock, expected = small
+    come("a", "a0")
+    clock[0] += YOUNG / 2
+    come("a", "a1")
+    assert expected == [pytest.approx(YOUNG / 2)]
+    turns.again()  # too soon: it is wanted again
+    assert started == ["a0"]
+    assert len(expected) == 2
+    clock[0] += YOUNG
+    turns.again()
+    assert started == ["a0", "a1"]
+    clock[0] += YOUNG
+    come("a", "a2")
+    assert started == ["a0", "a1", "a2"]
+
+
+def test_what_is_enough_together_waits_for_nobody(small):
+    _, started, come, _, _ = small
+    come("a", "a0")
+    waiting = [come("a", f"x-{n}") for n in range(4)]
+    assert started == ["a0", "x-0"]
+    assert waiting[0].company == ["x-1", "x-2", "x-3"]
+
+
+def test_nobody_waits_for_another_queue_and_filters_for_none(small):
+    _, started, come, _, _ = small
+    for name in ("a", "b", "in", "in"):
+        come(name, f"{name}{len(started)}")
+    assert started == ["a0", "b1", "in2", "in3"]
+
+
+def test_a_wait_that_ended_with_its_connection_is_wanted_anew(small):
+    turns, _, come, _, expected = small
+    come("a", "a0")
+    come("a", "a1")
+    turns.close()
+    turns.open()
+    come("a", "a1")
+    assert expected == [pytest.approx(YOUNG)] * 2
