@@ -61,8 +61,8 @@ _Group = list[_Handed]
 class Publisher:
     """What publishes for all requests of a process, in threads of its own.
 
-    Whatever was handed in while a publish was under way goes out with the next one, one batch per pipeline. There is no delay
-    when few come at a time; behind a crowd of requests the next ones are given as long as its publish took to gather. Messages
+    Whatever was handed in while a publish was under way goes out with the next one, one batch per pipeline. Behind
+    a single request there is no delay; behind several the next ones are given as long as their publish took to gather. Messages
     that are enough for a publish of their own do not wait for another's end. A broker that does not answer within `timeout`
     seconds is left to itself until it does: what it was given goes to the spool as well, and may come twice.
     """
@@ -125,9 +125,8 @@ class Publisher:
             try:
                 for groups in _apart(taken):
                     self._accept(groups)
-                if len(taken) >= CROWD and _count(taken) < FULL:
-                    took = monotonic() - began
-                    sleep(min(max(GAP - took, took), LONGEST))
+                if pause := _pause(taken, monotonic() - began):
+                    sleep(pause)
             finally:
                 with self._wake:
                     self._under_way -= 1
@@ -207,6 +206,15 @@ class Publisher:
         ]
         self._store.settle(held=held)
         SPOOLED.inc(len(held))
+
+
+def _pause(taken: Sequence[_Handed], took: float) -> float:
+    """Give the seconds in which the next requests may gather, behind a publish of these that took so long."""
+    if len(taken) == 1 or _count(taken) >= FULL:
+        return 0.0
+    if len(taken) >= CROWD:
+        return min(max(GAP - took, took), LONGEST)
+    return min(took, GAP) if _count(taken) <= FEW else 0.0
 
 
 def _count(handed: Iterable[_Handed]) -> int:

@@ -64,8 +64,9 @@ def test_what_waits_while_a_publish_is_under_way_goes_out_as_one(publisher, queu
     assert queue.calls == 2
 
 
-def test_behind_a_crowd_the_next_requests_gather_and_behind_a_few_they_do_not(
-    publisher, queue, pipeline, message, monkeypatch, hand_in
+@pytest.mark.parametrize("number", [2, module.CROWD])
+def test_behind_several_the_next_requests_gather_and_behind_one_they_do_not(
+    publisher, queue, pipeline, message, monkeypatch, hand_in, number
 ):
     asleep, go = threading.Event(), threading.Event()
     slept = []
@@ -83,16 +84,30 @@ def test_behind_a_crowd_the_next_requests_gather_and_behind_a_few_they_do_not(
     queue.before = lambda: entered.set() or on.wait(5)
     first = hand_in(publisher, pipeline, "http", [message()])
     assert entered.wait(5)
-    crowd = [hand_in(publisher, pipeline, "http", [message()]) for _ in range(module.CROWD)]
+    crowd = [hand_in(publisher, pipeline, "http", [message()]) for _ in range(number)]
     on.set()
     assert asleep.wait(5)
-    next_ones = [hand_in(publisher, pipeline, "http", [message()]) for _ in range(3)]
+    last = hand_in(publisher, pipeline, "http", [message()])
     go.set()
-    for future in [first, *crowd, *next_ones]:
+    for future in [first, *crowd, last]:
         future.result(timeout=5)
-    assert [len(batch.messages) for batch in queue.batches] == [1, 1, 1, 1, module.CROWD, 3]
+    assert [len(batch.messages) for batch in queue.batches] == [1, 1, 1, 1, number, 1]
     assert len(slept) == 1
-    assert module.GAP / 2 <= slept[0] <= module.LONGEST
+    least, most = {2: (0, module.GAP), module.CROWD: (module.GAP / 2, module.LONGEST)}[number]
+    assert least < slept[0] <= most
+
+
+def test_behind_arrays_nobody_waits(publisher, queue, pipeline, message, monkeypatch, hand_in):
+    slept = []
+    monkeypatch.setattr(module, "sleep", slept.append)
+    entered, go = hold_first(queue)
+    first = hand_in(publisher, pipeline, "http", [message()])
+    assert entered.wait(5)
+    arrays = [hand_in(publisher, pipeline, "http", [message() for _ in range(10)]) for _ in range(2)]
+    go.set()
+    for future in [first, *arrays, hand_in(publisher, pipeline, "http", [message()])]:
+        future.result(timeout=5)
+    assert slept == []
 
 
 def test_what_is_enough_for_a_publish_of_its_own_goes_out_beside_another(
