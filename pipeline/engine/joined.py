@@ -23,10 +23,10 @@ class Outline(msgspec.Struct, frozen=True):
     deaths: int = 0
     claim: str = ""
 
-    def join(self, other: Outline) -> Outline | None:
-        """Give that of both as one; None where more than their messages differs, they have too many, or a story of their own."""
+    def join(self, other: Outline, full: int = 1) -> Outline | None:
+        """Give that of both as one, of `full` full ones at most; None where they differ, or one has a story of its own."""
         messages = [*self.messages, *other.messages]
-        if self._place() != other._place() or self.deaths or self.claim or len(messages) > self._most():
+        if self._place() != other._place() or self.deaths or self.claim or len(messages) > full * self._most():
             return None
         return msgspec.structs.replace(self, messages=messages)
 

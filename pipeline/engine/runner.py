@@ -18,6 +18,7 @@ from pipeline.engine.batch import (
     decode,
     is_for_consumers,
     refuse_unreadable,
+    split,
     too_large,
 )
 from pipeline.engine.circuit import Circuits
@@ -223,7 +224,7 @@ class Runner:
             error = f"its worker died {deaths} times while it was working on this message"
             self._bury(batch, error)
             return
-        parts = [batch.messages]
+        parts = list(split(batch.messages, MAX_PROCESS))  # what ran as one may have been several full ones
         if deaths >= DEATHS_BEFORE_SPLIT and len(batch.messages) > 1:
             middle = len(batch.messages) // 2
             parts, deaths = [batch.messages[:middle], batch.messages[middle:]], DEATHS_BEFORE_SPLIT - 1

@@ -61,12 +61,12 @@ class BatchRequest(Request):
         """What it says beside its messages, where it may have company."""
         return None if came_before(self.request_dict) else outline(self._texts[0])
 
-    def take_along(self, other: Turn) -> bool:
-        """Be run as one with another that waits, where they are alike and have room in one batch; says whether they will be."""
+    def take_along(self, other: Turn, full: int = 1) -> bool:
+        """Be run as one with another that waits, if they are alike and no more than so many full ones; tell that."""
         assert isinstance(other, BatchRequest)
-        if other.id in revoked or self.size + other.size > MAX_BYTES or self.outline is None or other.outline is None:
+        if other.id in revoked or self.size + other.size > full * MAX_BYTES or self.outline is None or other.outline is None:
             return False
-        both = self.outline.join(other.outline)
+        both = self.outline.join(other.outline, full)
         if both is None:
             return False
         self.outline = both

@@ -26,6 +26,12 @@ costs as much as several messages. What takes longer waits for somebody itself."
 ENOUGH: Final = 48 * 1024
 """Bytes of what waits that are worth a start of their own."""
 
+QUICK: Final = 0.1
+"""Seconds within which what was started last of a filter queue ended, so that several full batches may be started as one."""
+
+WIDE: Final = 4
+"""Full batches that are started as one, at most: what each start costs is shared among them."""
+
 SHARE: Final = 16
 """Batches of one delivery queue that are worked on at once, where there are places for more."""
 
@@ -53,8 +59,8 @@ class Turn(Protocol):
     def acknowledge(self) -> None:
         """Tell the broker that it is done. Calls `Turns.went`."""
 
-    def take_along(self, other: Turn) -> bool:
-        """Be started as one with another that waits, where they are alike and have room in one; says whether they will be."""
+    def take_along(self, other: Turn, full: int = 1) -> bool:
+        """Be started as one with another that waits, if they are alike and no more than so many full ones; tell that."""
 
 
 @dataclass(slots=True, eq=False)
@@ -84,6 +90,8 @@ class _Lane:
     paused: bool = False
     last: _Came | None = None
     """What was started last."""
+    full: int = 1
+    """How many full batches may be started as one."""
 
 
 class Turns:
@@ -182,6 +190,8 @@ class Turns:
             ran = came is not None and came.turn is turn
             if came is not None and ran:
                 self._leave(lane, came)
+                if done and turn.queue not in self._deliveries and not came.along:
+                    lane.full = WIDE if monotonic() < came.old_at - YOUNG + QUICK else 1
             lane.held.discard(turn)
             again = self._again.pop(turn.id, []) if ran else []
             if done:
@@ -257,7 +267,7 @@ class Turns:
         for came in list(lane.waiting):
             if lane.along - before + 1 == TOGETHER:
                 break
-            if came.turn.id not in self._running and came.turn.id not in self._done and first.take_along(came.turn):
+            if came.turn.id not in self._running and came.turn.id not in self._done and first.take_along(came.turn, lane.full):
                 lane.waiting.remove(came)
                 came.along = True
                 self._running[came.turn.id] = came

@@ -350,6 +350,13 @@ def test_a_temporary_error_is_tried_again_and_the_others_go_through(engine, cons
     assert run.store.held_counts() == {}
 
 
+def test_what_ran_as_one_goes_back_in_batches_that_every_queue_takes(engine, filter_step, consumer, box, message):
+    run = engine(filters=[filter_step(Upper)], consumers=[consumer(box)])
+    messages = [message(title=str(number)) for number in range(2 * MAX_PROCESS + 1)]
+    run.runner.lost(Batch(job="process", queue="in", pipeline="toy", messages=messages))
+    assert [(len(batch.messages), batch.deaths) for batch in run.queue.batches] == [(MAX_PROCESS, 1), (MAX_PROCESS, 1), (1, 1)]
+
+
 def test_retries_end_with_the_dead_letters(engine, consumer, box, message):
     run = engine(consumers=[consumer(box, retry=Retry(timedelta(minutes=5)))])
     box.answers = [TemporaryError("busy")] * 100

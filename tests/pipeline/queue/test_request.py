@@ -94,6 +94,13 @@ def test_only_what_is_alike_and_has_room_runs_as_one(request_of, other):
     assert not request_of(other).take_along(request_of(batch_of("a")))
 
 
+def test_several_full_ones_run_as_one_where_that_is_allowed(request_of):
+    first, second, third = (request_of(batch_of(*["a"] * MAX_PROCESS)) for _ in range(3))
+    assert not first.take_along(second)
+    assert first.take_along(second, 2)
+    assert not first.take_along(third, 2)
+
+
 def test_what_is_filtered_where_it_is_delivered_runs_with_no_more_than_one_delivery_has(request_of):
     there = partial(batch_of, queue="out.box")
     assert request_of(there("a")).take_along(request_of(there(*["b"] * (MAX_DELIVER - 1))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.queue import turns as module
-from pipeline.queue.turns import ENOUGH, YOUNG, Turns
+from pipeline.queue.turns import ENOUGH, QUICK, WIDE, YOUNG, Turns
 
 
 class Toy:
@@ -17,8 +17,10 @@ class Toy:
         self.turns, self.queue, self.id, self.acknowledged, self.begun = turns, queue, name, False, True
         self._started, self._kind = started, name.rpartition("-")[0]
         self.company = []
+        self.full = None
 
-    def take_along(self, other):
+    def take_along(self, other, full):
+        self.full = full
         if self._kind and self._kind == other._kind:
             self.company.append(other.id)
             return True
@@ -333,3 +335,21 @@ def test_a_wait_that_ended_with_its_connection_is_wanted_anew(small):
     turns.open()
     come("a", "a1")
     assert expected == [pytest.approx(YOUNG)] * 2
+
+
+def test_where_filters_are_quick_several_full_batches_are_started_as_one(small):
+    _, started, come, clock, _ = small
+
+    def full_after(queue, seconds):
+        """Fill the places, let one batch take so long, and give how much the one that is started then may take along."""
+        first, *others = [come(queue, f"{queue}{len(started)}-{n}") for n in range(8)]
+        waiting = [come(queue, f"x{n}-{len(started)}") for n in range(2)]
+        clock[0] += seconds
+        first.acknowledge()
+        for one in [*others, *waiting]:
+            one.acknowledge()
+        return waiting[0].full
+
+    assert full_after("in", QUICK * 0.9) == WIDE
+    assert full_after("in", QUICK * 1.1) == 1
+    assert full_after("a", QUICK * 0.1) == 1
