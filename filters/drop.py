@@ -37,7 +37,10 @@ class DropConfig(Selection):
 class Drop(Filter[DropConfig]):
     """Drops the messages for which all holds that is asked for, and passes the others."""
 
-    light = True
+    @classmethod
+    def is_light(cls, config: DropConfig) -> bool:
+        """Say whether its condition has no comprehension."""
+        return config.condition is None or config.condition.is_light
 
     def __init__(self, config: DropConfig) -> None:
         super().__init__(config)

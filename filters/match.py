@@ -47,7 +47,10 @@ class MatchConfig(Selection):
 class Match(Filter[MatchConfig]):
     """Passes the messages for which all holds that is asked for, and drops the others."""
 
-    light = True
+    @classmethod
+    def is_light(cls, config: MatchConfig) -> bool:
+        """Say whether its condition has no comprehension."""
+        return config.condition is None or config.condition.is_light
 
     def __init__(self, config: MatchConfig) -> None:
         super().__init__(config)

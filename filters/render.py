@@ -58,7 +58,10 @@ class RenderConfig(Rendering):
 class Render(Filter[RenderConfig]):
     """Writes a message's title, text and other fields anew, by templates."""
 
-    light = True
+    @classmethod
+    def is_light(cls, config: RenderConfig) -> bool:  # noqa: ARG003 - whatever they are
+        """Say that it is, with all options."""
+        return True
 
     def filter(self, message: Message) -> Iterable[Message]:
         """Give the message with its new fields; raises `PermanentError` that names the field where a template fails."""

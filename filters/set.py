@@ -76,7 +76,10 @@ class SetConfig(PathsConfig):
 class Set(Filter[SetConfig]):
     """Sets fields, labels and parts of the payload, to constants and by templates."""
 
-    light = True
+    @classmethod
+    def is_light(cls, config: SetConfig) -> bool:  # noqa: ARG003 - whatever they are
+        """Say that it is, with all options."""
+        return True
 
     def filter(self, message: Message) -> Iterable[Message]:
         """Give the message with what was set; raises `PermanentError` that names the place where that cannot be."""

@@ -59,6 +59,11 @@ class Condition(Compiled):
         else:
             self.names = self._plain.names
 
+    @property
+    def is_light(self) -> bool:
+        """Whether it takes time in proportion to what it looks at, as no comprehension stands in it."""
+        return self._depth == 0
+
     def matches(self, message: Message) -> bool:
         """Say whether the condition holds for the message. Never raises for a message's sake."""
         if self._plain is None:

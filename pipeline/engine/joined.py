@@ -26,11 +26,13 @@ class Outline(msgspec.Struct, frozen=True):
     def join(self, other: Outline, full: int = 1) -> Outline | None:
         """Give that of both as one, of `full` full ones at most; None where they differ, or one has a story of its own."""
         messages = [*self.messages, *other.messages]
-        if self._place() != other._place() or self.deaths or self.claim or len(messages) > full * self._most():
+        if self.kind != other.kind or self.deaths or self.claim or len(messages) > full * self._most():
             return None
         return msgspec.structs.replace(self, messages=messages)
 
-    def _place(self) -> tuple[object, ...]:
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What those have in common that may run as one."""
         return self.job, self.queue, self.pipeline, self.step, self.attempt, self.revision, self.deaths, self.claim
 
     def _most(self) -> int:

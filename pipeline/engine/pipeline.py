@@ -41,9 +41,13 @@ class Pipeline:
 
     @cached_property
     def filters_there(self) -> ConsumerStep | None:
-        """The consumer whose workers filter what comes singly, if it is the only one and all filters are light."""
-        light = all(issubclass(step.type, Filter) and step.type.light and not step.queue for step in self.spec.filters)
-        return self.spec.consumers[0] if light and not self.spec.ordered and len(self.spec.consumers) == 1 else None
+        """The consumer whose workers filter what comes singly, if it is the only one and all filters and conditions are light."""
+        if self.spec.ordered or len(self.spec.consumers) != 1 or any(step.queue for step in self.spec.filters):
+            return None
+        filters = all(issubclass(step.type, Filter) and step.type.is_light(step.config) for step in self.spec.filters)
+        steps = (*self.spec.filters, *self.spec.consumers)
+        conditions = all(step.when is None or step.when.is_light for step in steps)
+        return self.spec.consumers[0] if filters and conditions else None
 
     def producer(self, label: str) -> ProducerStep | None:
         """Give the producer of that label, or None."""

@@ -18,7 +18,7 @@ from pipeline.engine.batch import Batch, Queue
 from pipeline.engine.decisions import Now, utc_now
 from pipeline.engine.lanes import in_line
 from pipeline.engine.pipeline import Pipeline
-from pipeline.engine.routes import FEW, first_batch, incoming, most_at_first
+from pipeline.engine.routes import FEW, FEW_BYTES, first_batch, incoming, most_at_first
 from pipeline.engine.written import Written, divide
 from pipeline.errors import TemporaryError
 from pipeline.message import Message
@@ -62,7 +62,8 @@ class Publisher:
     """What publishes for all requests of a process, in threads of its own.
 
     Whatever was handed in while a publish was under way goes out with the next one, one batch per pipeline. Behind
-    a single request there is no delay; behind several the next ones are given as long as their publish took to gather. Messages
+    a single request there is no delay; behind several, of few messages or many requests, the next ones are given as long as their
+    publish took to gather. Messages
     that are enough for a publish of their own do not wait for another's end. A broker that does not answer within `timeout`
     seconds is left to itself until it does: what it was given goes to the spool as well, and may come twice.
     """
@@ -228,7 +229,7 @@ def _messages(group: _Group) -> list[Message]:
 def _batches(group: _Group) -> list[Batch]:
     pipeline = group[0].pipeline
     pieces = [piece for one in group for piece in one.written]
-    few = sum(piece.number for piece in pieces) <= FEW
+    few = sum(piece.number for piece in pieces) <= FEW and sum(len(piece.text) for piece in pieces) <= FEW_BYTES
     return [first_batch(pipeline, part, few=few) for part in divide(pieces, most_at_first(pipeline))]
 
 

@@ -15,6 +15,8 @@ from pipeline.store.rows import Outcome
 
 FEW: Final = 16
 """Messages that are filtered where they are delivered, at most: the way over a queue and a process of filters costs more then."""
+FEW_BYTES: Final = 32 * 1024
+"""Their bytes as JSON, at most: those who filter there also call the other consumers."""
 
 
 def incoming(pipeline: Pipeline, messages: Sequence[Message]) -> list[Batch]:

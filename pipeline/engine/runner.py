@@ -119,13 +119,19 @@ class Runner:
             self.publish(onward)
 
     def _process_there(self, pipeline: Pipeline, batch: Batch) -> None:
-        """Filter a few messages and deliver them; where the pipeline is another now, they go the way that it has."""
+        """Filter a few messages and deliver them; where that cannot be done here, the processes of filters have them."""
         decisions = Decisions(batch.pipeline, batch.revision, self.now(), pipeline.mask)
-        first = first_batch(pipeline, batch.messages, few=True)
-        if first.queue != batch.queue or first.job != batch.job:
+        try:
+            onward = self._filtered(pipeline, decisions, batch) if pipeline.filters_there else None
+        except Exception:
+            raise
+        except BaseException as error:  # noqa: BLE001 - it would end a process, and is then dealt with there
+            log.warning("a filter that says it is light would have ended its process", pipeline=batch.pipeline, error=repr(error))
+            onward = None
+        if onward is None:
+            first = first_batch(pipeline, batch.messages)
             self.publish([first.replace(deaths=batch.deaths, revision=batch.revision)])
             return
-        onward = self._filtered(pipeline, decisions, batch)
         decisions.settle(self.store)
         for delivery in onward:
             self.run(delivery)

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 
 from pipeline.message import Message
 from pipeline.plugin.memory import Memory
@@ -39,9 +39,13 @@ class Buried:
 class Filter(Plugin[C]):
     """Decides about a message, or changes it, by looking at nothing but the message."""
 
-    light: ClassVar[bool] = False
-    """Whether it takes microseconds, waits for nothing, and no message can end its process. What comes singly is then filtered
-    where it is delivered, in threads; else, and all that comes in numbers, in processes of their own."""
+    @classmethod
+    def is_light(cls, config: C) -> bool:  # noqa: ARG003 - the options decide in subclasses
+        """Say whether it takes no more than some time in proportion to the message, waits for nothing, and ends no process.
+
+        What comes singly is then filtered where it is delivered, in threads; all else in processes of their own.
+        """
+        return False
 
     @abstractmethod
     def filter(self, message: Message) -> Iterable[Message | Dropped | Buried]:

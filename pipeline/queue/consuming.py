@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Collection
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -56,13 +58,14 @@ class TakeTurns(bootsteps.StartStopStep):
         conf = parent.app.conf
         self._consumer = parent
         self._paused: set[str] = set()
+        self._loop = threading.get_ident()
         self.turns = parent.turns = Turns(
             parent.controller.concurrency,
             self.filters,
             self.deliveries,
             conf.worker_prefetch_multiplier,
             flow=lambda: parent.call_soon(self._regulate),
-            later=lambda seconds: parent.call_soon(parent.timer.call_after, seconds, self.turns.again),
+            later=self._later,
         )
         self._apart = bool(conf.worker_detect_quorum_queues)
         """Whether the broker has a window for each queue, as RabbitMQ has for quorum queues."""
@@ -73,6 +76,7 @@ class TakeTurns(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
         """Let batches start; all queues are consumed on a new connection."""
         self._paused = set()
+        self._loop = threading.get_ident()
         self.turns.open()
 
     def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
@@ -83,6 +87,14 @@ class TakeTurns(bootsteps.StartStopStep):
         request.turns = self.turns
         self.turns.came(request, lambda: self._start(request))
         self._regulate()  # at once: a transport's timer may hand over more before the loop's next round
+
+    def _later(self, seconds: float) -> None:
+        """Have `Turns.again` called in the worker's loop, whose timers are its own thread's."""
+        again = partial(self._consumer.timer.call_after, seconds, self.turns.again)
+        if threading.get_ident() == self._loop:
+            again()  # `call_soon` would be looked at after the next wait for the broker
+        else:
+            self._consumer.call_soon(again)
 
     def _regulate(self) -> None:
         """Stop taking from queues that have enough here, and go on where there is room. Runs in the worker's loop."""

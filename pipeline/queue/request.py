@@ -56,6 +56,11 @@ class BatchRequest(Request):
         """Whether the pool has told that it works on it."""
         return self.time_start is not None
 
+    @property
+    def kind(self) -> object:
+        """All that batches say beside their messages, if they may run as one."""
+        return self.outline and self.outline.kind
+
     @cached_property
     def outline(self) -> Outline | None:
         """What it says beside its messages, where it may have company."""

@@ -20,16 +20,19 @@ TOGETHER: Final = 16
 """Batches that are started as one, at most."""
 
 YOUNG: Final = 0.005
-"""Seconds for which others of its delivery queue wait for the end of a batch that was started, to be started as one: each start
-costs as much as several messages. What takes longer waits for somebody itself."""
+"""Seconds for which a small batch waits for the end of the one that was started before it, counted from that start or from its
+own coming, whichever was first: each start costs as much as several messages. What takes longer waits for somebody itself."""
 
 ENOUGH: Final = 48 * 1024
 """Bytes of what waits that are worth a start of their own."""
 
 QUICK: Final = 0.1
-"""Seconds within which what was started last of a filter queue ended, so that several full batches may be started as one."""
+"""Seconds within which a full batch of a filter queue has to end, so that several of its kind may be started as one."""
 
-WIDE: Final = 4
+FULL: Final = 96 * 1024
+"""Bytes from which on a batch tells how quick its filters are."""
+
+WIDE: Final = 3
 """Full batches that are started as one, at most: what each start costs is shared among them."""
 
 SHARE: Final = 16
@@ -50,7 +53,11 @@ class Turn(Protocol):
 
     @property
     def size(self) -> int:
-        """Its bytes."""
+        """Its bytes, those of what it has taken along included."""
+
+    @property
+    def kind(self) -> object:
+        """What it has in common with those that it may take along; None where it takes none."""
 
     @property
     def begun(self) -> bool:
@@ -69,8 +76,9 @@ class _Came:
     start: Callable[[], None]
     along: bool = False
     """Whether it was started with another, and has no place of its own."""
-    old_at: float = 0.0
-    """When it is no longer young, by the monotonic clock."""
+    came: float = 0.0
+    """When it came, by the monotonic clock."""
+    started: float = 0.0
 
 
 @dataclass(slots=True)
@@ -89,9 +97,9 @@ class _Lane:
     waiting: deque[_Came] = field(default_factory=deque)
     paused: bool = False
     last: _Came | None = None
-    """What was started last."""
-    full: int = 1
-    """How many full batches may be started as one."""
+    """What was started last, until it ends."""
+    quick: object = None
+    """The kind of which a full batch was filtered quickly, the last time."""
 
 
 class Turns:
@@ -167,7 +175,7 @@ class Turns:
         Brokers deliver a batch again when a connection breaks, and some when a batch takes long, while it is worked on.
         """
         with self._lock:
-            came = _Came(turn, start)
+            came = _Came(turn, start, came=monotonic())
             lane = self._lane(turn)
             lane.held.add(turn)
             done = turn.id in self._done
@@ -190,8 +198,8 @@ class Turns:
             ran = came is not None and came.turn is turn
             if came is not None and ran:
                 self._leave(lane, came)
-                if done and turn.queue not in self._deliveries and not came.along:
-                    lane.full = WIDE if monotonic() < came.old_at - YOUNG + QUICK else 1
+                if done and turn.queue not in self._deliveries:
+                    _learn(lane, came)
             lane.held.discard(turn)
             again = self._again.pop(turn.id, []) if ran else []
             if done:
@@ -217,7 +225,7 @@ class Turns:
         """Let batches start, on a new connection."""
         with self._lock:
             self._open = True
-            self._expected = False  # the worker's timers ended with the connection before
+            self._expected = False  # what was to be called later may have ended with the connection before
 
     def close(self) -> None:
         """Forget what waits: it came by a connection that has ended, and the broker has it. What is under way goes on.
@@ -253,7 +261,7 @@ class Turns:
             else:
                 self._running[came.turn.id] = came
                 self._count(lane, 1)
-                came.old_at = monotonic() + YOUNG
+                came.started = monotonic()
                 lane.last = came
                 self._take_along(lane, came.turn)
                 taken.append(came)
@@ -264,10 +272,11 @@ class Turns:
     def _take_along(self, lane: _Lane, first: Turn) -> None:
         """Have as much of what waits as can be started as one with the first, which has a place, the oldest first."""
         before = lane.along
+        full = WIDE if lane.quick is not None and lane.quick == first.kind else 1
         for came in list(lane.waiting):
             if lane.along - before + 1 == TOGETHER:
                 break
-            if came.turn.id not in self._running and came.turn.id not in self._done and first.take_along(came.turn, lane.full):
+            if came.turn.id not in self._running and came.turn.id not in self._done and first.take_along(came.turn, full):
                 lane.waiting.remove(came)
                 came.along = True
                 self._running[came.turn.id] = came
@@ -276,6 +285,8 @@ class Turns:
 
     def _leave(self, lane: _Lane, came: _Came) -> None:
         del self._running[came.turn.id]
+        if lane.last is came:
+            lane.last = None
         if came.along:
             lane.along -= 1
         else:
@@ -306,15 +317,13 @@ class Turns:
 
     def _waits_for_young(self, lane: _Lane) -> bool:
         """Say whether what waits will be started as one when the batch before has ended, or is no longer young."""
-        last, now = lane.last, monotonic()
-        if last is None or last.old_at <= now or self._running.get(last.turn.id) is not last:
+        if lane.last is None or sum(one.turn.size for one in lane.waiting) >= ENOUGH:
             return False
-        if sum(one.turn.size for one in lane.waiting) >= ENOUGH:
-            return False
-        if not self._expected:
+        now, end = monotonic(), min(lane.last.started, lane.waiting[0].came) + YOUNG
+        if now < end and not self._expected:
             self._expected = True
-            self._later(last.old_at - now)
-        return True
+            self._later(end - now)
+        return now < end
 
     def _lane(self, turn: Turn) -> _Lane:
         found = self._lanes.get(turn.queue)
@@ -334,6 +343,17 @@ class Turns:
         self._done[name] = None
         while len(self._done) > REMEMBERED:
             self._done.popitem(last=False)
+
+
+def _learn(lane: _Lane, came: _Came) -> None:
+    """Note whether a full batch of a filter queue was quick."""
+    kind = came.turn.kind
+    if came.along or came.turn.size < FULL or kind is None:
+        return
+    if monotonic() < came.started + QUICK:
+        lane.quick = kind
+    elif lane.quick == kind:
+        lane.quick = None
 
 
 def _start(ready: list[_Came]) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from kombu import serialization
 
-from pipeline.engine.batch import Batch
+from pipeline.engine.batch import Batch, is_for_consumers
 
 CONTENT_TYPE: Final = "application/vnd.siftbell.batch+json"
 ENCODING: Final = "binary"
@@ -20,9 +20,13 @@ def register() -> None:
 
 
 def headers(number: str, batch: Batch) -> dict[str, Any]:
-    """Give what Celery needs to know of a task; what it may log instead of the arguments is `argsrepr`."""
+    """Give what Celery needs to know of a task; what it may log instead of the arguments is `argsrepr`.
+
+    What is filtered where it is delivered is a delivery to Celery: the time limit of filters would be too short for it.
+    """
     told = f"[messages of {batch.pipeline}]"
-    return {"id": number, "task": f"siftbell.{batch.job}", "argsrepr": told, "kwargsrepr": "{}"}
+    task = "deliver" if is_for_consumers(batch.queue) else batch.job
+    return {"id": number, "task": f"siftbell.{task}", "argsrepr": told, "kwargsrepr": "{}"}
 
 
 def _arguments(body: bytes) -> tuple[list[bytes], dict[str, Any], dict[str, Any]]:

@@ -7,8 +7,10 @@ from datetime import timedelta
 import pytest
 
 from pipeline import BatchConsumer, Consumer, Filter, NoOptions, TemporaryError
+from pipeline.condition import Condition
 from pipeline.engine.publisher import Publisher
-from pipeline.engine.routes import FEW, first_batch
+from pipeline.engine.routes import FEW, FEW_BYTES, first_batch
+from pipeline.registry import Registry
 from pipeline.spec.model import Keep
 
 
@@ -27,29 +29,31 @@ class Boxes(BatchConsumer[NoOptions]):
         return {}
 
 
-class Upper(Filter[NoOptions]):
-    """Writes titles in capitals."""
+class Light(Filter[NoOptions]):
+    """Says that it is."""
 
-    light = True
+    @classmethod
+    def is_light(cls, config):
+        return True
+
+
+class Upper(Light):
+    """Writes titles in capitals."""
 
     def filter(self, message):
         yield message.replace(title=message.title.upper())
 
 
-class OnlyLoud(Filter[NoOptions]):
+class OnlyLoud(Light):
     """Drops what is not loud."""
-
-    light = True
 
     def filter(self, message):
         if message.labels.get("loud"):
             yield message
 
 
-class Late(Filter[NoOptions]):
+class Late(Light):
     """Cannot work, the first time."""
-
-    light = True
 
     def filter(self, message):
         if message.id not in tried:
@@ -58,19 +62,26 @@ class Late(Filter[NoOptions]):
         yield message
 
 
-class Spoils(Filter[NoOptions]):
+class Spoils(Light):
     """Makes what nobody can keep."""
-
-    light = True
 
     def filter(self, message):
         yield message.replace(title=3)
 
 
+class Exits(Light):
+    """Ends its process."""
+
+    def filter(self, message):
+        raise SystemExit(message.title)
+
+
 class Heavy(Upper):
     """Says nothing about what it takes."""
 
-    light = False
+    @classmethod
+    def is_light(cls, config):
+        return False
 
 
 got: list = []
@@ -135,28 +146,50 @@ def test_they_are_kept_as_they_came(engine, filter_step, consumer, message):
     assert [one.message.title for one in run.store.accepted.between("toy", newest=10)] == ["a"]
 
 
-@pytest.mark.parametrize("how", ["a heavy filter", "a queue of its own", "another consumer", "in order", "many"])
+@pytest.mark.parametrize(
+    "how", ["a heavy filter", "a heavy condition", "a queue of its own", "another consumer", "in order", "many"]
+)
 def test_what_does_not_go_that_way_goes_to_the_filters(engine, filter_step, consumer, message, how):
     filters = {"a heavy filter": [filter_step(Heavy)], "a queue of its own": [filter_step(Upper, queue="slow")]}
     more = [consumer(Boxes)] if how == "another consumer" else []
     steps = filters.get(how, [filter_step(Upper)])
-    run = engine(filters=steps, consumers=[consumer(Box, ordered=how == "in order"), *more])
+    when = Condition('labels.exists(name, name == "a")' if how == "a heavy condition" else 'title != "a"')
+    run = engine(filters=steps, consumers=[consumer(Box, ordered=how == "in order", when=when), *more])
     batch = first_batch(run.runner.pipelines["toy"], [message()], few=how != "many")
     assert (batch.job, batch.queue) == ("process", "slow" if how == "a queue of its own" else "in")
 
 
-@pytest.mark.parametrize("now", ["heavy", "gone"])
-def test_where_the_filters_are_others_meanwhile_they_go_the_way_of_these(engine, filter_step, consumer, message, now):
-    one = message(title="a")
-    batch = few(engine(filters=[filter_step(Upper)], consumers=[consumer(Box)]), one)
-    run = engine(filters=[filter_step(Heavy)] if now == "heavy" else [], consumers=[consumer(Box)])
+def test_where_the_filters_are_others_meanwhile_they_go_the_way_of_these(engine, filter_step, consumer, message):
+    batch = few(engine(filters=[filter_step(Upper)], consumers=[consumer(Box)]), message(title="a"))
+    run = engine(filters=[filter_step(Heavy)], consumers=[consumer(Box)])
     run.queue.take()
     run.runner.run(batch)
     (onward,) = run.queue.batches
-    assert (onward.job, onward.queue) == {"heavy": ("process", "in"), "gone": ("deliver", "out.box")}[now]
-    assert got == []
+    assert (onward.job, onward.queue) == ("process", "in")
     run.work()
-    assert [one.title for one in got] == ["A" if now == "heavy" else "a"]
+    assert [one.title for one in got] == ["A"]
+
+
+@pytest.mark.parametrize("now", ["no filter", "another queue"])
+def test_where_they_can_still_be_filtered_there_they_are(engine, filter_step, consumer, message, now):
+    batch = few(engine(filters=[filter_step(Upper)], consumers=[consumer(Box)]), message(title="a"))
+    filters = [] if now == "no filter" else [filter_step(Upper)]
+    run = engine(filters=filters, consumers=[consumer(Box, queue="box" if now == "no filter" else "other")])
+    run.queue.take()
+    run.runner.run(batch)
+    assert run.queue.batches == []
+    assert [one.title for one in got] == ["a" if now == "no filter" else "A"]
+
+
+def test_a_filter_that_would_end_its_process_does_so_where_that_is_dealt_with(engine, filter_step, consumer, message):
+    run = engine(filters=[filter_step(Exits)], consumers=[consumer(Box)])
+    batch = few(run, message(title="a"))
+    run.queue.take()
+    run.runner.run(batch)
+    (onward,) = run.queue.batches
+    assert (onward.job, onward.queue) == ("process", "in")
+    with pytest.raises(SystemExit):
+        run.runner.run(onward)
 
 
 def test_a_worker_that_dies_over_them_buries_what_kills_it(engine, filter_step, consumer, message):
@@ -179,8 +212,30 @@ def test_the_intake_sends_a_few_to_the_consumer_and_many_to_the_filters(
     pipeline = engine(filters=[filter_step(Upper)], consumers=[consumer(Box)]).runner.pipelines["toy"]
     publisher = Publisher(queue, store)
     try:
-        for count in (FEW, FEW + 1):
-            hand_in(publisher, pipeline, "http", [message() for _ in range(count)]).result(timeout=5)
+        few, many, large = [message()] * FEW, [message()] * (FEW + 1), [message(text="x" * FEW_BYTES)]
+        for messages in (few, many, large):
+            hand_in(publisher, pipeline, "http", messages).result(timeout=5)
     finally:
         publisher.close()
-    assert [(batch.queue, len(batch.messages)) for batch in queue.batches] == [("out.box", FEW), ("in", FEW + 1)]
+    assert [(batch.queue, len(batch.messages)) for batch in queue.batches] == [("out.box", FEW), ("in", FEW + 1), ("in", 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "light"),
+    [
+        ("match", {"condition": 'severity == "error"'}, True),
+        ("match", {"condition": 'title.matches("^a+$")'}, True),
+        ("match", {"condition": "data.items.exists(one, one == 1)"}, False),
+        ("drop", {"labels": ['team="db"']}, True),
+        ("drop", {"condition": "labels.all(name, name != 'a')"}, False),
+        ("remove", {"fields": ["url"]}, True),
+        ("remove", {"redact": ["card"]}, False),
+        ("set", {"severity": "error"}, True),
+        ("rename", {"labels.a": "labels.b"}, True),
+        ("render", {"title": "{{ title }}"}, True),
+        ("split", {"list": "data.items"}, False),
+    ],
+)
+def test_which_of_ours_are_light(name, options, light):
+    plugin = Registry().find("filter", name)
+    assert plugin.is_light(plugin.config_type.model_validate(options)) is light

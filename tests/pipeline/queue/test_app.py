@@ -23,6 +23,7 @@ from pipeline.queue.app import PerProcess, add_tasks, make_app, queue_names
 from pipeline.queue.brokers import broker
 from pipeline.queue.publishing import CeleryQueue
 from pipeline.queue.request import BatchRequest
+from pipeline.queue.wire import headers
 from pipeline.settings import Settings
 from pipeline.spec import load
 
@@ -73,6 +74,11 @@ def test_no_password_of_a_broker_is_shown(app):
         queue.check()
     assert "hunter2" not in str(caught.value)
     queue.close()
+
+
+def test_what_is_filtered_where_it_is_delivered_has_the_time_of_a_delivery(batch):
+    process, there = (headers("1", batch.replace(queue=queue))["task"] for queue in ("in", "out.box"))
+    assert (process, there) == ("siftbell.process", "siftbell.deliver")
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "redis", "rabbitmq"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from pipeline.queue import turns as module
-from pipeline.queue.turns import ENOUGH, QUICK, WIDE, YOUNG, Turns
+from pipeline.queue.turns import ENOUGH, FULL, QUICK, WIDE, YOUNG, Turns
 
 
 class Toy:
@@ -16,6 +18,7 @@ class Toy:
     def __init__(self, turns, queue, name, started):
         self.turns, self.queue, self.id, self.acknowledged, self.begun = turns, queue, name, False, True
         self._started, self._kind = started, name.rpartition("-")[0]
+        self.kind = self._kind or None
         self.company = []
         self.full = None
 
@@ -337,19 +340,35 @@ def test_a_wait_that_ended_with_its_connection_is_wanted_anew(small):
     assert expected == [pytest.approx(YOUNG)] * 2
 
 
-def test_where_filters_are_quick_several_full_batches_are_started_as_one(small):
-    _, started, come, clock, _ = small
+def test_where_filters_are_quick_several_full_batches_of_their_kind_are_started_as_one(small, monkeypatch):
+    _, _, come, clock, _ = small
+    monkeypatch.setattr(Toy, "size", FULL)
+    number = itertools.count()
 
-    def full_after(queue, seconds):
-        """Fill the places, let one batch take so long, and give how much the one that is started then may take along."""
-        first, *others = [come(queue, f"{queue}{len(started)}-{n}") for n in range(8)]
-        waiting = [come(queue, f"x{n}-{len(started)}") for n in range(2)]
+    def full_after(queue, seconds, kind="x", then="x"):
+        """Have one batch of a kind take so long, and give how much the next, of one kind or the other, may take along."""
+        first = come(queue, f"{kind}-{next(number)}")
         clock[0] += seconds
         first.acknowledge()
-        for one in [*others, *waiting]:
+        places = [come(queue, f"place {next(number)}") for _ in range(8)]
+        waiting = [come(queue, f"{then}-{next(number)}") for _ in range(2)]
+        for one in [*places, *waiting]:
             one.acknowledge()
         return waiting[0].full
 
     assert full_after("in", QUICK * 0.9) == WIDE
+    assert full_after("in", QUICK * 0.9, then="y") == 1
     assert full_after("in", QUICK * 1.1) == 1
     assert full_after("a", QUICK * 0.1) == 1
+    monkeypatch.setattr(Toy, "size", FULL - 1)
+    assert full_after("in", QUICK * 0.1, "z", "z") == 1
+
+
+def test_what_cannot_be_started_together_waits_no_longer_for_that(small):
+    """So it is where many pipelines share a queue."""
+    turns, started, come, clock, _ = small
+    for name in ("one", "two", "three"):
+        come("a", name)
+    clock[0] += YOUNG
+    turns.again()
+    assert started == ["one", "two", "three"]
