@@ -61,11 +61,11 @@ _Group = list[_Handed]
 class Publisher:
     """What publishes for all requests of a process, in threads of its own.
 
-    Whatever was handed in while a publish was under way goes out with the next one, one batch per pipeline. Behind
-    a single request there is no delay; behind several, of few messages or many requests, the next ones are given as long as their
-    publish took to gather. Messages
-    that are enough for a publish of their own do not wait for another's end. A broker that does not answer within `timeout`
-    seconds is left to itself until it does: what it was given goes to the spool as well, and may come twice.
+    Whatever was handed in while a publish was under way goes out with the next one, one batch per pipeline. Behind a
+    single request there is no delay; behind a crowd of them, or several of few messages, the next ones are given as long as their
+    publish took to gather. Messages that are enough for a publish of their own do not wait for another's end. A broker that does
+    not answer within `timeout` seconds is left to itself until it does: what it was given goes to the spool as well, and may come
+    twice.
     """
 
     def __init__(self, queue: Queue, store: Store, *, timeout: float = 5.0, now: Now = utc_now) -> None:
