@@ -28,8 +28,6 @@ REDIS = os.environ.get("SIFTBELL_TEST_REDIS", "redis://127.0.0.1:6379/9")
 os.environ.setdefault("SIFTBELL_PRIVATE_NETWORKS", "127.0.0.0/8,::1")  # where the tests' own servers are
 MARIADB = os.environ.get("SIFTBELL_TEST_MARIADB", "mariadb://root@127.0.0.1:3306/")
 RABBITMQ = os.environ.get("SIFTBELL_TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672//")
-LONG = tuple(Path(__file__).parent / name for name in ("e2e", "pipeline/queue", "pipeline/cli"))
-"""What takes long for its number of tests, and so is begun first: what is begun last is waited for."""
 TESTED = Path(__file__).parents[1] / "docs" / "plugins" / "tested.json"
 
 
@@ -50,7 +48,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.user_properties += [("against", pair) for pair in tried_by(item)]
-    items.sort(key=lambda item: not any(item.path.is_relative_to(place) for place in LONG))
 
 
 def tried_by(item: pytest.Item) -> Iterator[tuple[str, str]]:
