@@ -34,20 +34,22 @@ class Pipeline:
     @property
     def straight(self) -> ConsumerStep | None:
         """The consumer that its messages go to at once, if it is the only one and nothing is decided about them before it."""
-        if self.spec.filters or self.spec.ordered or len(self.spec.consumers) != 1:
-            return None
-        (step,) = self.spec.consumers
-        return step if step.when is None else None
+        only = self._only_consumer
+        return only if only is not None and only.when is None and not self.spec.filters else None
 
     @cached_property
     def filters_there(self) -> ConsumerStep | None:
         """The consumer whose workers filter what comes singly, if it is the only one and all filters and conditions are light."""
-        if self.spec.ordered or len(self.spec.consumers) != 1 or any(step.queue for step in self.spec.filters):
-            return None
-        filters = all(issubclass(step.type, Filter) and step.type.is_light(step.config) for step in self.spec.filters)
+        filters = all(
+            issubclass(step.type, Filter) and step.type.is_light(step.config) and not step.queue for step in self.spec.filters
+        )
         steps = (*self.spec.filters, *self.spec.consumers)
         conditions = all(step.when is None or step.when.is_light for step in steps)
-        return self.spec.consumers[0] if filters and conditions else None
+        return self._only_consumer if filters and conditions else None
+
+    @property
+    def _only_consumer(self) -> ConsumerStep | None:
+        return self.spec.consumers[0] if len(self.spec.consumers) == 1 and not self.spec.ordered else None
 
     def producer(self, label: str) -> ProducerStep | None:
         """Give the producer of that label, or None."""

@@ -76,7 +76,6 @@ class TakeTurns(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
         """Let batches start; all queues are consumed on a new connection."""
         self._paused = set()
-        self._loop = threading.get_ident()
         self.turns.open()
 
     def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature

@@ -14,8 +14,9 @@ from celery.worker.state import revoked, task_ready
 from pipeline.engine.batch import MAX_BYTES, Batch, decode
 from pipeline.engine.joined import Outline, joined, outline
 from pipeline.engine.runner import Runner
+from pipeline.queue.lane import Turn
 from pipeline.queue.suspects import came_before
-from pipeline.queue.turns import Turn, Turns
+from pipeline.queue.turns import Turns
 
 log = structlog.get_logger()
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 from time import monotonic
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
+
+from pipeline.queue.lane import Came, Lane, Turn
 
 REMEMBERED: Final = 10_000
 """Batches done whose acknowledgement may have been lost with the connection, and which are known when they come again."""
 
 AT_ONCE: Final = 16
 """Batches that a broker's transport may hand over at once, before the worker can stop taking from their queue."""
-
 
 TOGETHER: Final = 16
 """Batches that are started as one, at most."""
@@ -40,66 +40,6 @@ SHARE: Final = 16
 
 WIDEST: Final = 65_535
 """The largest window that a broker knows: kombu takes a larger one for none."""
-
-
-class Turn(Protocol):
-    """A batch that came from the broker, as it waits for its turn."""
-
-    id: str
-
-    @property
-    def queue(self) -> str:
-        """The queue it came from."""
-
-    @property
-    def size(self) -> int:
-        """Its bytes, those of what it has taken along included."""
-
-    @property
-    def kind(self) -> object:
-        """What it has in common with those that it may take along; None where it takes none."""
-
-    @property
-    def begun(self) -> bool:
-        """Whether the pool has told that one of its processes or threads works on it."""
-
-    def acknowledge(self) -> None:
-        """Tell the broker that it is done. Calls `Turns.went`."""
-
-    def take_along(self, other: Turn, full: int = 1) -> bool:
-        """Be started as one with another that waits, if they are alike and no more than so many full ones; tell that."""
-
-
-@dataclass(slots=True, eq=False)
-class _Came:
-    turn: Turn
-    start: Callable[[], None]
-    along: bool = False
-    """Whether it was started with another, and has no place of its own."""
-    came: float = 0.0
-    """When it came, by the monotonic clock."""
-    started: float = 0.0
-
-
-@dataclass(slots=True)
-class _Lane:
-    """One queue: what of it is under way, and what waits."""
-
-    share: int
-    """How many batches of it may be worked on at once."""
-    most: int
-    """How many of it the worker takes in advance, those under way included: together with others counts once."""
-    running: int = 0
-    along: int = 0
-    """How many are under way together with others, beyond those that have a place."""
-    held: set[Turn] = field(default_factory=set)
-    """What came by this connection, and the broker waits to be told about: it fills the window."""
-    waiting: deque[_Came] = field(default_factory=deque)
-    paused: bool = False
-    last: _Came | None = None
-    """What was started last, until it ends."""
-    quick: object = None
-    """The kind of which a full batch was filtered quickly, the last time."""
 
 
 class Turns:
@@ -134,10 +74,10 @@ class Turns:
         """Whether `again` will be called."""
         self._deliveries = frozenset(deliveries)
         # One more fetch than the places need: what is fetched while they are busy finds room, and nothing goes back unseen.
-        self._lanes = {name: _Lane(places, prefetch * (places + 1)) for name in filters}
+        self._lanes = {name: Lane(places, prefetch * (places + 1)) for name in filters}
         # What a worker has in advance bridges the way to the broker; beyond that, other workers stand idle for it.
-        self._lanes |= {name: _Lane(half, min(prefetch * half, half + 2 * prefetch)) for name in self._deliveries}
-        self._waiting: dict[str, _Lane] = {}
+        self._lanes |= {name: Lane(half, min(prefetch * half, half + 2 * prefetch)) for name in self._deliveries}
+        self._waiting: dict[str, Lane] = {}
         """Those of the lanes in which something waits: of a thousand few do, and batches start often."""
         self._busy = 0
         """How many of the lanes have something under way."""
@@ -145,8 +85,8 @@ class Turns:
         """How many of the places have something under way."""
         self._lock = threading.Lock()
         self._open = True
-        self._running: dict[str, _Came] = {}
-        self._again: dict[str, list[_Came]] = {}
+        self._running: dict[str, Came] = {}
+        self._again: dict[str, list[Came]] = {}
         self._done: OrderedDict[str, None] = OrderedDict()
 
     @property
@@ -175,7 +115,7 @@ class Turns:
         Brokers deliver a batch again when a connection breaks, and some when a batch takes long, while it is worked on.
         """
         with self._lock:
-            came = _Came(turn, start, came=monotonic())
+            came = Came(turn, start, came=monotonic())
             lane = self._lane(turn)
             lane.held.add(turn)
             done = turn.id in self._done
@@ -245,9 +185,9 @@ class Turns:
                 lane.held.clear()
                 lane.paused = False
 
-    def _take(self) -> list[_Came]:
+    def _take(self) -> list[Came]:
         """Take out what may start now, queue by queue, the one with the least under way first."""
-        taken: list[_Came] = []
+        taken: list[Came] = []
         while self._open and self._taken < self._places:
             name = self._next()
             if name is None:
@@ -255,7 +195,7 @@ class Turns:
             lane = self._waiting[name]
             came = lane.waiting.popleft()
             if came.turn.id in self._done:
-                taken.append(_Came(came.turn, came.turn.acknowledge))
+                taken.append(Came(came.turn, came.turn.acknowledge))
             elif came.turn.id in self._running:
                 self._again.setdefault(came.turn.id, []).append(came)
             else:
@@ -269,10 +209,10 @@ class Turns:
                 del self._waiting[name]
         return taken
 
-    def _take_along(self, lane: _Lane, first: Turn) -> None:
+    def _take_along(self, lane: Lane, first: Turn) -> None:
         """Have as much of what waits as can be started as one with the first, which has a place, the oldest first."""
         before = lane.along
-        full = WIDE if lane.quick is not None and lane.quick == first.kind else 1
+        full = WIDE if lane.waiting and lane.quick is not None and lane.quick == first.kind else 1
         for came in list(lane.waiting):
             if lane.along - before + 1 == TOGETHER:
                 break
@@ -283,7 +223,7 @@ class Turns:
                 lane.along += 1
         self._watch(lane)
 
-    def _leave(self, lane: _Lane, came: _Came) -> None:
+    def _leave(self, lane: Lane, came: Came) -> None:
         del self._running[came.turn.id]
         if lane.last is came:
             lane.last = None
@@ -302,20 +242,20 @@ class Turns:
                 found, least = name, lane.running
         return found
 
-    def _count(self, lane: _Lane, change: Literal[1, -1]) -> None:
+    def _count(self, lane: Lane, change: Literal[1, -1]) -> None:
         self._taken += change
         self._busy -= bool(lane.running)
         lane.running += change
         self._busy += bool(lane.running)
 
-    def _may_start(self, name: str, lane: _Lane) -> bool:
+    def _may_start(self, name: str, lane: Lane) -> bool:
         if not lane.running or name not in self._deliveries:
             return True
         kept = len(self._lanes) - self._busy
         free = lane.running < lane.share and self._places - self._taken > min(kept, self._places // 2)
         return free and not self._waits_for_young(lane)
 
-    def _waits_for_young(self, lane: _Lane) -> bool:
+    def _waits_for_young(self, lane: Lane) -> bool:
         """Say whether what waits will be started as one when the batch before has ended, or is no longer young."""
         if lane.last is None or sum(one.turn.size for one in lane.waiting) >= ENOUGH:
             return False
@@ -325,13 +265,13 @@ class Turns:
             self._later(end - now)
         return now < end
 
-    def _lane(self, turn: Turn) -> _Lane:
+    def _lane(self, turn: Turn) -> Lane:
         found = self._lanes.get(turn.queue)
         if found is None:  # `celery control add_consumer` can bring a queue that no pipeline names
-            found = self._lanes[turn.queue] = _Lane(self._places, max(1, self.largest if self._lanes else self._places))
+            found = self._lanes[turn.queue] = Lane(self._places, max(1, self.largest if self._lanes else self._places))
         return found
 
-    def _watch(self, lane: _Lane) -> None:
+    def _watch(self, lane: Lane) -> None:
         """Note when a queue has enough here, and again when half of what it had in advance is gone."""
         here = len(lane.held) - lane.along
         paused = here >= lane.most if not lane.paused else here > min(lane.most - 1, (lane.most + lane.share) // 2)
@@ -345,10 +285,9 @@ class Turns:
             self._done.popitem(last=False)
 
 
-def _learn(lane: _Lane, came: _Came) -> None:
+def _learn(lane: Lane, came: Came) -> None:
     """Note whether a full batch of a filter queue was quick."""
-    kind = came.turn.kind
-    if came.along or came.turn.size < FULL or kind is None:
+    if came.along or came.turn.size < FULL or (kind := came.turn.kind) is None:
         return
     if monotonic() < came.started + QUICK:
         lane.quick = kind
@@ -356,6 +295,6 @@ def _learn(lane: _Lane, came: _Came) -> None:
         lane.quick = None
 
 
-def _start(ready: list[_Came]) -> None:
+def _start(ready: list[Came]) -> None:
     for one in ready:
         one.start()
