@@ -141,6 +141,12 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
         return f"Message({', '.join(f'{name}={value!r}' for name, value in fields if value)})"
 
 
+class Proven(tuple[Message, ...]):
+    """Messages that were read from JSON field by field: written as JSON they can be read again, and nobody needs to try."""
+
+    __slots__ = ()
+
+
 _kept: Final = Message.__dict__["data"]  # where the payload lies, as a value or as JSON
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
@@ -14,7 +14,7 @@ import msgspec
 from pydantic import AfterValidator
 
 from pipeline.errors import Problem, RequestError
-from pipeline.message import Message, normal_severity, normal_status
+from pipeline.message import Message, Proven, normal_severity, normal_status
 from pipeline.present import now
 from pipeline.request import Request
 from pipeline.units import parse_time
@@ -60,7 +60,7 @@ FieldPaths = dict[_Name, Annotated[str, AfterValidator(_path)]]
 
 def read_messages(
     request: Request, *, source: str, time: datetime | None = None, fields: FieldPaths | None = None, most: int = 10_000
-) -> list[Message]:
+) -> Sequence[Message]:
     """Give a message for each object of a request's body; raises `RequestError` that names every one that is wrong.
 
     The body is JSON (an object or an array of them), a form, or CloudEvents, as its content type and its `ce-` headers say.
@@ -130,7 +130,7 @@ _plain_one: Final = msgspec.json.Decoder(_PlainAlone)
 _raw_list: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-def _all_plain(request: Request, source: str, time: datetime, most: int) -> list[Message] | None:
+def _all_plain(request: Request, source: str, time: datetime, most: int) -> Proven | None:
     """Give the messages of a body whose objects are all `_PlainAlone`, their payloads as JSON; None for any other.
 
     They are the messages that the long way makes. A payload of several lines, or with a NUL, goes that way.
@@ -140,11 +140,11 @@ def _all_plain(request: Request, source: str, time: datetime, most: int) -> list
         return None
     try:
         if not body.startswith(b"["):
-            return [_message(_plain_one.decode(body), source, time, msgspec.Raw(body))]
+            return Proven((_message(_plain_one.decode(body), source, time, msgspec.Raw(body)),))
         plain = _plain_list.decode(body)
         if len(plain) > most:
             return None
-        return [_message(one, source, time, raw) for one, raw in zip(plain, _raw_list.decode(body), strict=True)]
+        return Proven([_message(one, source, time, raw) for one, raw in zip(plain, _raw_list.decode(body), strict=True)])
     except (ValueError, RecursionError):
         return None
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from time import monotonic, sleep
+from time import monotonic
 from typing import Final
 
 import structlog
@@ -43,6 +42,8 @@ FULL: Final = 1000
 """Messages that are worth a publish of their own, even beside another: who has so many has nothing to gain from waiting."""
 AT_ONCE: Final = 2
 """Publishes under way at the same time, at most."""
+LOOKS: Final = 10
+"""Looks for a late publish within the time that one may take."""
 
 
 @dataclass(slots=True)
@@ -58,32 +59,49 @@ _Group = list[_Handed]
 """What was handed in for one pipeline."""
 
 
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """What the broker was asked to take, and since when."""
+
+    groups: Sequence[_Group]
+    since: float
+
+
+class _LateError(Exception):
+    """The broker has answered, but so late that what it was given is in the spool, and this thread's place is taken."""
+
+
 class Publisher:
     """What publishes for all requests of a process, in threads of its own.
 
     Whatever was handed in while a publish was under way goes out with the next one, one batch per pipeline. Behind a
-    single request there is no delay; behind a crowd of them, or several of few messages, the next ones are given as long as their
-    publish took to gather. Messages that are enough for a publish of their own do not wait for another's end. A broker that does
-    not answer within `timeout` seconds is left to itself until it does: what it was given goes to the spool as well, and may come
-    twice.
+    single request there is no delay; behind several of few messages, the next ones are given as long as their publish took to
+    gather, behind a crowd twice as long, or until as many are there again. Messages that are enough for a publish of their own do
+    not wait for another's end. A broker that does not answer within `timeout` seconds, and a tenth of it, is left to itself
+    until it does: what it was given goes to the spool as well, and may come twice.
     """
 
     def __init__(self, queue: Queue, store: Store, *, timeout: float = 5.0, now: Now = utc_now) -> None:
         self._queue = queue
         self._timeout = timeout
-        self._asking = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="to the broker")
-        self._late: set[Future[None]] = set()
+        self._asked: set[_Asked] = set()
+        self._late: set[_Asked] = set()
         self._store = store
         self._now = now
         self._waiting: list[_Handed] = []
         self._count = 0
         self._under_way = 0
         self._wake = threading.Condition()
+        self._crowd = 0
+        """How many requests are waited for."""
         self._closing = False
+        self._closed = threading.Event()
         self._away_until = 0.0
-        self._threads = [threading.Thread(target=self._run, name="publisher", daemon=True) for _ in range(AT_ONCE)]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
+        for _ in range(AT_ONCE):
+            self._start()
+        self._watcher = threading.Thread(target=self._watch, name="publisher's watch", daemon=True)
+        self._watcher.start()
 
     @property
     def largest(self) -> int:
@@ -107,8 +125,8 @@ class Publisher:
             else:
                 self._waiting.append(_Handed(pipeline, producer, messages, written, accepted))
                 self._count += len(messages)
-                if self._is_time():
-                    self._wake.notify()
+                if self._is_time() or len(self._waiting) == self._crowd:
+                    self._wake.notify(AT_ONCE if self._crowd else 1)
         return accepted
 
     def close(self) -> None:
@@ -116,26 +134,47 @@ class Publisher:
         with self._wake:
             self._closing = True
             self._wake.notify_all()
-        for thread in self._threads:
-            thread.join()
-        self._asking.shutdown()
+        self._join()
+        self._closed.set()
+        self._watcher.join()
+        self._join()
+
+    def _join(self) -> None:
+        while self._threads:
+            self._threads.pop().join()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def _run(self) -> None:
-        while taken := self._take():
-            began = monotonic()
-            try:
+        with suppress(_LateError):
+            while taken := self._take():
+                began = monotonic()
                 for groups in _apart(taken):
-                    self._accept(groups)
-                if pause := _pause(taken, monotonic() - began):
-                    sleep(pause)
-            finally:
-                with self._wake:
-                    self._under_way -= 1
+                    self._accept(groups, self._publish)
+                self._gather(taken, monotonic() - began)
 
-    def _accept(self, groups: Sequence[_Group]) -> None:
+    def _watch(self) -> None:
+        """Spool what the broker does not confirm in time, and have others publish in place of the thread that waits for it."""
+        while not self._closed.wait(self._timeout / LOOKS):
+            with self._wake:
+                late = {one for one in self._asked if monotonic() > one.since + self._timeout}
+                self._asked -= late
+                self._late |= late
+                self._under_way -= len(late)
+            for one in late:
+                log.warning("the broker does not answer, messages go to the spool", waited=f"{self._timeout:g} s")
+                self._start()
+                self._accept(one.groups, self._spool)
+
+    def _accept(self, groups: Sequence[_Group], take: Callable[[Sequence[_Group]], None]) -> None:
         handed = [one for group in groups for one in group]
         try:
-            self._publish(groups)
+            take(groups)
+        except _LateError:
+            raise
         except Exception as error:
             log.exception("messages refused")
             _settle(handed, error)
@@ -156,6 +195,15 @@ class Publisher:
             self._under_way += bool(handed)
             return handed
 
+    def _gather(self, taken: Sequence[_Handed], took: float) -> None:
+        """Give the next requests time to gather, and let them go out."""
+        with self._wake:
+            if pause := _pause(taken, took):
+                self._crowd = len(taken) if len(taken) >= CROWD else MAX_WAITING
+                self._wake.wait_for(lambda: self._closing or len(self._waiting) >= self._crowd, pause)
+                self._crowd = 0
+            self._under_way -= 1
+
     def _is_time(self) -> bool:
         """Say whether what waits is to be published now, beside what is under way."""
         return self._count >= (FULL if self._under_way else 1)
@@ -163,27 +211,35 @@ class Publisher:
     def _publish(self, groups: Sequence[_Group]) -> None:
         if groups[0][0].pipeline.spec.ordered:
             self._line_up(groups)
-        elif not self._queued([batch for group in groups for batch in _batches(group)]):
+        elif not self._queued(groups):
             self._spool(groups)
 
-    def _queued(self, batches: Sequence[Batch]) -> bool:
-        """Say whether the broker has confirmed the batches in time."""
+    def _queued(self, groups: Sequence[_Group]) -> bool:
+        """Say whether the broker has confirmed what it was given."""
         if self._late or monotonic() < self._away_until:
             return False
-        publishing = self._asking.submit(self._queue.publish, batches)
+        batches = [batch for group in groups for batch in _batches(group)]
+        asked = _Asked(groups, monotonic())
+        with self._wake:
+            self._asked.add(asked)
         try:
             with PUBLISH_SECONDS.time():
-                publishing.result(self._timeout)
-        except TimeoutError:
-            self._late.add(publishing)
-            publishing.add_done_callback(self._late.discard)
-            log.warning("the broker does not answer, messages go to the spool", waited=f"{self._timeout:g} s")
-            return False
+                self._queue.publish(batches)
         except TemporaryError as away:
             self._away_until = monotonic() + PAUSE
             log.warning("the broker is away, messages go to the spool", error=str(away))
             return False
+        finally:
+            self._answered(asked)
         return True
+
+    def _answered(self, asked: _Asked) -> None:
+        """Note that the broker has answered; raises `_LateError` where that was waited for no longer."""
+        with self._wake:
+            if asked in self._late:
+                self._late.remove(asked)
+                raise _LateError
+            self._asked.remove(asked)
 
     def _line_up(self, groups: Sequence[_Group]) -> None:
         """Let messages stand in line for their pipelines' first filters; clocks bring them on from there."""
@@ -214,7 +270,7 @@ def _pause(taken: Sequence[_Handed], took: float) -> float:
     if len(taken) == 1 or _count(taken) >= FULL:
         return 0.0
     if len(taken) >= CROWD:
-        return min(max(GAP - took, took), LONGEST)
+        return min(max(GAP - took, 2 * took), LONGEST)
     return min(took, GAP) if _count(taken) <= FEW else 0.0
 
 
@@ -258,6 +314,6 @@ def _apart(handed: Sequence[_Handed]) -> Iterator[list[_Group]]:
     by_pipeline: dict[str, list[_Handed]] = {}
     for one in handed:
         by_pipeline.setdefault(one.pipeline.spec.name, []).append(one)
-    for ordered in (False, True):
+    for ordered in (True, False):  # the broker may keep a thread for long, and another one has its place then
         if some := [group for group in by_pipeline.values() if group[0].pipeline.spec.ordered is ordered]:
             yield some

@@ -17,7 +17,7 @@ from pipeline.engine.batch import kept_form
 from pipeline.engine.pipeline import Pipeline
 from pipeline.engine.written import Written, write
 from pipeline.errors import PermanentError, Problem, RequestError, TemporaryError
-from pipeline.message import Message
+from pipeline.message import Message, Proven
 from pipeline.plugin import Note, WebhookProducer
 from pipeline.request import Request, refuse_unstorable
 from pipeline.spec.model import ProducerStep
@@ -128,7 +128,7 @@ class Intake:
 
     async def _accept(self, pipeline: Pipeline, label: str, told: Sequence[Message | Note]) -> list[str]:
         """Have notes in the store and messages on the queue, and give the messages' ids."""
-        messages = [one for one in told if not isinstance(one, Note)]
+        messages = told if isinstance(told, Proven) else [one for one in told if not isinstance(one, Note)]
         written = self._written(messages)
         if len(messages) < len(told):
             await self._note(pipeline, label, {one.name: one.text for one in told if isinstance(one, Note)})
@@ -197,11 +197,12 @@ def _headers(scope: Scope) -> dict[str, str]:
     return found
 
 
-def _receive(producer: WebhookProducer[Any], request: Request) -> tuple[list[Message | Note], Refusal | None]:
+def _receive(producer: WebhookProducer[Any], request: Request) -> tuple[Sequence[Message | Note], Refusal | None]:
     """Have the producer make messages, and make an answer of what it raises; both where a part of the request is accepted."""
     refusal = None
     try:
-        messages = list(islice(producer.receive(request), MOST_MESSAGES + 1))
+        told = producer.receive(request)
+        messages: Sequence[Message | Note] = told if isinstance(told, Proven) else list(islice(told, MOST_MESSAGES + 1))
     except RequestError as error:
         status = error.status if 400 <= error.status < 500 else 422
         refusal = Refusal(status, str(error), problems=error.problems, answer=error.answer)

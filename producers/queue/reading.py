@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pipeline import Message, PermanentError, Request, derived_id, foreign_id, read_messages
@@ -36,7 +36,7 @@ def message_id(delivery: Delivery) -> str:
     return foreign_id(delivery.time, delivery.name, delivery.body) if delivery.name else ""
 
 
-def _messages(delivery: Delivery, config: QueueConfig) -> list[Message]:
+def _messages(delivery: Delivery, config: QueueConfig) -> Sequence[Message]:
     kind = delivery.headers.get("content-type", "").partition(";")[0].strip().lower()
     event = _event_headers(delivery.headers)
     if config.body == "text" or (config.body == "auto" and not event and _is_text(delivery.body, kind)):

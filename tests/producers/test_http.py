@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import sys
 from datetime import UTC, datetime
 
 import pytest
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline import Request, RequestError
+from pipeline.engine.batch import MAX_PROCESS, Batch, decode, encode
+from pipeline.engine.written import divide, write
 from pipeline.payload import _NAMES, _all_plain, _plainly
 from pipeline.testing import WebhookProducerContract
 from producers.http import Http, HttpConfig
@@ -131,6 +134,34 @@ def test_which_bodies_are_read_at_once_and_keep_their_payloads_as_they_came(body
     if messages:
         values = json.loads(body)
         assert [message.data for message in messages] == (values if isinstance(values, list) else [values])
+
+
+TEXTS = st.text(st.characters(exclude_categories=()), max_size=5)
+TIMES = (
+    st.datetimes().map(datetime.isoformat) | st.datetimes().map("{}+23:59".format) | st.floats() | st.integers(0, 10**16) | WORDS
+)
+PLAIN = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(_NAMES, TEXTS),
+        "status": st.sampled_from(["firing", "resolved"]),
+        "labels": st.dictionaries(TEXTS, TEXTS, max_size=3),
+        "time": TIMES,
+    },
+)
+
+
+@given(st.lists(PLAIN, max_size=3), st.booleans(), st.sampled_from(["http", "\ud800", "a\0"]))
+@settings(max_examples=400, deadline=None)
+def test_what_is_read_at_once_needs_no_proof_that_it_can_be_read_again(payloads, escaped, source):
+    body = json.dumps(payloads, ensure_ascii=escaped).encode(errors="surrogatepass")
+    messages = _all_plain(Request(body=body), source, START, 3)
+    pieces = write(messages, sys.maxsize) if messages else None
+    if pieces:
+        (part,) = divide(pieces, MAX_PROCESS)
+        sent = Batch(job="process", queue="in", pipeline="p", messages=part)
+        assert decode(encode(sent)).messages == [*messages]
+        assert write([*messages], sys.maxsize) == pieces, "the proof agrees"
 
 
 def test_a_body_of_more_messages_than_are_allowed_is_refused_the_long_way():

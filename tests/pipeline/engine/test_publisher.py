@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from types import SimpleNamespace
 
 import pytest
+from trees import until
 
 from pipeline import TemporaryError
 from pipeline.engine import publisher as module
@@ -64,50 +66,54 @@ def test_what_waits_while_a_publish_is_under_way_goes_out_as_one(publisher, queu
     assert queue.calls == 2
 
 
-@pytest.mark.parametrize("number", [2, module.CROWD])
-def test_behind_several_the_next_requests_gather_and_behind_one_they_do_not(
-    publisher, queue, pipeline, message, monkeypatch, hand_in, number
+def test_behind_a_crowd_the_next_requests_gather_until_as_many_are_there(
+    publisher, queue, pipeline, message, monkeypatch, hand_in
 ):
-    asleep, go = threading.Event(), threading.Event()
-    slept = []
-
-    def sleep(seconds):
-        slept.append(seconds)
-        asleep.set()
-        go.wait(5)
-
-    monkeypatch.setattr(module, "sleep", sleep)
-    for _ in range(3):
-        hand_in(publisher, pipeline, "http", [message()]).result(timeout=5)
-    assert slept == []
-    entered, on = threading.Event(), threading.Event()
-    queue.before = lambda: entered.set() or on.wait(5)
-    first = hand_in(publisher, pipeline, "http", [message()])
-    assert entered.wait(5)
-    crowd = [hand_in(publisher, pipeline, "http", [message()]) for _ in range(number)]
-    on.set()
-    assert asleep.wait(5)
-    last = hand_in(publisher, pipeline, "http", [message()])
-    go.set()
-    for future in [first, *crowd, last]:
-        future.result(timeout=5)
-    assert [len(batch.messages) for batch in queue.batches] == [1, 1, 1, 1, number, 1]
-    assert len(slept) == 1
-    least, most = {2: (0, module.GAP), module.CROWD: (module.GAP / 2, module.LONGEST)}[number]
-    assert least < slept[0] <= most
-
-
-def test_behind_arrays_nobody_waits(publisher, queue, pipeline, message, monkeypatch, hand_in):
-    slept = []
-    monkeypatch.setattr(module, "sleep", slept.append)
+    number = module.CROWD
+    monkeypatch.setattr(module, "_pause", lambda taken, _: 60.0 if len(taken) > 1 else 0.0)
     entered, go = hold_first(queue)
     first = hand_in(publisher, pipeline, "http", [message()])
     assert entered.wait(5)
-    arrays = [hand_in(publisher, pipeline, "http", [message() for _ in range(10)]) for _ in range(2)]
+    crowd = [hand_in(publisher, pipeline, "http", [message()]) for _ in range(number)]
     go.set()
-    for future in [first, *arrays, hand_in(publisher, pipeline, "http", [message()])]:
+    for future in [first, *crowd]:
         future.result(timeout=5)
-    assert slept == []
+    again = [hand_in(publisher, pipeline, "http", [message()]) for _ in range(number)]
+    for future in again:
+        future.result(timeout=5)
+    assert [len(batch.messages) for batch in queue.batches] == [1, number, number]
+
+
+def test_what_gathers_goes_out_when_the_time_is_up(publisher, queue, pipeline, message, monkeypatch, hand_in):
+    monkeypatch.setattr(module, "_pause", lambda *_: 0.01)
+    for _ in range(2):
+        hand_in(publisher, pipeline, "http", [message()]).result(timeout=5)
+    entered, go = hold_first(queue)
+    alone = hand_in(publisher, pipeline, "http", [message()])
+    assert entered.wait(5)
+    both = [hand_in(publisher, pipeline, "http", [message()]) for _ in range(2)]
+    go.set()
+    for future in [alone, *both, hand_in(publisher, pipeline, "http", [message()])]:
+        future.result(timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("requests", "each", "took", "pause"),
+    [
+        (1, 1, 0.002, 0.0),
+        (1, 16, 0.002, 0.0),
+        (2, 1, 0.002, 0.002),
+        (15, 1, 0.004, module.GAP),
+        (2, 10, 0.002, 0.0),  # arrays: enough for a publish
+        (16, 1, 0.0005, module.GAP - 0.0005),
+        (16, 10, 0.002, 0.004),
+        (64, 1, 0.05, module.LONGEST),
+        (64, 100, 0.002, 0.0),  # enough for a publish of its own
+    ],
+)
+def test_how_long_the_next_requests_gather(requests, each, took, pause):
+    taken = [SimpleNamespace(messages=[None] * each)] * requests
+    assert module._pause(taken, took) == pytest.approx(pause)
 
 
 def test_what_is_enough_for_a_publish_of_its_own_goes_out_beside_another(
@@ -198,11 +204,9 @@ def test_a_broker_that_has_answered_late_is_asked_again(publisher, queue, store,
     queue.before = lambda: answered.wait(20)
     hand_in(publisher, pipeline, "http", [message()]).result(timeout=5)
     publisher._timeout = 5
-    (late,) = publisher._late
-    known = threading.Event()
-    late.add_done_callback(lambda _: known.set())  # behind the publisher's own
+    assert publisher._late
     answered.set()
-    assert known.wait(5)
+    until(lambda: not publisher._late, "the broker has answered")
     hand_in(publisher, pipeline, "http", [message()]).result(timeout=5)
     assert queue.calls == 2
     assert sum(store.held_counts().values()) == 1
