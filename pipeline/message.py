@@ -142,7 +142,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
 
 
 class Proven(tuple[Message, ...]):
-    """Messages that were read from JSON field by field: written as JSON they can be read again, and nobody needs to try."""
+    """Messages that were read from JSON field by field: as JSON they can be read again, as long as nobody changes them."""
 
     __slots__ = ()
 

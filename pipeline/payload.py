@@ -65,6 +65,7 @@ def read_messages(
 
     The body is JSON (an object or an array of them), a form, or CloudEvents, as its content type and its `ce-` headers say.
     `source` and `time` are those of messages whose payload names none, `time` else now; more than `most` messages are refused.
+    What it gives is a tuple.
     """
     fields = fields or {}
     time = time or now()
@@ -91,7 +92,7 @@ def read_messages(
     if problems:
         text = "; ".join(f"{problem.where or 'the body'}: {problem.text}" for problem in problems[:3])
         raise RequestError(f"{text}{' …' if len(problems) > 3 else ''}", status=422, problems=problems)
-    return messages
+    return tuple(messages)
 
 
 def read_fields(payload: Any, fields: FieldPaths) -> dict[str, Any]:
@@ -135,6 +136,8 @@ def _all_plain(request: Request, source: str, time: datetime, most: int) -> Prov
 
     They are the messages that the long way makes. A payload of several lines, or with a NUL, goes that way.
     """
+    if type(source) is not str or type(time) is not datetime or time.tzinfo is None:
+        return None
     body = request.body
     if request.content_type not in ("application/json", "") or "ce-specversion" in request.headers or _unusual(body):
         return None

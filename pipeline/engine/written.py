@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import chain
 from operator import attrgetter
 from typing import Annotated, Final, NamedTuple, cast
 
@@ -34,10 +35,11 @@ _readable: Final = msgspec.json.Decoder(list[_Zoned])  # type: ignore[valid-type
 def write(messages: Sequence[Message], largest: int) -> list[Written] | None:
     """Write messages that can all be read again and stored; None where that cannot be said so soon of each of them.
 
-    `largest`: the bytes of the largest message that the queue takes.
+    Of `Proven` messages that is believed, save of their labels, which a plugin may have changed. `largest`: the bytes of the
+    largest message that the queue takes.
     """
     most = min(largest, MAX_BYTES)
-    proven = isinstance(messages, Proven)
+    proven = isinstance(messages, Proven) and _label_types(messages) <= {str}
     pieces = []
     try:
         for start in range(0, len(messages), TOGETHER):
@@ -73,6 +75,10 @@ def _read_again(messages: Sequence[Message], text: bytes) -> bool:
     if set(map(type, messages)) != {Message} or set(map(type, map(_time, messages))) != {datetime}:
         return False
     return len(_readable.decode(text)) == len(messages)
+
+
+def _label_types(messages: Sequence[Message]) -> set[type]:
+    return set(map(type, chain.from_iterable(message.labels.values() for message in messages)))
 
 
 def _holds_nul(text: bytes) -> bool:

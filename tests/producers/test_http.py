@@ -9,14 +9,15 @@ import sys
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline import Request, RequestError
 from pipeline.engine.batch import MAX_PROCESS, Batch, decode, encode
 from pipeline.engine.written import divide, write
-from pipeline.payload import _NAMES, _all_plain, _plainly
+from pipeline.message import Proven
+from pipeline.payload import _NAMES, _all_plain, _plainly, read_messages
 from pipeline.testing import WebhookProducerContract
 from producers.http import Http, HttpConfig
 
@@ -157,11 +158,27 @@ def test_what_is_read_at_once_needs_no_proof_that_it_can_be_read_again(payloads,
     body = json.dumps(payloads, ensure_ascii=escaped).encode(errors="surrogatepass")
     messages = _all_plain(Request(body=body), source, START, 3)
     pieces = write(messages, sys.maxsize) if messages else None
+    event(f"at once: {messages is not None}, written: {bool(pieces)}")
     if pieces:
         (part,) = divide(pieces, MAX_PROCESS)
         sent = Batch(job="process", queue="in", pipeline="p", messages=part)
         assert decode(encode(sent)).messages == [*messages]
         assert write([*messages], sys.maxsize) == pieces, "the proof agrees"
+
+
+@pytest.mark.parametrize("given", [{"source": None}, {"source": 7}, {"time": "yesterday"}, {"time": datetime(2026, 1, 1)}])  # noqa: DTZ001
+def test_what_a_caller_gives_wrongly_is_found_by_the_proof(given):
+    messages = read_messages(Request(b'{"title": "x"}'), **{"source": "http", **given})
+    assert not isinstance(messages, Proven)
+    assert write(messages, sys.maxsize) is None
+
+
+def test_a_label_that_a_plugin_changed_is_found():
+    messages = read_messages(Request(b'[{"labels": {"a": "b"}}, {}]'), source="http")
+    assert isinstance(messages, Proven)
+    assert write(messages, sys.maxsize)
+    messages[0].labels["count"] = 5
+    assert write(messages, sys.maxsize) is None
 
 
 def test_a_body_of_more_messages_than_are_allowed_is_refused_the_long_way():

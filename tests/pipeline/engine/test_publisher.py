@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from trees import until
 
-from pipeline import TemporaryError
+from pipeline import Config, Consumer, TemporaryError
 from pipeline.engine import publisher as module
+from pipeline.engine.pipeline import Pipeline
 from pipeline.engine.publisher import Publisher
 from pipeline.engine.written import write
+from pipeline.store.rows import Why
+
+
+class Sink(Consumer[Config]):
+    def consume(self, message):
+        pass
 
 
 @pytest.fixture
@@ -210,6 +218,62 @@ def test_a_broker_that_has_answered_late_is_asked_again(publisher, queue, store,
     hand_in(publisher, pipeline, "http", [message()]).result(timeout=5)
     assert queue.calls == 2
     assert sum(store.held_counts().values()) == 1
+
+
+def test_however_many_publishes_are_late_the_next_ones_are_answered(queue, store, pipeline, message, hand_in):
+    publisher = Publisher(queue, store, timeout=0.05)
+    for times in range(module.AT_ONCE + 1):
+        entered, go = threading.Event(), threading.Event()
+        queue.before = lambda entered=entered, go=go: entered.set() or go.wait(20)
+        hand_in(publisher, pipeline, "http", [message()]).result(timeout=5)
+        assert entered.is_set(), "the broker was asked"
+        assert sum(store.held_counts().values()) == times + 1
+        go.set()
+        until(lambda: not publisher._late, "the broker has answered")
+    publisher._timeout = 5
+    queue.before = lambda: None
+    hand_in(publisher, pipeline, "http", [message()]).result(timeout=5)
+    assert sum(store.held_counts().values()) == module.AT_ONCE + 1
+    assert len([one for one in publisher._threads if one.is_alive()]) == module.AT_ONCE
+    publisher.close()
+
+
+def test_where_no_thread_can_be_started_the_one_that_was_late_goes_on(
+    queue, store, pipeline, message, hand_in, monkeypatch, capsys
+):
+    publisher = Publisher(queue, store, timeout=0.05)
+    monkeypatch.setattr(module.threading.Thread, "start", refuse)
+    for _ in range(module.AT_ONCE + 1):
+        go = threading.Event()
+        queue.before = lambda go=go: go.wait(20)
+        hand_in(publisher, pipeline, "http", [message()]).result(timeout=5)
+        go.set()
+        until(lambda: not publisher._late, "the broker has answered")
+    assert sum(store.held_counts().values()) == module.AT_ONCE + 1
+    assert "one thread less publishes" in capsys.readouterr().out
+    monkeypatch.undo()
+    publisher.close()
+
+
+def refuse(_):
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_late_publish_keeps_nothing_from_standing_in_line(queue, store, pipeline, consumer, message, hand_in):
+    ordered = Pipeline(replace(pipeline.spec, name="line", consumers=(consumer(Sink, ordered=True),)))
+    publisher = Publisher(queue, store, timeout=0.2)
+    entered, first, second = threading.Event(), threading.Event(), threading.Event()
+    waits = iter([first, second])
+    queue.before = lambda: entered.set() or next(waits).wait(20)
+    alone = hand_in(publisher, pipeline, "http", [message()])
+    assert entered.wait(5)
+    both = [hand_in(publisher, one, "http", [message()]) for one in (pipeline, ordered)]
+    first.set()
+    for future in (alone, *both):
+        future.result(timeout=5)
+    assert store.held_counts() == {("toy", "", Why.SPOOL): 1, ("line", "", Why.ORDER): 1}
+    second.set()
+    publisher.close()
 
 
 def test_the_store_away_too_means_refused(publisher, queue, store, pipeline, message, monkeypatch, hand_in):
