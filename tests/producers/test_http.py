@@ -166,7 +166,10 @@ def test_what_is_read_at_once_needs_no_proof_that_it_can_be_read_again(payloads,
         assert write([*messages], sys.maxsize) == pieces, "the proof agrees"
 
 
-@pytest.mark.parametrize("given", [{"source": None}, {"source": 7}, {"time": "yesterday"}, {"time": datetime(2026, 1, 1)}])  # noqa: DTZ001
+ZONELESS = START.replace(tzinfo=None)
+
+
+@pytest.mark.parametrize("given", [{"source": None}, {"source": 7}, {"time": "yesterday"}, {"time": ZONELESS}])
 def test_what_a_caller_gives_wrongly_is_found_by_the_proof(given):
     messages = read_messages(Request(b'{"title": "x"}'), **{"source": "http", **given})
     assert not isinstance(messages, Proven)
