@@ -20,7 +20,7 @@ run: $(READY)  ## Start everything on this machine; Ctrl-C ends it.
 	$(BIN)/siftbell run $(ARGS)
 
 test: $(READY)  ## Run the tests. Brokers that are missing are skipped by name; with CI=true they fail.
-	$(BIN)/pytest -n 3 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n 4 --dist loadfile $(ARGS)
 
 coverage: $(READY)  ## The same, counting the lines and branches that the tests reach, in every process they start; takes half as long again.
 	rm -f .coverage .coverage.*

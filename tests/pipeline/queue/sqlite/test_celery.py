@@ -69,7 +69,8 @@ class Place:
 
     def noted(self, word: str) -> Counter[int]:
         text = self.notes.read_text() if self.notes.exists() else ""
-        lines = (line.split() for line in text.splitlines())
+        whole = text[: text.rfind("\n") + 1]  # the last line may be half written
+        lines = (line.split() for line in whole.splitlines())
         return Counter(int(number) for said, number in lines if said == word)
 
     def left(self, where: str = "owner = 0") -> int:
