@@ -40,7 +40,7 @@ class Drop(Filter[DropConfig]):
     @classmethod
     def is_light(cls, config: DropConfig) -> bool:
         """Say whether its condition has no comprehension."""
-        return config.condition is None or config.condition.is_light
+        return config.is_light
 
     def __init__(self, config: DropConfig) -> None:
         super().__init__(config)

@@ -50,7 +50,7 @@ class Match(Filter[MatchConfig]):
     @classmethod
     def is_light(cls, config: MatchConfig) -> bool:
         """Say whether its condition has no comprehension."""
-        return config.condition is None or config.condition.is_light
+        return config.is_light
 
     def __init__(self, config: MatchConfig) -> None:
         super().__init__(config)

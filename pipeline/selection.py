@@ -128,6 +128,11 @@ class Selection(Config):
             raise ValueError("condition, labels, keywords, min or types is required")
         return self
 
+    @property
+    def is_light(self) -> bool:
+        """Whether a filter that asks for it is: its condition has no comprehension."""
+        return self.condition is None or self.condition.is_light
+
     def checks(self, *, unsure: bool) -> tuple[Check, ...]:
         """Give what is asked of a message, in the order of the options.
 
