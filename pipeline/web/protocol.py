@@ -16,6 +16,8 @@ BODY_PATIENCE: Final = 30.0
 """Seconds that a request's body may take."""
 MOST_HEAD: Final = 64 * 1024
 """Bytes that a request's head may have."""
+MOST_HELD: Final = 64 * 1024
+"""Bytes of answers that wait for the end of a turn of the loop."""
 _REASONS: Final = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 
 
@@ -66,18 +68,75 @@ def refuse(transport: asyncio.Transport, status: int, text: str) -> None:
     transport.close()
 
 
-class PureProtocol(H11Protocol):
-    """The one without compiled parts; it bounds the head's size itself."""
+class Joined(asyncio.Transport):
+    """A connection's transport on which what is written in one turn of the loop leaves together.
+
+    uvicorn writes an answer's head, then its body, and each would be a packet of its own that wakes who waits for the answer.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__()
+        self._transport = transport
+        self._held: list[bytes | bytearray | memoryview] = []
+        self._size = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send this with what else is written in this turn; where that is much, at once."""
+        if not self._held:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._held.append(data)
+        self._size += len(data)
+        if self._size > MOST_HELD:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is held."""
+        held, self._held, self._size = self._held, [], 0
+        if held and not self._transport.is_closing():
+            self._transport.write(held[0] if len(held) == 1 else b"".join(held))
+
+    def close(self) -> None:
+        """Send what is left, then close."""
+        self.flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Tell whether it is closed, or about to be."""
+        return self._transport.is_closing()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Tell of the connection."""
+        return self._transport.get_extra_info(name, default)
+
+    def pause_reading(self) -> None:
+        """Take nothing in."""
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take in again."""
+        self._transport.resume_reading()
+
+
+class Bounded(asyncio.Protocol):
+    """What a protocol of uvicorn's lacks; goes before it among the bases."""
+
+    cycle: Any
+    transport: Any
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Start to wait for the first request."""
-        super().connection_made(transport)
-        self.deadline = Deadline(transport)
+        self.joined = Joined(transport)
+        super().connection_made(self.joined)
+        self.deadline = Deadline(self.joined)
 
     def data_received(self, data: bytes) -> None:
         """Read on."""
         super().data_received(data)
         self.deadline.update(self.cycle)
+
+    def eof_received(self) -> None:
+        """Send what is held: for a sender that has said all that it will, the loop closes the connection."""
+        self.joined.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
@@ -89,28 +148,23 @@ class PureProtocol(H11Protocol):
         refuse(self.transport, 400, msg)
 
 
+class PureProtocol(Bounded, H11Protocol):
+    """The one without compiled parts; it bounds the head's size itself."""
+
+
 def fast_protocol() -> type[asyncio.Protocol]:
     """Give the protocol over httptools; raises ImportError without it."""
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: PLC0415 - an optional dependency
 
-    class FastProtocol(HttpToolsProtocol):
+    class FastProtocol(Bounded, HttpToolsProtocol):
         head = 0
         in_head = False
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-            super().connection_made(transport)
-            self.deadline = Deadline(transport)
-
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            self.deadline.update(self.cycle)
             self.head = self.head + len(data) if self.in_head else 0
             if self.head > MOST_HEAD and not self.transport.is_closing():
                 refuse(self.transport, 431, f"the request's head is larger than {MOST_HEAD} bytes")
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self.deadline.drop()
-            super().connection_lost(exc)
 
         def on_message_begin(self) -> None:
             self.in_head = True
@@ -119,9 +173,6 @@ def fast_protocol() -> type[asyncio.Protocol]:
         def on_headers_complete(self) -> None:
             self.in_head = False
             super().on_headers_complete()
-
-        def send_400_response(self, msg: str) -> None:
-            refuse(self.transport, 400, msg)
 
     return FastProtocol
 

@@ -48,6 +48,26 @@ def test_a_broken_chunk_is_400(web):
     assert received.startswith(b"HTTP/1.1 400")
 
 
+def test_who_has_said_all_that_it_will_is_answered(web):
+    received = web.raw(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", half_close=True)
+
+    assert received.startswith(b"HTTP/1.1 404")
+    assert received.endswith(b"}")
+
+
+def test_an_answer_leaves_in_one_piece(web, monkeypatch):
+    held: list[int] = []
+
+    class Noting(protocol_module.Joined):
+        def flush(self) -> None:
+            held.append(len(self._held))
+            super().flush()
+
+    monkeypatch.setattr(protocol_module, "Joined", Noting)
+    assert web.post({"title": "x"}).status == 202
+    assert held[0] >= 2
+
+
 def test_a_chunked_body_that_is_too_large_is_413_before_it_ends(web):
     head = header(web, b"Transfer-Encoding: chunked", b"Connection: close")
     received = web.raw(head + b"400\r\n" + b"x" * 1024 + b"\r\n")
