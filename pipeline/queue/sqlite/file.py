@@ -25,6 +25,12 @@ SCHEMA: Final = 1
 WAL_LIMIT: Final = 16 * 1024 * 1024
 """Bytes to which the write-ahead log is cut back once its pages are in the file."""
 
+LOGGED_PAGES: Final = 4000
+"""Pages in the write-ahead log at which they are put into the file: those that change again and again are put there once.
+
+So many are a little less than `WAL_LIMIT`, so that the log is written over, and not cut back to grow again.
+"""
+
 _TABLES: Final = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS messages (
@@ -178,6 +184,8 @@ class QueueFile:
             self._use_wal(handle)
             handle.execute(f"PRAGMA synchronous = {self._synchronous}")
             handle.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
+            handle.execute(f"PRAGMA wal_autocheckpoint = {LOGGED_PAGES}")
+            handle.execute("PRAGMA secure_delete = FAST")  # Debian's SQLite writes zeros over each page that it frees
         except BaseException:
             handle.close()
             raise

@@ -334,13 +334,30 @@ def test_removed_file_is_noticed(connection: kombu.Connection, path: Path, repla
 def test_file_does_not_grow_for_ever(connection: kombu.Connection, path: Path) -> None:
     body = "x" * 10_000
     sizes = []
-    for _ in range(6):
-        for _ in range(100):
+    for _ in range(8):
+        for _ in range(200):
             put(connection, body)
             get(connection).ack()
         sizes.append(path.stat().st_size + path.with_name("queue.db-wal").stat().st_size)
-    assert sizes[-1] == sizes[1]
-    assert sizes[-1] < 100 * len(body) * 6
+    assert sizes[-1] == sizes[-4]
+    assert sizes[-1] < sqlite_file.WAL_LIMIT + 10 * len(body)
+
+
+def test_what_is_done_is_not_written_over(connection: kombu.Connection, path: Path) -> None:
+    log = path.with_name("queue.db-wal")
+    put(connection, "x" * 400_000)
+    came = get(connection)
+    before = log.stat().st_size
+    came.ack()
+    assert log.stat().st_size - before < 40_000
+
+
+def test_freed_pages_are_left_and_the_log_is_long(path: Path) -> None:
+    file = sqlite_file.QueueFile(path, durable=True, busy_timeout=5)
+    with file.reading() as handle:
+        found = {name: handle.execute(f"PRAGMA {name}").fetchone()[0] for name in ("secure_delete", "wal_autocheckpoint")}
+    file.close()
+    assert found == {"secure_delete": 2, "wal_autocheckpoint": sqlite_file.LOGGED_PAGES}
 
 
 def test_transaction_that_fails_is_undone(path: Path) -> None:
