@@ -52,9 +52,10 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 Readable: Final = msgspec.defstruct(
     "Readable",
     [
-        (field.name, {"id": UUID, "data": msgspec.Raw}.get(field.name, field.type), None)
+        (field.name, {"id": UUID, "data": msgspec.Raw}.get(field.name, field.type), msgspec.NODEFAULT if field.required else None)
         for field in msgspec.structs.fields(Message)
     ],
+    kw_only=True,
     gc=False,
 )
 _encoder: Final = msgspec.json.Encoder()

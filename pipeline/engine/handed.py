@@ -10,18 +10,22 @@ from dataclasses import dataclass
 from pipeline.engine.batch import Batch
 from pipeline.engine.pipeline import Pipeline
 from pipeline.engine.routes import FEW, FEW_BYTES, first_batch, most_at_first
-from pipeline.engine.written import Written, divide
+from pipeline.engine.written import Written, divide, read
 from pipeline.message import Message
 
 
 @dataclass(slots=True)
 class Handed:
-    """The messages of one request, and the future that is done when they are accepted."""
+    """The messages of one request, as they were written, and the future that is done when they are accepted.
+
+    As messages they are not kept: thousands that wait at a time are too many for the processor's caches.
+    """
 
     pipeline: Pipeline
     producer: str
-    messages: Sequence[Message]
     written: Sequence[Written]
+    number: int
+    """How many messages they are."""
     accepted: asyncio.Future[None]
 
 
@@ -41,19 +45,19 @@ def apart(handed: Sequence[Handed]) -> Iterator[list[Group]]:
 
 def count(handed: Iterable[Handed]) -> int:
     """Give the number of messages."""
-    return sum(len(one.messages) for one in handed)
+    return sum(one.number for one in handed)
 
 
 def messages_of(group: Group) -> list[Message]:
     """Give a group's messages, in the order in which they were handed in."""
-    return [message for one in group for message in one.messages]
+    return [message for one in group for piece in one.written for message in read(piece)]
 
 
 def batches(group: Group) -> list[Batch]:
     """Give the batches that bring a group to its pipeline's first filters, or to its consumer."""
     pipeline = group[0].pipeline
     pieces = [piece for one in group for piece in one.written]
-    few = sum(piece.number for piece in pieces) <= FEW and sum(len(piece.text) for piece in pieces) <= FEW_BYTES
+    few = count(group) <= FEW and sum(len(piece.text) for piece in pieces) <= FEW_BYTES
     return [first_batch(pipeline, part, few=few) for part in divide(pieces, most_at_first(pipeline))]
 
 

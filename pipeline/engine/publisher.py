@@ -21,7 +21,6 @@ from pipeline.engine.pipeline import Pipeline
 from pipeline.engine.routes import FEW, incoming
 from pipeline.engine.written import Written
 from pipeline.errors import TemporaryError
-from pipeline.message import Message
 from pipeline.store import Store
 from pipeline.store.rows import Held, Why
 from pipeline.telemetry import ACCEPTED, PUBLISH_SECONDS, SPOOLED
@@ -105,23 +104,22 @@ class Publisher:
         """Bytes as JSON of the largest message that may be handed in."""
         return self._queue.largest
 
-    def submit(
-        self, pipeline: Pipeline, producer: str, messages: Sequence[Message], written: Sequence[Written]
-    ) -> asyncio.Future[None]:
-        """Hand messages in, one at least, and as they are written; called on an event loop, it does not wait.
+    def submit(self, pipeline: Pipeline, producer: str, written: Sequence[Written]) -> asyncio.Future[None]:
+        """Hand messages in, one at least, as they were written; called on an event loop, it does not wait.
 
         The future is done when they are accepted: on the queue, or fsynced in the spool. It fails with `TemporaryError` when
         neither could be had, or when too many messages wait already. Whoever awaits it may give up: they may be accepted still.
         """
         accepted = asyncio.get_running_loop().create_future()
+        number = sum(piece.number for piece in written)
         with self._wake:
             if self._closing:
                 accepted.set_exception(TemporaryError("this server is stopping", retry_after=5))
-            elif self._count + len(messages) > MAX_WAITING:
+            elif self._count + number > MAX_WAITING:
                 accepted.set_exception(TemporaryError("more messages arrive than the broker takes", retry_after=1))
             else:
-                self._waiting.append(Handed(pipeline, producer, messages, written, accepted))
-                self._count += len(messages)
+                self._waiting.append(Handed(pipeline, producer, written, number, accepted))
+                self._count += number
                 if self._count >= FULL or len(self._waiting) == self._expected:
                     self._wake.notify_all()  # one of them may be gathering
                 elif self._is_time():
@@ -234,7 +232,7 @@ class Publisher:
             return
         accepted: Counter[tuple[str, str]] = Counter()
         for one in handed:
-            accepted[one.pipeline.spec.name, one.producer] += len(one.messages)
+            accepted[one.pipeline.spec.name, one.producer] += one.number
         for (pipeline, producer), number in accepted.items():
             ACCEPTED.labels(pipeline, producer).inc(number)
         settle(handed, None)

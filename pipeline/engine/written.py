@@ -26,6 +26,7 @@ class Written(NamedTuple):
 
 _time: Final = attrgetter("time")
 _encoder: Final = msgspec.json.Encoder()
+_decoder: Final = msgspec.json.Decoder(list[Message])
 _Zoned: Final = msgspec.defstruct(
     "_Zoned", [("time", Annotated[datetime, msgspec.Meta(tz=True)], None)], bases=(Readable,), gc=False
 )
@@ -51,6 +52,11 @@ def write(messages: Sequence[Message], largest: int) -> list[Written] | None:
     except (TypeError, ValueError, OverflowError, RecursionError):
         return None
     return pieces
+
+
+def read(piece: Written) -> list[Message]:
+    """Give the messages that were written."""
+    return _decoder.decode(b"[%b]" % piece.text)
 
 
 def divide(pieces: Iterable[Written], most: int) -> Iterator[list[Message]]:

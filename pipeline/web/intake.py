@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -93,14 +93,23 @@ class Intake:
             )
         if (status := producer.status_for(slash + below)) is None:
             raise Refusal(404, f"there is nothing at {scope['path']}")
-        body = await read_body(receive, headers, self._services.settings.max_body)
         query = dict(QueryParams(scope["query_string"])) if scope["query_string"] else {}
+        body = await read_body(receive, headers, self._services.settings.max_body)
         request = Request(body=body, headers=headers, query=query, method=scope["method"], path=scope["path"])
-        told, refusal = _receive(producer, request)
-        ids = await self._accept(pipeline, label, told)
+        offer, refusal = self._read(producer, request)
+        del body, request  # while thousands wait, what they came as would only push others out of the processor's caches
+        await self._accept(pipeline, label, offer)
         if refusal is not None:
             raise refusal
-        return status, ids
+        return status, offer.ids
+
+    def _read(self, producer: WebhookProducer[Any], request: Request) -> tuple[_Offer, Refusal | None]:
+        """Have the producer make messages, and write them; as objects they are gone when this returns."""
+        told, refusal = _receive(producer, request)
+        messages = told if isinstance(told, Proven) else [one for one in told if not isinstance(one, Note)]
+        written = self._written(messages)
+        notes = {one.name: one.text for one in told if isinstance(one, Note)} if len(messages) < len(told) else {}
+        return _Offer([message.id for message in messages], written, notes), refusal
 
     def _written(self, messages: Sequence[Message]) -> list[Written]:
         """Write messages as JSON; refuse what would fail behind the queue, where one could spoil the batch it is in."""
@@ -126,15 +135,12 @@ class Intake:
             raise Refusal(422, "the request does not make messages that can be kept", problems=problems)
         return written
 
-    async def _accept(self, pipeline: Pipeline, label: str, told: Sequence[Message | Note]) -> list[str]:
-        """Have notes in the store and messages on the queue, and give the messages' ids."""
-        messages = told if isinstance(told, Proven) else [one for one in told if not isinstance(one, Note)]
-        written = self._written(messages)
-        if len(messages) < len(told):
-            await self._note(pipeline, label, {one.name: one.text for one in told if isinstance(one, Note)})
-        if messages:
-            await self._publish(pipeline, label, messages, written)
-        return [message.id for message in messages]
+    async def _accept(self, pipeline: Pipeline, label: str, offer: _Offer) -> None:
+        """Have notes in the store and messages on the queue."""
+        if offer.notes:
+            await self._note(pipeline, label, offer.notes)
+        if offer.written:
+            await self._publish(pipeline, label, offer.written)
 
     async def _note(self, pipeline: Pipeline, label: str, notes: Mapping[str, str]) -> None:
         writing = asyncio.to_thread(self._services.store.write_notes, pipeline.spec.name, label, notes)
@@ -145,8 +151,8 @@ class Intake:
         except TemporaryError as away:
             raise unavailable(away) from None
 
-    async def _publish(self, pipeline: Pipeline, label: str, messages: Sequence[Message], written: Sequence[Written]) -> None:
-        accepted = self._services.publisher.submit(pipeline, label, messages, written)
+    async def _publish(self, pipeline: Pipeline, label: str, written: Sequence[Written]) -> None:
+        accepted = self._services.publisher.submit(pipeline, label, written)
         patience = accepted.get_loop().call_later(self._patience, _give_up, accepted)
         try:
             await accepted
@@ -162,6 +168,14 @@ class Intake:
 def _give_up(accepted: asyncio.Future[None]) -> None:
     if not accepted.done():
         accepted.set_exception(TemporaryError("neither the queue nor the store answers"))
+
+
+class _Offer(NamedTuple):
+    """What a request brings: its messages' ids and JSON, and notes by their names."""
+
+    ids: list[str]
+    written: list[Written]
+    notes: dict[str, str]
 
 
 class _UnstorableError(Exception):

@@ -128,7 +128,7 @@ def hand_in():
 
     def hand_in(publisher: Publisher, pipeline: Pipeline, producer: str, messages: Sequence[Message]) -> Future[None]:
         async def submit() -> asyncio.Future[None]:
-            return publisher.submit(pipeline, producer, messages, write(messages, publisher.largest))
+            return publisher.submit(pipeline, producer, write(messages, publisher.largest))
 
         async def outcome(accepted: asyncio.Future[None]) -> None:
             await accepted

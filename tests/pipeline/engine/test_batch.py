@@ -10,6 +10,7 @@ import pytest
 from pipeline.engine.batch import MAX_BYTES, Batch, decode, encode, refuse_unreadable, split
 from pipeline.engine.retry import next_attempt
 from pipeline.errors import PermanentError, TemporaryError
+from pipeline.message import Message
 from pipeline.spec.model import Retry
 
 
@@ -32,6 +33,14 @@ def test_split_cuts_by_size_and_lets_a_large_one_stand_alone(message):
 def test_a_message_whose_id_is_no_uuid_is_refused_before_it_spoils_a_batch(message, known):
     with pytest.raises(PermanentError, match="its id is no UUID"):
         refuse_unreadable(message(id=known))
+
+
+def test_a_kind_of_message_that_is_written_in_another_way_is_refused():
+    class Foreign(Message, frozen=True, kw_only=True):
+        source: str = msgspec.field(name="from")
+
+    with pytest.raises(PermanentError, match="missing required field `source`"):
+        refuse_unreadable(Foreign(source="x"))
 
 
 def test_a_batch_survives_the_queue(message):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import replace
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -12,9 +13,10 @@ from trees import until
 
 from pipeline import Config, Consumer, TemporaryError
 from pipeline.engine import publisher as module
+from pipeline.engine.decisions import utc_now
 from pipeline.engine.pipeline import Pipeline
 from pipeline.engine.publisher import Publisher
-from pipeline.engine.written import write
+from pipeline.engine.written import TOGETHER, write
 from pipeline.store.rows import Why
 
 
@@ -120,7 +122,7 @@ def test_what_gathers_goes_out_when_the_time_is_up(publisher, queue, pipeline, m
     ],
 )
 def test_how_long_the_next_requests_gather(requests, each, took, pause):
-    taken = [SimpleNamespace(messages=[None] * each)] * requests
+    taken = [SimpleNamespace(number=each)] * requests
     assert module._pause(taken, took) == pytest.approx(pause)
 
 
@@ -176,7 +178,7 @@ def test_a_loop_that_is_gone_does_not_stop_the_publisher(publisher, queue, pipel
     queue.before = lambda: entered.set() or go.wait(5)
 
     async def leave():
-        publisher.submit(pipeline, "http", [one := message()], write([one], publisher.largest))
+        publisher.submit(pipeline, "http", write([message()], publisher.largest))
 
     asyncio.run(leave())
     assert entered.wait(5)
@@ -191,6 +193,44 @@ def test_the_broker_away_means_the_spool(publisher, queue, store, pipeline, mess
         hand_in(publisher, pipeline, "http", [message()]).result(timeout=5)
     assert sum(store.held_counts().values()) == 3
     assert queue.calls == 1, "after a failure the broker is left alone for a moment"
+
+
+@pytest.fixture
+def ordered(pipeline, consumer):
+    """A pipeline whose messages stand in line."""
+    return Pipeline(replace(pipeline.spec, name="line", consumers=(consumer(Sink, ordered=True),)))
+
+
+@pytest.fixture
+def handed(message):
+    """What two requests hand in."""
+    many = [
+        message(title=f"ä {number}", labels={"n": str(number)}, data={"n": [number, None]}) for number in range(TOGETHER + 10)
+    ]
+    return many, [message(title="alone")]
+
+
+def test_what_is_spooled_is_what_was_handed_in(publisher, queue, store, pipeline, handed, hand_in):
+    queue.away = True
+    for messages in handed:
+        hand_in(publisher, pipeline, "http", messages).result(timeout=5)
+    claims = store.claim_due(utc_now(), owner="test", lease=timedelta(minutes=1), limit=100)
+    assert {claim.held.message.id: claim.held.message for claim in claims} == {one.id: one for some in handed for one in some}
+
+
+def test_what_stands_in_line_is_what_was_handed_in_in_that_order(
+    publisher, queue, store, pipeline, ordered, handed, monkeypatch, hand_in
+):
+    lined = []
+    monkeypatch.setattr(store, "settle", lambda **told: lined.extend(told["lined"]))
+    entered, go = hold_first(queue)
+    first = hand_in(publisher, pipeline, "http", handed[1])
+    assert entered.wait(5)
+    both = [hand_in(publisher, ordered, "http", messages) for messages in handed]
+    go.set()
+    for future in (first, *both):
+        future.result(timeout=5)
+    assert [one.message for one in lined] == [one for some in handed for one in some]
 
 
 def test_a_broker_that_does_not_answer_in_time_means_the_spool_until_it_does(queue, store, pipeline, message, hand_in):
@@ -259,8 +299,7 @@ def refuse(_):
     raise RuntimeError("can't start new thread")
 
 
-def test_a_late_publish_keeps_nothing_from_standing_in_line(queue, store, pipeline, consumer, message, hand_in):
-    ordered = Pipeline(replace(pipeline.spec, name="line", consumers=(consumer(Sink, ordered=True),)))
+def test_a_late_publish_keeps_nothing_from_standing_in_line(queue, store, pipeline, ordered, message, hand_in):
     publisher = Publisher(queue, store, timeout=0.2)
     entered, first, second = threading.Event(), threading.Event(), threading.Event()
     waits = iter([first, second])

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from pipeline.engine.batch import MAX_BYTES, MAX_PROCESS, Batch, decode, encode
-from pipeline.engine.written import TOGETHER, Written, divide, write
+from pipeline.engine.written import TOGETHER, Written, divide, read, write
 
 
 def read_again(messages):
@@ -22,6 +22,7 @@ def test_what_was_written_is_read_again_in_order(message):
     assert [piece.number for piece in pieces] == [TOGETHER, TOGETHER, 120 - 2 * TOGETHER]
     (part,) = divide(pieces, MAX_PROCESS)
     assert read_again(part) == messages
+    assert [one for piece in pieces for one in read(piece)] == messages
     assert write([], sys.maxsize) == []
 
 
