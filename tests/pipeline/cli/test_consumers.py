@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -96,10 +97,13 @@ def test_the_table_says_how_long_ago_and_how_soon(outage: Store, siftbell) -> No
 
 
 def test_a_narrow_terminal_has_the_errors_below(outage: Store, siftbell, monkeypatch) -> None:
+    (circuit,) = outage.circuits()
+    now, hours = datetime.now(UTC), timedelta(days=200, hours=13, minutes=30)  # with days alone the name has room on one line
+    assert outage.change_circuit(replace(circuit, since=now - hours, until=now + hours, version=circuit.version + 1))
     monkeypatch.setattr("pipeline.cli.output.UNBOUNDED", 80)
     shown = siftbell("consumers", "list").out
     assert max(map(len, shown.splitlines())) <= 80
-    assert re.search(r"\nalerts/oncall +open +\d+ d .* 7 +in \d+ d .*\n\(tell\)", shown)
+    assert re.search(r"\nalerts/oncall +open +200 d 13 h ago +7 +in 200 d 13 h +3 +20/s *\n\(tell\)", shown)
     assert re.search(r"\nalerts/tell +closed +0 +0", shown)
     assert shown.endswith("\n\nalerts/oncall (tell): no\\x1b connection\n")
 
