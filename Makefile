@@ -19,8 +19,9 @@ demo: $(READY)  ## Send 1,000 and more real payloads through the shipped pipelin
 run: $(READY)  ## Start everything on this machine; Ctrl-C ends it.
 	$(BIN)/siftbell run $(ARGS)
 
+# In the order of their folders, and not by size: tests/e2e, which waits most of the time, does so beside others and not at the end.
 test: $(READY)  ## Run the tests. Brokers that are missing are skipped by name; with CI=true they fail.
-	$(BIN)/pytest -n 4 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 coverage: $(READY)  ## The same, counting the lines and branches that the tests reach, in every process they start; takes half as long again.
 	rm -f .coverage .coverage.*

@@ -38,7 +38,7 @@ class Workplace:
     def server(self, kind: str) -> Server:
         """Give the server `redis`, `rabbitmq` or `postgres`, running. `url(server.port)` is its URL."""
         if kind not in self._servers:
-            server = _KINDS[kind](self.directory / kind)
+            server = _KINDS[kind](self.new(kind))  # what an earlier one of the kind had left would be work for the next measure
             server.prepare()
             server.start()
             self._servers[kind] = server
