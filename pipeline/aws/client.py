@@ -10,9 +10,9 @@ from typing import Any, Final, Self
 
 from botocore.config import Config as Settings
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError, ProfileNotFound
-from botocore.session import Session
 from pydantic import Field, SecretStr, model_validator
 
+from pipeline.aws.session import new_session
 from pipeline.errors import ConfigError, PermanentError, TemporaryError
 from pipeline.message import Message
 from pipeline.plugin import Config
@@ -98,7 +98,7 @@ class Aws:
         region = _REGION.search(near)
         secret = config.secret_access_key
         try:
-            self._client: Any = Session(profile=config.profile).create_client(
+            self._client: Any = new_session(config.profile).create_client(
                 service,
                 region_name=config.region or (region[0] if region else None),
                 endpoint_url=config.base_url or base_url,

@@ -8,12 +8,13 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from botocore.session import Session
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from moto.server import ThreadedMotoServer
+
+from pipeline.aws.session import new_session
 
 REGION = "eu-west-1"
 
@@ -42,7 +43,7 @@ def client(moto: str, credentials: None) -> Iterator[Callable[[str], object]]:
     made = []
 
     def make(service: str) -> object:
-        made.append(Session().create_client(service, region_name=REGION, endpoint_url=moto))
+        made.append(new_session().create_client(service, region_name=REGION, endpoint_url=moto))
         return made[-1]
 
     yield make

@@ -23,7 +23,6 @@ from uuid import uuid4
 import amqp
 import pytest
 import redis
-from botocore.session import Session
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -38,6 +37,7 @@ from trees import until
 
 import producers.queue
 from pipeline import PermanentError, PipelineError, TemporaryError
+from pipeline.aws.session import new_session
 from pipeline.foreign import AmqpServer
 from pipeline.testing import ListeningProducerContract
 from producers.queue import Queue, QueueConfig
@@ -132,7 +132,7 @@ class OnSqs:
     """A queue on moto's SQS."""
 
     def __init__(self, place: str) -> None:
-        self.amazon = Session().create_client(
+        self.amazon = new_session().create_client(
             "sqs", endpoint_url=place, region_name="eu-central-1", aws_access_key_id="key", aws_secret_access_key="secret"
         )
         self.queue = self.amazon.create_queue(QueueName=f"test-{uuid4().hex[:12]}")["QueueUrl"]
@@ -856,7 +856,7 @@ def envelope(certificates, key) -> Callable[..., bytes]:
 class TestSns:
     def test_what_moto_signs_is_believed(self, sqs, moto, certificates):
         def client(service: str) -> Any:
-            return Session().create_client(
+            return new_session().create_client(
                 service, endpoint_url=moto, region_name="eu-central-1", aws_access_key_id="key", aws_secret_access_key="secret"
             )
 

@@ -12,10 +12,10 @@ from contextlib import suppress
 from uuid import uuid4
 
 import pytest
-from botocore.session import Session
 from moto.server import ThreadedMotoServer
 from trees import ask, free_port, until
 
+from pipeline.aws.session import new_session
 from pipeline.queue.app import make_app
 from pipeline.queue.brokers import broker
 from pipeline.queue.publishing import CeleryQueue
@@ -126,7 +126,7 @@ def amazon() -> Callable[[str], object]:
 
     def client(url: str):
         place = url.partition("@")[2].partition("?")[0]
-        return Session().create_client(
+        return new_session().create_client(
             "sqs",
             endpoint_url=f"http://{place}",
             region_name="eu-central-1",
