@@ -28,16 +28,18 @@ TOYS = {
 }
 
 
-@pytest.fixture
-def validator(monkeypatch: pytest.MonkeyPatch) -> Draft202012Validator:
+@pytest.fixture(scope="module")
+def validator() -> Draft202012Validator:
     """The schema of a machine on which only the toys are installed."""
 
     def entries(group: str) -> list[EntryPoint]:
         names = TOYS[group.partition(".")[2]]
         return [EntryPoint(name, f"spec_toys:{found}", group) for name, found in names.items()]
 
-    monkeypatch.setattr(pipeline.registry, "entry_points", entries)
-    schema = make_schema(Registry())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parent)
+        patch.setattr(pipeline.registry, "entry_points", entries)
+        schema = make_schema(Registry())
     Draft202012Validator.check_schema(schema)
     return Draft202012Validator(schema)
 
