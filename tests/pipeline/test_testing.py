@@ -7,7 +7,13 @@ import sys
 
 import pytest
 
+import pipeline
+import pipeline.testing
+
 pytest_plugins = ["pytester"]
+
+for name in pipeline.__all__:  # else each run inside imports them anew, and `pipeline` keeps the classes of the run before
+    getattr(pipeline, name)
 
 HEAD = '''
 """A manual."""
