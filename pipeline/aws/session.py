@@ -9,7 +9,10 @@ from botocore.session import Session
 
 
 def new_session(profile: str | None = None) -> Session:
-    """Give a session for a client of one of AWS's services; raises `ProfileNotFound` where AWS's files lack the profile."""
+    """Give a session for clients of AWS's services.
+
+    Where AWS's files lack the profile, this or the session's `create_client` raises `ProfileNotFound`.
+    """
     session = Session(profile=profile)
     session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
     return session

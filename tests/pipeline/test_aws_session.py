@@ -32,6 +32,7 @@ def test_models_of_another_place_are_its_own(monkeypatch, tmp_path: Path):
 
 
 def test_a_profile_that_is_not_there_is_told(monkeypatch, tmp_path: Path):
+    monkeypatch.delenv("AWS_DATA_PATH", raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     with pytest.raises(ProfileNotFound, match="nobody"):
         new_session("nobody")
